@@ -184,8 +184,9 @@ async def test_prompt_logprobs_have_vllms_format(serve: Serve) -> None:
 
 async def test_prompt_is_truncated_on_the_left(serve: Serve) -> None:
     server = await serve(FakeModel(context=8))
-    for limit, prompt in ((3, "fgh"), (-1, "bcdefgh")):
+    for limit, side, prompt in ((3, None, "fgh"), (-1, "left", "bcdefgh"), (3, "right", "abc")):
         body = {"prompt": "abcdefgh", "max_tokens": 1, "truncate_prompt_tokens": limit, "echo": True}
+        body["truncation_side"] = side
         _, text = await server.post(TEXT, body)
         assert text["choices"][0]["text"] == prompt + prompt[0].upper()
 
@@ -243,6 +244,9 @@ async def test_continuous_usage_is_in_every_chunk(serve: Serve) -> None:
         lines = [line[6:] for line in (await response.text()).split("\n\n") if line.startswith("data: {")]
     counts = [json.loads(line)["usage"]["completion_tokens"] for line in lines]
     assert counts == [1, 2, 3, 3]
+    body["stream_options"] = {"continuous_usage_stats": True}
+    async with server.session.post(server.url + TEXT, json=body) as response:
+        assert "usage" not in await response.text()
     assert json.loads(lines[-1])["choices"] == []
 
 

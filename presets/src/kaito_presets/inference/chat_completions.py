@@ -44,7 +44,8 @@ async def chat_completion(
     """
     adapter = service.resolve_adapter(body.model)
     new_parser = _tool_parser(body, service)
-    prompt = service.truncated(await encode_conversation(body, service), body.truncate_prompt_tokens)
+    tokens = await encode_conversation(body, service)
+    prompt = service.truncated(tokens, body.truncate_prompt_tokens, body.truncation_side)
     grammar = None if body.grammar is None else await service.compile(body.grammar)
     generation = GenerationRequest(
         prompt=prompt,
@@ -67,6 +68,7 @@ async def chat_completion(
     fields: Document = {"prompt_token_ids": list(prompt)} if body.return_token_ids else {}
     if body.stream:
         return await EventStream(request, envelope, body, **fields).run(service, [generation], renderer)
+    fields = {"prompt_token_ids": None, "prompt_logprobs": None} | fields
     answers = await service.complete(generation)
     if body.prompt_logprobs is not None:
         scores = answers[0].prompt_token_logprobs
@@ -168,7 +170,8 @@ class _ChatChoices:
             "logprobs": self._logprobs_document(answer.logprobs) if self._logprobs else None,
             "finish_reason": finish_reason,
             "stop_reason": answer.stop_reason,
-        } | ({"token_ids": list(answer.tokens)} if self._token_ids else {})
+            "token_ids": list(answer.tokens) if self._token_ids else None,
+        }
 
     def chunks(self, group: int, piece: CompletionChunk) -> Iterable[Document]:  # noqa: ARG002 - a single prompt
         """Renders a chunk of a stream; the first one of a choice is preceded by the role."""

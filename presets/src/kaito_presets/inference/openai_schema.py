@@ -47,7 +47,7 @@ class StreamOptions(BaseModel):
 
     include_usage: bool | None = False
     continuous_usage_stats: bool | None = False
-    """Whether each chunk contains the token counts so far (vLLM)."""
+    """Whether each chunk contains the token counts so far (vLLM); needs `include_usage`."""
 
 
 class SamplingRequest(BaseModel):
@@ -80,7 +80,9 @@ class SamplingRequest(BaseModel):
     """Whether the text ends with the stop string or the stop token that ended it."""
     add_special_tokens: bool | None = None
     truncate_prompt_tokens: Integer | None = Field(default=None, ge=-1, le=MAX_LENGTH)
-    """Number of tokens at the end of the prompt that are kept; -1 is the context length."""
+    """Number of tokens of the prompt that are kept; -1 is the context length."""
+    truncation_side: Literal["left", "right"] | None = "left"
+    """Side of the prompt on which `truncate_prompt_tokens` removes tokens."""
     prompt_logprobs: Integer | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     """Number of alternatives per token of the prompt with log probabilities; not for streams."""
     return_token_ids: bool | None = False
@@ -186,7 +188,7 @@ class SamplingRequest(BaseModel):
     @property
     def continuous_usage(self) -> bool:
         """Whether each chunk of a stream contains the token counts so far."""
-        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+        return bool(self.include_usage and self.stream_options and self.stream_options.continuous_usage_stats)
 
 
 class TextPart(BaseModel):

@@ -221,11 +221,12 @@ class GenerationService:
             return self._model.encode_chat(prompt, template)
         return await self._on_thread(lambda: self._model.encode_chat(prompt, template))
 
-    def truncated(self, prompt: Sequence[int], limit: int | None) -> Sequence[int]:
-        """Returns the last `limit` tokens of a prompt; -1 stands for the context less one token."""
+    def truncated(self, prompt: Sequence[int], limit: int | None, side: str | None) -> Sequence[int]:
+        """Returns `limit` tokens of a prompt, without those on `side`; -1 stands for the context less one token."""
         if limit is None:
             return prompt
-        return prompt[-(self.info.context_tokens - 1 if limit == -1 else limit) :]
+        count = self.info.context_tokens - 1 if limit == -1 else limit
+        return prompt[:count] if side == "right" else prompt[-count:]
 
     def note_ignored_fields(self, names: Sequence[str]) -> None:
         """Counts a request with unknown fields, and logs each of the first `MAX_LOGGED_FIELDS` names once."""

@@ -41,7 +41,7 @@ async def text_completion(
     counts = [value for value in (body.prompt_logprobs, body.logprobs if body.echo else None) if value is not None]
     generations = [
         GenerationRequest(
-            prompt=service.truncated(prompt, body.truncate_prompt_tokens),
+            prompt=service.truncated(prompt, body.truncate_prompt_tokens, body.truncation_side),
             options=options,
             defaults=DEFAULT_OPTIONS,
             max_new_tokens=body.max_tokens,
@@ -103,12 +103,13 @@ class CompletionChoices:
             "logprobs": _joined(head, tokens.push(answer.logprobs)) if scored else None,
             "finish_reason": answer.finish_reason,
             "stop_reason": answer.stop_reason,
+            "prompt_logprobs": None,
+            "prompt_token_ids": list(generation.prompt) if self._token_ids else None,
+            "token_ids": list(answer.tokens) if self._token_ids else None,
         }
         if self._prompt_logprobs is not None:
             scores = answer.prompt_token_logprobs
             document["prompt_logprobs"] = self._names.prompt_logprobs(scores, self._prompt_logprobs)
-        if self._token_ids:
-            document |= {"prompt_token_ids": list(generation.prompt), "token_ids": list(answer.tokens)}
         return document
 
     def chunks(self, group: int, piece: CompletionChunk) -> Iterable[Document]:
