@@ -8,6 +8,7 @@ Used in process by `test_vllm_proxy.py` and as a program (`vllm serve MODEL --po
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,9 @@ def main() -> None:
         raise SystemExit(1)
     if "die" in flags:
         raise SystemExit(7)
+    if "headless" in flags:
+        signal.sigwait({signal.SIGTERM})
+        return
     web.run_app(StubEngine().application(), host=flags["host"], port=int(flags["port"]), print=None)
 
 

@@ -59,7 +59,7 @@ def test_gpu_without_bfloat16_gets_float16_and_a_context_that_fits() -> None:
             ModelProperties(300 * GIB, 4096, 1, 64),
             (A100,) * 4,
             2,
-            {"tensor-parallel-size": 4, "pipeline-parallel-size": 2, "distributed-executor-backend": "ray"},
+            {"tensor-parallel-size": 4, "pipeline-parallel-size": 2},
         ),
     ],
 )

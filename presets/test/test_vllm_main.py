@@ -13,10 +13,11 @@ import pytest
 from aiohttp import ClientSession
 from kaito_presets.errors import ConfigurationError
 from kaito_presets.serving.adapters import Adapter
-from kaito_presets.vllm import engine as engines, main as wrapper
+from kaito_presets.vllm import engine as engines, launch as launches, main as wrapper
 from kaito_presets.vllm.engine import Engine
 from kaito_presets.vllm.hardware import Gpu
-from kaito_presets.vllm.main import Launch, plan_launch, serve
+from kaito_presets.vllm.launch import Launch, plan_launch
+from kaito_presets.vllm.main import serve
 from kaito_presets.vllm.options import read_options
 
 STUB = Path(__file__).with_name("stub_engine.py")
@@ -25,8 +26,8 @@ GIB = 2**30
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrapper, "read_gpus", tuple)
-    monkeypatch.setattr(wrapper, "read_memory_limit", lambda: 64 * GIB)
+    monkeypatch.setattr(launches, "read_gpus", tuple)
+    monkeypatch.setattr(launches, "read_memory_limit", lambda: 64 * GIB)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
 
 
@@ -109,7 +110,7 @@ def test_rate_limit_can_be_disabled(tmp_path: Path) -> None:
 
 
 def test_hardware_adapters_and_offload_are_part_of_the_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrapper, "read_gpus", lambda: (Gpu("A", 80 * GIB, 80 * GIB, (8, 0)),))
+    monkeypatch.setattr(launches, "read_gpus", lambda: (Gpu("A", 80 * GIB, 80 * GIB, (8, 0)),))
     source = tmp_path / "half"
     source.mkdir()
     (source / "adapter_config.json").write_text('{"r": 8}')

@@ -90,7 +90,6 @@ def test_tensor_parallel_size_divides_the_heads(heads: int, gpus: int, size: int
 def test_each_node_is_a_pipeline_stage() -> None:
     flags = compute({}, ModelProperties(), gpu(), nodes=3)
     assert (flags["tensor-parallel-size"], flags["pipeline-parallel-size"]) == (1, 3)
-    assert flags["distributed-executor-backend"] == "ray"
     assert "pipeline-parallel-size" not in compute({}, ModelProperties(), gpu())
     # A node without a GPU that can be read still has one stage.
     assert compute({}, ModelProperties(), nodes=2)["tensor-parallel-size"] == 1
@@ -276,6 +275,11 @@ def test_defaults_of_the_wrapper() -> None:
         "kaito_kv_cache_cpu_memory_utilization": None,
         "kaito_disable_rate_limit": False,
         "kaito_nodes": 1,
+        "kaito_node_rank": None,
+        "kaito_leader": "",
+        "kaito_group_port": 29502,
+        "kaito_master_port": 29501,
+        "kaito_group_timeout": 60.0,
         "kaito_engine": "vllm",
         "kaito_drain_seconds": 25.0,
         "kaito_dry_run": False,

@@ -7,6 +7,7 @@ PresetError                 exit 1
 ├── ModelLoadError          exit 4: the model directory cannot be loaded
 │   └── AdapterError        exit 4: an adapter cannot be loaded
 ├── InsufficientMemory      exit 5: the estimated memory exceeds the free memory
+├── GroupEnded              exit 7: another node of the same copy ended (`kaito_presets.vllm.group`)
 ├── PushError               exit 6: the registry rejects the adapter, before or after the training
 ├── RegistryError           exit 5: a registry request failed, after retries
 │   └── CredentialsRejected exit 4: the registry rejects the credentials

@@ -120,7 +120,7 @@ def _parallelism(model: ModelProperties, gpus: Sequence[Gpu], nodes: int) -> dic
         width = max(size for size in range(1, width + 1) if model.attention_heads % size == 0)
     flags: dict[str, Any] = {"tensor-parallel-size": width}
     if nodes > 1:
-        flags |= {"pipeline-parallel-size": nodes, "distributed-executor-backend": "ray"}
+        flags["pipeline-parallel-size"] = nodes
     return flags
 
 

@@ -6,9 +6,12 @@ with SIGTERM, and with SIGKILL after `TERMINATION_SECONDS`.
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, final
 
 log = logging.getLogger(__name__)
@@ -43,13 +46,27 @@ class Engine:
             OSError: the executable does not exist or cannot be run.
         """
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=2**20
+            *self._command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=2**20,
+            start_new_session=True,
         )
 
     async def wait(self) -> int:
-        """Forwards the output until the process exits; returns its exit code."""
+        """Forwards the output until the process exits; returns its exit code.
+
+        Processes that the engine leaves behind are killed: they hold its output and the memory of the GPUs.
+        """
         process = self._running()
-        output = process.stdout or asyncio.StreamReader()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forward(process.stdout or asyncio.StreamReader()))
+            await _wait_for_end(process.pid)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return await process.wait()
+
+    async def _forward(self, output: asyncio.StreamReader) -> None:
         while True:
             try:
                 line = await output.readline()
@@ -62,7 +79,6 @@ class Engine:
             if LOADED in text:
                 self._on_loaded()
             sys.stderr.write(text)
-        return await process.wait()
 
     @property
     def output(self) -> str:
@@ -87,3 +103,18 @@ class Engine:
         if self._process is None:
             raise RuntimeError("the engine was not started")
         return self._process
+
+
+async def _wait_for_end(pid: int) -> None:
+    """Waits until the process ends. `Process.wait` also waits for the processes that hold its output open."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

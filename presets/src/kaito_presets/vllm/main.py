@@ -8,47 +8,34 @@ engine exits.
 import asyncio
 import json
 import logging
-import os
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final
 
 from aiohttp import web
 
 from kaito_presets.environment import check_temporary_directory
 from kaito_presets.errors import ConfigurationError, PresetError
-from kaito_presets.json_values import is_list
-from kaito_presets.machine import read_memory_limit
-from kaito_presets.serving.adapters import Adapter, find_adapters
+from kaito_presets.serving.adapters import find_adapters
 from kaito_presets.serving.config import read_strengths
-from kaito_presets.serving.progress import StartProgress, download_cache
-from kaito_presets.vllm.arguments import (
-    ModelProperties,
-    command_line,
-    engine_flags,
-    read_model,
-    scaled_adapters,
-    smaller_context,
-)
+from kaito_presets.serving.progress import StartProgress
+from kaito_presets.vllm.arguments import smaller_context
 from kaito_presets.vllm.engine import Engine
-from kaito_presets.vllm.hardware import read_gpus
-from kaito_presets.vllm.offload import offload_flags
-from kaito_presets.vllm.options import WrapperPlan, read_options
+from kaito_presets.vllm.group import GroupEnded, Leader, Membership, engine_group_flags, read_membership
+from kaito_presets.vllm.launch import Launch, plan_launch
+from kaito_presets.vllm.options import read_options
 from kaito_presets.vllm.proxy import Proxy
+from kaito_presets.vllm.worker import completes, serve_worker
 
 log = logging.getLogger("kaito_presets.vllm")
 
-DEFAULT_MODEL: Final = "/workspace/vllm/weights"
-DEFAULT_PORT: Final = 5000
-DEFAULT_MAX_SEQUENCES: Final = 256
-"""vLLM's default of --max-num-seqs on most GPUs. The wrapper admits twice as many requests."""
 HEALTH_POLL_SECONDS: Final = 0.5
 DRAIN_POLL_SECONDS: Final = 0.05
 
@@ -72,86 +59,48 @@ def main() -> int:
         return error.exit_code
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """Everything that is decided before the engine starts."""
-
-    plan: WrapperPlan
-    model: str
-    """Directory or Hugging Face id."""
-    model_properties: ModelProperties
-    flags: Mapping[str, Any]
-    """Flags of the first start."""
-    adapters: Sequence[str]
-    host: str
-    port: int
-
-    def command(self, flags: Mapping[str, Any], *address: str) -> list[str]:
-        """Builds the command line of the engine."""
-        return [self.plan.options.kaito_engine, "serve", self.model, *address, *command_line(flags)]
-
-    @property
-    def served_name(self) -> str:
-        """Name of the model in the OpenAI routes."""
-        name = self.flags.get("served-model-name", self.model)
-        return str(name[0] if is_list(name) else name)
-
-    @property
-    def in_flight_limit(self) -> int | None:
-        """Most requests under way; None for no limit."""
-        if self.plan.options.kaito_disable_rate_limit:
-            return None
-        return 2 * int(self.flags.get("max-num-seqs", DEFAULT_MAX_SEQUENCES))
-
-    @property
-    def probe_steps(self) -> int:
-        """Further starts allowed in the search for a context length; 0 if the user set the length."""
-        if "max-model-len" in self.plan.engine:
-            return 0
-        steps = self.plan.options.kaito_max_probe_steps
-        return self.plan.config.max_probe_steps if steps is None else steps
-
-
-def plan_launch(plan: WrapperPlan, adapters: Sequence[Adapter], scratch: Path) -> Launch:
-    """Resolves flags, hardware and adapters; copies of rescaled adapters go below `scratch`.
+async def serve(launch: Launch) -> int:
+    """Listens, and runs the engine until it exits or SIGTERM arrives; returns the exit code.
 
     Raises:
-        PresetError: a flag, the model directory or an adapter cannot be used.
+        GroupEnded: another member of the group of nodes ended.
     """
-    given = dict(plan.engine)
-    model = str(given.pop("model", DEFAULT_MODEL))
-    host = str(given.pop("host", "0.0.0.0"))  # noqa: S104 - a server in a pod
-    port = _parse_port(given.pop("port", DEFAULT_PORT + int(os.environ.get("LOCAL_RANK", "0"))))
-    facts = read_model(model)
-    flags = engine_flags(
-        given,
-        model=facts,
-        gpus=read_gpus(),
-        nodes=plan.options.kaito_nodes,
-        adapters=adapters,
-        adapter_paths=scaled_adapters(adapters, scratch),
-    )
-    flags |= offload_flags(plan, flags, read_memory_limit())
-    names = [adapter.name for adapter in adapters]
-    return Launch(plan=plan, model=model, model_properties=facts, flags=flags, adapters=names, host=host, port=port)
-
-
-async def serve(launch: Launch) -> int:
-    """Listens, and runs the engine until it exits or SIGTERM arrives; returns the exit code."""
+    member = read_membership(launch.options)
+    if member is not None and not member.is_leader:
+        return await serve_worker(launch, member)
     engine_port = find_free_port()
     proxy = Proxy(
         f"http://127.0.0.1:{engine_port}",
         model=launch.served_name,
         adapters=launch.adapters,
         in_flight_limit=launch.in_flight_limit,
-        progress=StartProgress(download_cache(launch.model, launch.flags.get("download-dir"))),
+        progress=StartProgress(launch.download_cache),
     )
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with _listening(proxy, launch.host, launch.port):
-        return await _search_context(launch, proxy, engine_port, stopping)
+        if member is None:
+            return await _search_context(launch, proxy, engine_port, stopping)
+        return await _lead(launch, member, proxy, engine_port, stopping)
+
+
+async def _lead(launch: Launch, member: Membership, proxy: Proxy, engine_port: int, stopping: asyncio.Event) -> int:
+    """Waits for the workers of the group and runs the leader's engine with them; returns the exit code.
+
+    Raises:
+        GroupEnded: a worker ended.
+    """
+    port, silence = launch.options.kaito_master_port, launch.options.kaito_group_timeout
+    leader = Leader(member, on_worker_stopping=stopping.set, master_port=port, silence_seconds=silence)
+    async with leader.listening(launch.host):
+        if not await completes(leader.wait_for_workers(), stopping):
+            return 0
+        flags = {**launch.flags, **engine_group_flags(member, leader.master)}
+        code = await _search_context(replace(launch, flags=flags), proxy, engine_port, stopping, leader)
+        if code:
+            await leader.leave(f"the engine of the leader exited with code {code}")
+        return code
 
 
 @asynccontextmanager
@@ -168,7 +117,9 @@ async def _listening(proxy: Proxy, host: str, port: int) -> AsyncGenerator[None]
         await runner.cleanup()
 
 
-async def _search_context(launch: Launch, proxy: Proxy, engine_port: int, stopping: asyncio.Event) -> int:
+async def _search_context(
+    launch: Launch, proxy: Proxy, engine_port: int, stopping: asyncio.Event, leader: Leader | None = None
+) -> int:
     """Runs the engine, again with a shorter context while a start fails for lack of cache memory.
 
     A run that became healthy is the last one: if it fails later, Kubernetes restarts the container.
@@ -179,7 +130,7 @@ async def _search_context(launch: Launch, proxy: Proxy, engine_port: int, stoppi
             launch.command(flags, "--host=127.0.0.1", f"--port={engine_port}"), on_loaded=proxy.progress.set_warming
         )
         proxy.progress.is_warming = False
-        code = await _run_engine(engine, proxy, stopping, launch.plan.options.kaito_drain_seconds)
+        code = await _run_engine(engine, proxy, stopping, launch.options.kaito_drain_seconds, leader)
         if code is None:
             return 0
         tried = int(flags.get("max-model-len") or launch.model_properties.context_tokens)
@@ -193,25 +144,37 @@ async def _search_context(launch: Launch, proxy: Proxy, engine_port: int, stoppi
     raise AssertionError("unreachable: the last start returns")
 
 
-async def _run_engine(engine: Engine, proxy: Proxy, stopping: asyncio.Event, drain_seconds: float) -> int | None:
-    """Runs the engine until it exits (returns its exit code) or `stopping` is set (drains, returns None)."""
+async def _run_engine(
+    engine: Engine, proxy: Proxy, stopping: asyncio.Event, drain_seconds: float, leader: Leader | None = None
+) -> int | None:
+    """Runs the engine until it exits (returns its exit code) or `stopping` is set (drains, returns None).
+
+    Raises:
+        GroupEnded: a worker of the leader's group ended.
+    """
     try:
         await engine.start()
     except OSError as error:
         raise ConfigurationError(f"the engine cannot be started: {error}; is vllm installed?") from error
+    group_end = asyncio.get_running_loop().create_future() if leader is None else leader.ended
     async with asyncio.TaskGroup() as group:
         exited = group.create_task(engine.wait(), name="engine")
         ready = group.create_task(_become_ready(proxy), name="readiness")
         stop = group.create_task(stopping.wait(), name="stop")
-        await asyncio.wait({exited, stop}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({exited, stop, group_end}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
+        stop.cancel()
         if not exited.done():
-            await drain(proxy, exited, drain_seconds)
+            if not group_end.done():
+                await drain(proxy, exited, drain_seconds)
+            proxy.state = "Draining"
             await engine.stop()
             await exited
-            return None
-        stop.cancel()
-        return exited.result()
+        elif not group_end.done():
+            return exited.result()
+    if group_end.done():
+        raise GroupEnded(group_end.result())
+    return None
 
 
 async def drain(proxy: Proxy, exited: "asyncio.Future[int]", seconds: float) -> None:
@@ -228,13 +191,6 @@ async def _become_ready(proxy: Proxy) -> None:
         await asyncio.sleep(HEALTH_POLL_SECONDS)
     proxy.state = "Healthy"
     log.info("ready")
-
-
-def _parse_port(value: object) -> int:
-    try:
-        return int(str(value))
-    except ValueError as error:
-        raise ConfigurationError(f"--port: {value!r} is not a port number") from error
 
 
 def find_free_port() -> int:

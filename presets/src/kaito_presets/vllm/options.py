@@ -28,7 +28,16 @@ class WrapperOptions(BaseModel, extra="forbid", frozen=True):
         default=None, ge=0, le=1, description="share of the pod's memory for offloaded cache; 0 disables the offload"
     )
     kaito_disable_rate_limit: bool = Field(default=False, description="do not limit the number of running requests")
-    kaito_nodes: int = Field(default=1, ge=1, description="nodes of the workload, one pipeline stage each")
+    kaito_nodes: int = Field(default=1, ge=1, description="nodes that serve one copy of the model together")
+    kaito_node_rank: int | None = Field(
+        default=None, ge=0, description="place among these nodes, 0 for the leader; by default from the pod's name"
+    )
+    kaito_leader: str = Field(default="", description="host of the leader; by default from the pod's name")
+    kaito_group_port: int = Field(default=29502, ge=1, le=65535, description="port of the leader for the other nodes")
+    kaito_master_port: int = Field(default=29501, ge=1, le=65535, description="port of torch's store on the leader")
+    kaito_group_timeout: float = Field(
+        default=60.0, gt=0, description="seconds without a sign of another node after which all nodes restart"
+    )
     kaito_engine: str = Field(default="vllm", description="executable of the engine")
     kaito_drain_seconds: float = Field(default=25.0, ge=0, description="time for running requests after SIGTERM")
     kaito_dry_run: bool = Field(default=False, description="print the engine's command and exit")
