@@ -11,8 +11,11 @@ from typing import Any
 from kaito.api.crds import manifests
 from kaito.models import instance_types
 from kaito.models.catalog import presets
+from kaito.models.engine import DEFAULT_ENGINE
 from kaito.models.errors import PlanError
-from kaito.models.gpu import InstanceType
+from kaito.models.fitting import memory_per_gpu
+from kaito.models.gpu import GIB, InstanceType
+from kaito.models.parallelism import MAX_NODES_PER_COPY
 from kaito.models.planning import plan_inference
 from kaito.models.preset import UPSTREAM_REGISTRY, Preset
 from kaito.provisioner.upstream import ACCEPTED, HONORED
@@ -124,7 +127,7 @@ def presets_page() -> str:
         "# Presets\n\nA Workspace names a preset by its name or its Hugging Face id, in any case. *Artifact* is the "
         f"OCI artifact with the weights that upstream Kaito publishes in `{UPSTREAM_REGISTRY}` "
         "([Model images](../guides/private-images.md)). *Smallest* is the smallest "
-        "current Azure instance type that serves the preset.\n\n"
+        "current Azure instance type that serves the preset on one node.\n\n"
         "| preset | Hugging Face id | weights | context | runtimes | tuning | artifact | smallest |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
@@ -132,25 +135,34 @@ def presets_page() -> str:
 
 
 def fits_table() -> str:
-    """Which preset runs on one node of which current Azure size, and over how many of its GPUs."""
+    """Which preset runs on how many nodes of which current Azure size, and over how many GPUs."""
     sizes = instance_types.current()
     names = [size.name.removeprefix("Standard_").replace("_", " ") for size in sizes]
     rows = [f"| `{preset.name}` | " + " | ".join(_fit(preset, size) for size in sizes) + " |" for preset in presets()]
     return (
-        "## What runs where\n\nOne node of each current Azure instance type, with the default configuration: `yes` on "
-        "one GPU, `TP n` with tensor parallelism over n GPUs, `PP n` with n pipeline stages, `DP n` with a copy of the "
-        "model on each of n GPUs. Empty: the model does not fit on one node.\n\n"
+        "## What runs where\n\nOne copy of each preset on each current Azure instance type, with the default "
+        "configuration: `yes` on one GPU, `TP n` with tensor parallelism over n GPUs, `PP n` with n pipeline stages, "
+        "`DP n` with a copy of the model on each of n GPUs. A cell that begins with a number of nodes is a copy that "
+        f"is divided over them ([Models larger than a node](../guides/multi-node.md)). Empty: {MAX_NODES_PER_COPY} "
+        "nodes are not enough. The last figure is the memory that is needed on each GPU in GiB, of the memory that is "
+        "usable.\n\n"
         f"| preset | {' | '.join(names)} |\n|---|{'---|' * len(sizes)}\n" + "\n".join(rows) + "\n"
     )
 
 
 def _fit(preset: Preset, size: InstanceType) -> str:
     try:
-        divided = plan_inference(preset, size).parallelism
+        plan = plan_inference(preset, size)
     except PlanError:
         return ""
+    divided = plan.parallelism
     parts = {"TP": divided.tensor, "PP": divided.pipeline, "DP": divided.data}
-    return " ".join(f"{name} {count}" for name, count in parts.items() if count > 1) or "yes"
+    division = " ".join(f"{name} {count}" for name, count in parts.items() if count > 1) or "yes"
+    nodes = f"{divided.nodes} nodes " if divided.nodes > 1 else ""
+    if plan.runtime != "vllm":
+        return nodes + division
+    needed, usable = memory_per_gpu(preset, size, DEFAULT_ENGINE, 0, divided)
+    return f"{nodes}{division}, {needed / GIB:.0f} of {usable / GIB:.0f}"
 
 
 def _runtimes(preset: Preset) -> str:
@@ -162,10 +174,11 @@ def _smallest(preset: Preset) -> str:
     current = [i for i in instance_types.instance_types("azure") if not i.legacy]
     for candidate in sorted(current, key=lambda i: (i.gpu_memory, i.gpus)):
         try:
-            plan_inference(preset, candidate)
+            plan = plan_inference(preset, candidate)
         except PlanError:
             continue
-        return f"`{candidate.name}`"
+        if plan.nodes_per_copy == 1:
+            return f"`{candidate.name}`"
     return "none"
 
 

@@ -228,6 +228,15 @@ WEIGHTS: Final = "kaito.sh/weights"
 """Annotation on workloads: JSON of the source of the weights. While the Workspace requests the same, the workload keeps
 it."""
 
+GROUP_ROLE: Final = "kaito.sh/group-role"
+"""Label on the pods of a copy that is divided over several nodes: `leader` serves requests, `worker` does not."""
+
+LEADER: Final = "leader"
+WORKER: Final = "worker"
+
+GROUP_HASH: Final = "kaito.sh/group-hash"
+"""Annotation on the pod template of leaders: digest of the workers' template, so that a change replaces both."""
+
 CONFIG_HASH: Final = "kaito.sh/config-hash"
 """Annotation on pod templates: digest of the ConfigMap that the pods mount, so that an edit replaces the pods."""
 
@@ -249,7 +258,7 @@ NODE_IMAGE_FAMILY: Final = "kaito.sh/node-image-family"
 """`ubuntu` or `azurelinux` (any case): operating system of new nodes. Copied to the claim's annotations."""
 
 NODE_COUNT_OVERRIDE: Final = "kaito.sh/node-count-override"
-"""A positive number: the number of nodes, instead of `resource.count`."""
+"""A positive number: the number of nodes, instead of `resource.count` copies. A multiple of the nodes of one copy."""
 
 DISABLE_BENCHMARK: Final = "kaito.sh/disable-benchmark"
 """`true` or `false` (any case). This controller runs no benchmark, so the value has no effect."""

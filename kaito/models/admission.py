@@ -12,10 +12,11 @@ from kaito.api.violation import Violation, introduced
 from kaito.api.workspace import Workspace
 from kaito.api.workspace.validation import NodeApi
 from kaito.models import catalog, instance_types
+from kaito.models.copies import COUNT_FIELD, wanted_copies
 from kaito.models.errors import InstanceTypeTooSmall, NoGpu, PlanError, UnknownInstanceType
 from kaito.models.gpu import InstanceType
-from kaito.models.instance_types import Cloud
-from kaito.models.planning import plan_inference, plan_tuning
+from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
+from kaito.models.planning import InferencePlan, plan_inference, plan_tuning
 from kaito.models.preset import Preset, RuntimeName
 from kaito.models.weights import WeightsDefaults, WeightsUnavailable, select_weights
 
@@ -151,21 +152,36 @@ def _inference_warnings(workspace: Workspace, preset: Preset, instance: Instance
     plan = plan_inference(
         preset,
         instance,
-        nodes=workspace.resource.count,
         runtime=wanted_runtime(workspace),
         adapters=len(adapters),
         cloud=cloud,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
     )
-    count = workspace.resource.count
-    if count > 1:
-        # Upstream uses as many nodes as one copy needs and ignores a larger count, so the same object costs more here.
-        several = (
-            f"resource.count: is {count}: {count} nodes are used, and each serves a whole copy of {preset.name}: "
+    copies = wanted_copies(workspace, plan.nodes_per_copy)
+    is_own_choice = plan.nodes_per_copy == 1 and copies != workspace.resource.count
+    several = "" if is_own_choice else _nodes_warning(copies, plan)
+    return (several, *plan.warnings) if several else plan.warnings
+
+
+def _nodes_warning(copies: int, plan: InferencePlan) -> str:
+    """Returns a warning with the number of nodes; empty for one node.
+
+    Upstream uses as many nodes as one copy needs and ignores a larger count, so the same object costs more here.
+    """
+    name, each, nodes = plan.preset.name, plan.nodes_per_copy, copies * plan.nodes_per_copy
+    if each == 1 and copies > 1:
+        return (
+            f"{COUNT_FIELD}: is {copies}: {copies} nodes are used, and each serves a whole copy of {name}: "
             "set it to 1 for one copy"
         )
-        return (several, *plan.warnings)
-    return plan.warnings
+    if each == 1:
+        return ""
+    if copies == 1:
+        return f"{INSTANCE_FIELD}: {nodes} nodes are used for one copy of {name}: {plan.explanation}"
+    return (
+        f"{COUNT_FIELD}: is {copies}: {nodes} nodes are used for {copies} copies of {name}: {plan.explanation}: set it "
+        f"to 1 for one copy on {each} nodes"
+    )
 
 
 def _weights(workspace: Workspace, preset: Preset, defaults: WeightsDefaults) -> Iterator[Violation]:

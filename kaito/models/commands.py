@@ -177,6 +177,8 @@ def _vllm_flags(plan: InferencePlan, source: ModelSource) -> Flags:
         **_vllm_parallelism(plan),
         **_vllm_sequences(plan),
     }
+    if plan.nodes_per_copy > 1:
+        flags["kaito-nodes"] = str(plan.nodes_per_copy)
     if plan.parallelism.gpus > 1 or sets_parallelism(plan.engine):
         flags[_NO_ALLREDUCE_FUSION] = "False"
     if plan.engine.kv_cache_dtype:

@@ -68,6 +68,9 @@ class InstanceType:
     nvme: bool = False
     """Whether the node has a local NVMe disk."""
 
+    is_part: bool = False
+    """Whether the GPU is a MIG slice or a time slice: engines cannot divide a model over several of them."""
+
     legacy: bool = False
     """Whether it is accepted, but never recommended, because the cloud or upstream Kaito does not offer it."""
 

@@ -44,12 +44,13 @@ def instance_type_of(node_labels: Mapping[str, str], cloud: Cloud = "azure") -> 
     count, memory = _number(node_labels.get(labels.GPU_COUNT)), _number(node_labels.get(labels.GPU_MEMORY))
     if not (product and 0 < count <= _MOST_GPUS and memory):
         return find(name, cloud)
-    if _is_part(product):
+    is_part = _is_part(product)
+    if is_part:
         count = 1
     known = gpu_named(product)
     capability = _capability(node_labels) or (known.compute_capability if known else None)
     gpu = Gpu(known.name if known else product, "nvidia", capability)
-    return InstanceType(name or product, gpu, count, memory * _MIB)
+    return InstanceType(name or product, gpu, count, memory * _MIB, is_part=is_part)
 
 
 def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud = "azure") -> InstanceType | None:

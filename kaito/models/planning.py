@@ -5,21 +5,33 @@ The webhook and the controller use the same plan, so that the webhook rejects ex
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import final
+from typing import Final, final
 
 from kaito.models.catalog import presets
 from kaito.models.engine import CONFIG_FIELD, DEFAULT_ENGINE, EngineSettings, check_engine
 from kaito.models.errors import TuningUnsupported
-from kaito.models.fitting import check_context, engine_warnings, shortfall_error, transformers_shortfall, vllm_shortfall
+from kaito.models.fitting import (
+    check_context,
+    divide,
+    engine_warnings,
+    explain_nodes,
+    shortfall_error,
+    transformers_shortfall,
+)
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
-from kaito.models.parallelism import Parallelism, parallelism
+from kaito.models.parallelism import MAX_NODES_PER_COPY, Parallelism, parallelism
 from kaito.models.preset import Preset, RuntimeName
 from kaito.models.runtime import check_gpu, choose_runtime, dtype_on, runtime_warnings
 from kaito.models.sizing import TRANSFORMERS_UTILIZATION, gib, tuning_need
 from kaito.runtime.meta import Quantity
 
 __all__ = ["InferencePlan", "Parallelism", "TuningPlan", "parallelism", "plan_inference", "plan_tuning"]
+
+
+JOIN_TIME: Final = timedelta(minutes=2)
+"""Additional time to load for each further node of a copy: the nodes pull their images and weights at different speeds,
+and all of them must have joined before the engine starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +65,30 @@ class InferencePlan(PresetPlan):
     dtype: str
     """Number format of the weights, as PyTorch and vLLM name it."""
 
-    nodes: int
-    """Number of nodes; each serves the whole model."""
+    copies: int
+    """Number of copies of the model."""
 
     parallelism: Parallelism
+    """How a copy is divided over its nodes and their GPUs."""
+
     engine: EngineSettings = DEFAULT_ENGINE
     """Engine settings of the user's configuration; the default for the transformers runtime."""
 
     readiness_timeout: timedelta
     """Time limit for loading the model."""
+
+    explanation: str = ""
+    """Why a copy needs several nodes, and how it is divided over them; empty for one node."""
+
+    @property
+    def nodes_per_copy(self) -> int:
+        """Number of nodes that serve one copy of the model together."""
+        return self.parallelism.nodes
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes of all copies."""
+        return self.copies * self.nodes_per_copy
 
 
 @final
@@ -77,24 +104,24 @@ def plan_inference(
     preset: Preset,
     instance: InstanceType,
     *,
-    nodes: int = 1,
+    copies: int = 1,
     runtime: RuntimeName | None = None,
     adapters: int = 0,
     engine: EngineSettings = DEFAULT_ENGINE,
     cloud: Cloud = "azure",
     bypass_size: bool = False,
 ) -> InferencePlan:
-    """Plans to serve a preset on nodes of an instance type.
+    """Plans to serve a preset on nodes of an instance type, each copy on as few nodes as possible.
 
     Args:
         preset: the model.
         instance: from the table, or from the labels of an existing node.
-        nodes: the number of nodes; each node serves the whole model.
+        copies: the number of copies of the model.
         runtime: the runtime that the user requests; by default it is chosen.
         adapters: the number of LoRA adapters.
         engine: engine settings of the user's configuration; only vLLM uses them.
         cloud: the cloud of a larger instance type in the message.
-        bypass_size: whether a model that does not fit is a warning.
+        bypass_size: whether a model that does not fit on one node is a warning; no nodes are added then.
 
     Raises:
         PlanError: the preset cannot be served with these settings; see `kaito.models.errors`.
@@ -110,23 +137,25 @@ def plan_inference(
     else:
         options = engine
         check_context(preset, engine)
-        divided = parallelism(preset, instance, engine)
+        one_node = instance.is_part or instance.legacy or (bypass_size and not engine.pipeline_parallel_size)
+        most = 1 if one_node else MAX_NODES_PER_COPY
+        divided, shortfall = divide(preset, instance, engine, adapters, most_nodes=most)
         warnings += engine_warnings(instance, engine, divided)
-        shortfall = vllm_shortfall(preset, instance, engine, adapters)
     if shortfall:
         if not bypass_size:
-            raise shortfall_error(preset, instance, chosen, options, adapters, cloud)
+            raise shortfall_error(preset, instance, chosen, options, adapters, cloud, nodes=divided.nodes)
         warnings.append(f"{INSTANCE_FIELD}: {shortfall}")
     return InferencePlan(
         preset=preset,
         instance=instance,
         runtime=chosen,
         dtype=dtype_on(preset, instance),
-        nodes=max(nodes, 1),
+        copies=max(copies, 1),
         parallelism=divided,
         engine=options,
         disk=preset.disk,
-        readiness_timeout=preset.readiness_timeout,
+        readiness_timeout=preset.readiness_timeout + (divided.nodes - 1) * JOIN_TIME,
+        explanation=explain_nodes(preset, instance, options, divided) if divided.nodes > 1 else "",
         warnings=tuple(warnings),
     )
 

@@ -5,9 +5,9 @@ The constants are those of upstream Kaito after its corrections of August and Se
 models, and weights without second copies. `utilization` is the one source of the share: the estimate and the command
 line take it from here.
 
-`upstream_estimate` is upstream's number of nodes, for comparison. `estimate` divides the key-value cache over all GPUs
-of all nodes, as vLLM does. Upstream reserves the whole cache on every GPU of the first node, and therefore needs too
-many nodes for long contexts.
+`upstream_estimate` is upstream's number of nodes, for comparison. `vllm_need_per_gpu` divides the key-value cache over
+all GPUs of all nodes, as vLLM does. Upstream reserves the whole cache on every GPU of the first node, and therefore
+needs too many nodes for long contexts.
 """
 
 import math
@@ -59,9 +59,6 @@ TRANSFORMERS_UTILIZATION: Final = 0.92
 TRANSFORMERS_OVERHEAD: Final = 1 * GIB
 """CUDA context, cuBLAS workspace and activations of the transformers server on each GPU."""
 
-_MOST_NODES: Final = 64
-"""Upper limit of the search for a number of nodes."""
-
 TUNING_OVERHEAD: Final = 6 * GIB
 """Adapter, optimizer and activations of tuning, over all GPUs of the node."""
 
@@ -73,24 +70,6 @@ class GpuTooSmall(ValueError):
         super().__init__(f"{gib(available)} usable on one GPU, {gib(overhead)} needed beside the weights")
         self.available = available
         self.overhead = overhead
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Resources of a model on one instance type."""
-
-    gpus: int
-    """Minimum number of GPUs."""
-
-    nodes: int
-    """Number of nodes with that many GPUs."""
-
-    needed_per_gpu: float
-    """Bytes that are needed on each GPU with that number of nodes."""
-
-    available_per_gpu: float
-    """Bytes that are available on each GPU."""
 
 
 @final
@@ -178,6 +157,8 @@ def upstream_estimate(
 def vllm_need_per_gpu(preset: Preset, gpu: Gpu, *, tensor: int, stages: int = 1, load: Load = DEFAULT_LOAD) -> float:
     """Returns the bytes that vLLM needs on each of `tensor` x `stages` GPUs for one copy of the model.
 
+    A stage holds whole layers, so that the largest one decides if the stages do not divide the layers evenly.
+
     Args:
         preset: the model.
         gpu: the GPU model.
@@ -185,11 +166,19 @@ def vllm_need_per_gpu(preset: Preset, gpu: Gpu, *, tensor: int, stages: int = 1,
         stages: pipeline stages; each has a part of the layers and of the cache.
         load: cache, state and adapters.
     """
-    ranks = tensor * stages
+    stage = stage_share(preset, stages)
     weights = preset.weights_bytes * WEIGHTS_IN_MEMORY * (1 + OVERHEAD_PER_WEIGHT) + _adapter_bytes(preset, load)
-    cache = preset.cache_bytes(load.context) * load.cache_scale / (stages * _cache_ranks(preset.architecture, tensor))
-    state = preset.state_bytes * load.sequences / ranks
-    return weights / ranks + overhead(gpu) + cache + state
+    cache = preset.cache_bytes(load.context) * load.cache_scale * stage / _cache_ranks(preset.architecture, tensor)
+    state = preset.state_bytes * load.sequences * stage / tensor
+    return weights * stage / tensor + overhead(gpu) + cache + state
+
+
+def stage_share(preset: Preset, stages: int) -> float:
+    """Returns the share of the layers that the largest pipeline stage holds."""
+    shape = preset.architecture
+    if shape is None or not shape.layers:
+        return 1 / stages
+    return math.ceil(shape.layers / stages) / shape.layers
 
 
 def _cache_ranks(shape: Architecture | None, tensor: int) -> int:
@@ -210,34 +199,6 @@ def _adapter_bytes(preset: Preset, load: Load) -> float:
         return 0.0
     share = _LORA_SHARE * LORA_RANK / (shape.heads * shape.head_dim)
     return load.adapters * share * preset.parameters * 1e9 * 2
-
-
-def estimate(preset: Preset, instance: InstanceType, *, context: int = DEFAULT_CONTEXT) -> Estimate:
-    """Estimates how many nodes vLLM needs to serve the preset with one pipeline stage per node.
-
-    Raises:
-        GpuTooSmall: 64 nodes are not sufficient.
-    """
-    available, load = vllm_available_per_gpu(instance), Load(context=context)
-    needed = math.inf
-    for nodes in range(1, _MOST_NODES + 1):
-        needed = vllm_need_per_gpu(preset, instance.gpu, tensor=instance.gpus, stages=nodes, load=load)
-        if needed <= available:
-            return Estimate(_least_gpus(preset, instance, nodes, load), nodes, needed, available)
-    raise GpuTooSmall(available, needed)
-
-
-def _least_gpus(preset: Preset, instance: InstanceType, nodes: int, load: Load) -> int:
-    """Returns the minimum number of GPUs on one node, or all GPUs of several nodes."""
-    if nodes > 1:
-        return nodes * instance.gpus
-    available = vllm_available_per_gpu(instance)
-    fits = (
-        gpus
-        for gpus in range(1, instance.gpus + 1)
-        if vllm_need_per_gpu(preset, instance.gpu, tensor=gpus, load=load) <= available
-    )
-    return next(fits, instance.gpus)
 
 
 def vllm_available_per_gpu(instance: InstanceType, share: float | None = None) -> float:

@@ -127,8 +127,8 @@ class ResourceSpec(Model):
     ]
 
     count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_NODE_COUNT, "format": "int32"})] = 1
-    """Number of nodes. Each node serves the whole model and a part of the requests; tuning runs on one node. Cannot be
-    changed."""
+    """Number of copies of the model. Each serves a part of the requests, on one node, or on as many as the model needs;
+    tuning runs on one node. Cannot be changed."""
 
     instance_type: Annotated[
         str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT, "pattern": _LABEL_VALUE})

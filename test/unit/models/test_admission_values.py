@@ -147,8 +147,8 @@ def test_adapters_take_memory() -> None:
 
 
 def test_a_configuration_may_make_a_large_model_fit() -> None:
-    assert fields(serve("llama-3.3-70b-instruct", A100)) == [INSTANCE, TOKEN]
-    assert fields(serve("llama-3.3-70b-instruct", A100, config="smaller")) == [TOKEN]
+    assert fields(serve("deepseek-r1-0528", A10)) == [INSTANCE]
+    assert fields(serve("deepseek-r1-0528", A10, config="smaller")) == []
 
 
 TOKEN = "error inference.preset.presetOptions.modelAccessSecret"
@@ -222,8 +222,11 @@ def test_a_size_that_may_exist_has_no_gpu_to_plan_for() -> None:
 
 def test_the_cloud_decides_which_sizes_exist() -> None:
     assert fields(serve("phi-4", "g5.xlarge"), cloud="azure") == [INSTANCE]
-    (refused,) = check(serve("phi-4", "g5.xlarge"), cloud="aws")
-    assert "for example g6.12xlarge" in refused.message
+    (warned,) = check(serve("phi-4", "g5.xlarge"), cloud="aws")
+    assert (warned.severity, warned.field) == ("warning", "resource.instanceType")
+    assert warned.message.startswith("2 nodes are used for one copy of phi-4: a copy is divided over 2 nodes")
+    (refused,) = check(serve("deepseek-r1-0528", "g5.xlarge"), cloud="aws")
+    assert "for example p" in refused.message
     assert fields(serve("phi-4-mini-instruct", "g5.xlarge"), cloud="aws") == []
 
 

@@ -215,7 +215,7 @@ def test_any_options_on_any_node_are_planned_or_rejected_with_a_field(seed: int)
             fields = ("inference.config[vllm.", "resource.instanceType")
             assert refused.field.startswith(fields), (preset.name, options)  # noqa: PT017 - some are planned
             continue
-        assert plan.parallelism.gpus <= gpus
+        assert plan.parallelism.gpus_per_node <= gpus
         words = inference_command(plan)
         given = {name.replace("_", "-"): value for name, value in options.items() if plan.runtime == "vllm"}
         assert all(f"--{name}={value:g}" in words for name, value in given.items() if isinstance(value, float))

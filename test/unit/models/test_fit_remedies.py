@@ -32,31 +32,34 @@ def option(name: str) -> str:
 # preset, instance type, options, adapters, field, what comes before "is too small", after it
 REFUSALS: list[tuple[str, str, dict[str, float | str], int, str, str, str]] = [
     (
-        "llama-3.3-70b-instruct",
-        A100,
+        "deepseek-r1-0528",
+        A10,
         {},
         0,
         INSTANCE,
-        "",
-        "143.7 GiB, 73.6 GiB are usable: choose a larger one, for example Standard_NC48ads_A100_v4",
-    ),
-    (
-        "phi-4",
-        A10,
-        {"max_model_len": 16},
-        0,
-        INSTANCE,
-        "",
-        "30.8 GiB, 19.7 GiB are usable: choose a larger one, for example Standard_NV72ads_A10_v5",
+        "16 nodes of ",
+        "744.8 GiB, 314.9 GiB are usable: choose a larger one, for example Standard_ND96isr_H200_v5",
     ),
     (
         "qwen3.5-9b",
         A10,
         {"max_num_seqs": 512},
         0,
-        INSTANCE,
-        "",
-        "45.4 GiB, 19.7 GiB are usable: choose a larger one, for example Standard_NC24ads_A100_v4",
+        option("max-num-seqs"),
+        "is 512, and with it 2 nodes of ",
+        "46.9 GiB, 39.4 GiB are usable: remove it",
+    ),
+    (
+        "llama-3.3-70b-instruct",
+        A100,
+        {"max_model_len": 131072},
+        0,
+        option("max-model-len"),
+        "is 131072, and with it 2 nodes of ",
+        (
+            "185.4 GiB, 147.2 GiB are usable: use at most 6048, or choose a larger one, for example "
+            "Standard_NC96ads_A100_v4"
+        ),
     ),
     (
         "granite-4.1-8b",
@@ -159,7 +162,8 @@ def test_the_cause_is_named_with_both_amounts_and_a_remedy(
             runtime="vllm",
         )
 
-    shown = f"{before}{SHOWN[instance]} is too small for {preset}: it takes about {after}"
+    verb = "are" if "nodes" in before else "is"
+    shown = f"{before}{SHOWN[instance]} {verb} too small for {preset}: it takes about {after}"
     assert (caught.value.field, caught.value.message) == (field, shown)
 
 
@@ -187,7 +191,7 @@ def test_a_model_that_no_node_holds_is_rejected_with_a_smaller_one() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
         plan_inference(catalog.get("deepseek-r1-0528"), instance_types.get("Standard_NC32_A2", "arc"), cloud="arc")
     assert caught.value.message.endswith(
-        "are usable: no instance type of arc is large enough for one node: choose a smaller or quantized preset"
+        "are usable: no instance type of arc is large enough for 16 nodes: choose a smaller or quantized preset"
     )
 
 

@@ -487,7 +487,6 @@ def test_every_model_has_half_an_hour_to_start() -> None:
     assert all(preset.readiness_timeout.total_seconds() >= 1800 for preset in catalog.presets())
 
 
-def test_upstreams_expectation_of_two_nodes_is_a_rejection() -> None:
-    """A model is not divided over nodes: the error names an instance type that is large enough."""
-    with pytest.raises(PlanError, match=r"choose a larger one, for example Standard_NC48ads_A100_v4"):
-        plan_inference(catalog.get("llama-3.3-70b-instruct"), instance_types.get("Standard_NC40ads_H100_v5"))
+def test_upstreams_expectation_of_two_nodes_is_met() -> None:
+    plan = plan_inference(catalog.get("llama-3.3-70b-instruct"), instance_types.get("Standard_NC40ads_H100_v5"))
+    assert plan.nodes_per_copy == 2

@@ -20,6 +20,7 @@ from kaito.models.sources import Download, LocalWeights
 
 V100 = instance_types.get("Standard_NC6s_v3")
 A100 = instance_types.get("Standard_NC24ads_A100_v4")
+A10 = instance_types.get("Standard_NV36ads_A10_v5")
 A100X8 = instance_types.get("Standard_ND96amsr_A100_v4")
 PHI_4K = catalog.get("phi-3-mini-4k-instruct")
 PHI_128K = catalog.get("phi-3-mini-128k-instruct")
@@ -98,15 +99,15 @@ def test_a_model_that_only_vllm_serves_is_rejected_on_an_old_gpu() -> None:
 
 def test_the_error_for_a_large_model_contains_both_sizes_and_a_larger_instance_type() -> None:
     with pytest.raises(InstanceTypeTooSmall) as caught:
-        plan_inference(catalog.get("llama-3.3-70b-instruct"), A100)
+        plan_inference(catalog.get("deepseek-r1-0528"), A10)
 
     assert caught.value.field == "resource.instanceType"
     assert caught.value.reason == "InstanceTypeTooSmall"
     assert caught.value.message == (
-        f"{A100} is too small for llama-3.3-70b-instruct: it takes about 143.7 GiB, 73.6 GiB are usable: choose a "
-        "larger one, for example Standard_NC48ads_A100_v4"
+        f"16 nodes of {A10} are too small for deepseek-r1-0528: it takes about 744.8 GiB, 314.9 GiB are usable: choose "
+        "a larger one, for example Standard_ND96isr_H200_v5"
     )
-    assert str(A100) == "Standard_NC24ads_A100_v4 (1 x NVIDIA A100, 80 GiB each)"
+    assert str(A10) == "Standard_NV36ads_A10_v5 (1 x NVIDIA A10, 24 GiB each)"
 
 
 def test_the_declared_requirement_of_a_seed_preset_decides_for_transformers() -> None:

@@ -13,7 +13,7 @@ from kaito.models.gpu import GIB, Gpu, InstanceType, Vendor
 from kaito.models.nodes import MixedGpus, UnknownGpus, instance_type_of, uniform_instance_type
 from kaito.models.parallelism import Parallelism, load_of, parallelism
 from kaito.models.preset import Architecture, Preset
-from kaito.models.sizing import GpuTooSmall, Load, estimate, max_sequences, vllm_need_per_gpu
+from kaito.models.sizing import Load, max_sequences, vllm_need_per_gpu
 from kaito.runtime.meta import Quantity
 
 MIB = 2**20
@@ -70,26 +70,6 @@ def test_an_adapter_of_rank_16_takes_20_of_13_ranks_of_a_layer(adapters: int, gi
     gpu = node().gpu
     without, with_adapters = (vllm_need_per_gpu(preset(), gpu, tensor=1, load=Load(adapters=n)) for n in (0, adapters))
     assert math.isclose((with_adapters - without) / GIB, gib, abs_tol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("weights", "nodes", "gpus"),
-    [("60Gi", 1, 1), ("120Gi", 1, 2), ("240Gi", 1, 4), ("300Gi", 2, 8)],
-)
-def test_an_estimate_counts_nodes_and_gpus(weights: str, nodes: int, gpus: int) -> None:
-    found = estimate(preset(weights), node(4))
-    assert (found.nodes, found.gpus) == (nodes, gpus)
-    assert found.needed_per_gpu <= found.available_per_gpu == 80 * GIB * 0.92
-
-
-def test_64_nodes_are_the_most() -> None:
-    largest = 64 * (73.6 - 2.3) / 1.02 / 1.05
-    shape = preset(f"{largest - 20:.0f}Gi")
-    assert estimate(shape, node(), context=0).nodes == 64
-    with pytest.raises(GpuTooSmall) as caught:
-        estimate(preset(f"{largest + 20:.0f}Gi"), node(), context=0)
-    assert caught.value.available == 80 * GIB * 0.92
-    assert caught.value.overhead > caught.value.available
 
 
 @pytest.mark.parametrize(

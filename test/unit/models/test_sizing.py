@@ -8,11 +8,12 @@ from kaito.models import catalog, instance_types
 from kaito.models.gpu import GIB
 from kaito.models.sizing import (
     GpuTooSmall,
-    estimate,
+    Load,
     transformers_need,
     tuning_need,
     upstream_estimate,
     utilization,
+    vllm_need_per_gpu,
 )
 
 # size GiB, bytes a token, node GPU GiB, GPUs, context -> least GPUs, nodes, weight budget GiB
@@ -48,32 +49,11 @@ def test_upstream_formula_rejects_a_gpu_smaller_than_the_overhead() -> None:
         upstream_estimate(weights=16 * GIB, kv_bytes_per_token=0, node_memory=2 * GIB, gpus=1)
 
 
-def test_long_context_takes_fewer_nodes_than_upstream_says() -> None:
-    preset, a10 = catalog.get("llama-3.1-8b-instruct"), instance_types.get("Standard_NV36ads_A10_v5")
-
-    ours = estimate(preset, a10, context=131072)
-    theirs = upstream_estimate(
-        weights=preset.weights_bytes,
-        kv_bytes_per_token=preset.kv_bytes_per_token,
-        node_memory=a10.gpu_memory,
-        gpus=a10.gpus,
-        context=131072,
-    )
-
-    assert ours.nodes == 2
-    assert theirs.nodes > ours.nodes
-
-
 def test_latent_attention_cache_is_not_divided_by_tensor_parallel_ranks() -> None:
     preset, h200 = catalog.get("deepseek-r1-0528"), instance_types.get("Standard_ND96isr_H200_v5")
-    base, longer = (estimate(preset, h200, context=tokens).needed_per_gpu for tokens in (0, 100_000))
+    base, longer = (vllm_need_per_gpu(preset, h200.gpu, tensor=8, load=Load(context=n)) for n in (0, 100_000))
 
     assert math.isclose(longer - base, 100_000 * preset.kv_bytes_per_token, rel_tol=1e-9)
-
-
-def test_estimate_gives_up_on_a_gpu_that_never_fits() -> None:
-    with pytest.raises(GpuTooSmall):
-        estimate(catalog.get("deepseek-v4-pro"), instance_types.get("Standard_NV12s_v3"))
 
 
 def test_phi_3_mini_fits_on_a_v100_with_its_context() -> None:
