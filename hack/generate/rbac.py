@@ -105,6 +105,8 @@ WORKSPACE_CONTROLLER = Program(
         Rule("why a workload is not ready; delete those that block an update", ("",), ("pods",),
              (*INFORMER, "delete")),
         Rule("the way to the workload", ("",), ("services",), (*INFORMER, *APPLY)),
+        Rule("the ports between the nodes of one copy", ("networking.k8s.io",), ("networkpolicies",),
+             (*INFORMER, *APPLY, "delete")),
         Rule("edits of a configuration; the training configuration", ("",), ("configmaps",), (*INFORMER, *APPLY)),
         Rule("serving", ("apps",), ("statefulsets",), (*INFORMER, *APPLY, "delete")),
         Rule("tuning", ("batch",), ("jobs",), (*INFORMER, *APPLY, "delete")),

@@ -1,4 +1,4 @@
-"""Determines the number of copies of a model that a Workspace asks for, and with it the number of nodes.
+"""Determines the number of copies of a model that a Workspace requests, and with it the number of nodes.
 
 `resource.count` is the number of copies. A copy may need several nodes (`InferencePlan.nodes_per_copy`), so that the
 number of nodes is `count` x nodes of a copy. Upstream Kaito ignores `count` of a preset and uses the nodes of one copy.

@@ -22,6 +22,7 @@ from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import (
     ConfigMap,
     Job,
+    NetworkPolicy,
     Node,
     PersistentVolumeClaim,
     Pod,
@@ -152,6 +153,7 @@ def workspace_controller(reconciler: WorkspaceReconciler) -> Controller[Workspac
         .owns(StatefulSet, when=triggers.WORKLOAD_CHANGED)
         .owns(Job, when=triggers.JOB_CHANGED)
         .owns(Service, when=triggers.SERVICE_CHANGED)
+        .owns(NetworkPolicy, when=triggers.SERVICE_CHANGED)
         .watches(Pod, to=triggers.owner_of_pod, when=triggers.POD_CHANGED)
         .watches(ConfigMap, to=triggers.users_of_config)
         .receives(FunctionSource(reconciler.monitor.run, name="start-progress"))
@@ -187,6 +189,7 @@ def cached_kinds(settings: WorkspaceSettings) -> list[Cached]:
         Cached(Pod, labels=label, indexes=[PODS]),
         Cached(Node, labels=None if byo else label, indexes=[NODES], drop=DROPPED_NODE_FIELDS),
         Cached(ConfigMap, only="metadata"),
+        Cached(NetworkPolicy, labels=label),
     ]
     if settings.node_api is NodeApi.MACHINE:
         cached.append(Cached(Machine, labels=label, indexes=[MACHINES]))

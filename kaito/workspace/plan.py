@@ -23,6 +23,8 @@ class Hardware:
 
     count: int
     """Number of nodes."""
+    nodes_per_copy: int = 1
+    """Nodes that serve one copy of the model together."""
     instance_type: str
     """The cloud's name of the instance type; empty with existing nodes."""
     gpus: int
@@ -31,6 +33,11 @@ class Hardware:
     """Extended resource under which a node advertises its GPUs."""
     disk: Quantity
     """Size of the operating system disk; `0` for the provider's default."""
+
+    @property
+    def copies(self) -> int:
+        """Number of copies of the model."""
+        return self.count // self.nodes_per_copy
 
 
 @final
@@ -81,6 +88,8 @@ class Plan:
     """ConfigMap that the controller creates: the method's defaults, for a tuning Workspace without a ConfigMap."""
     facts: FactsRecord | None = None
     """Facts of a model outside the catalog, and where they are from."""
+    explanation: str = ""
+    """Why a copy of the model needs several nodes; empty for one node."""
     warnings: tuple[str, ...] = ()
     """Messages for the condition, such as bypassed resource checks."""
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from kaito.api import Workspace, labels
 from kaito.api.workspace import PresetSpec, TuningSpec
-from kaito.api.workspace.node_count import MAX_NODE_COUNT, parse_node_count
 from kaito.models.admission import wanted_runtime
 from kaito.models.commands import PERFORMANCE_MODES, inference_command, inference_environment, tuning_command
+from kaito.models.copies import wanted_copies
 from kaito.models.engine import DEFAULT_ENGINE, EngineSettings
 from kaito.models.errors import RuntimeUnsupported
 from kaito.models.gpu import InstanceType
@@ -34,7 +34,7 @@ _TEMPLATE_DISK = Quantity("1024Gi")
 def template_plan(workspace: Workspace, instance: InstanceType | None, settings: WorkspaceSettings) -> Plan:
     """Returns the plan of a pod template; its nodes need no GPU if the instance type is not in the table."""
     hardware = Hardware(
-        count=node_count(workspace),
+        count=wanted_copies(workspace),
         instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
         gpus=instance.gpus if instance else 0,
         gpu_resource=instance.gpu.resource_name if instance else labels.NVIDIA_GPU,
@@ -73,13 +73,13 @@ def inference_plan(
     planned = plan_inference(
         preset,
         instance,
-        nodes=node_count(workspace),
         runtime=wanted if settings.vllm else "transformers",
         adapters=adapters,
         engine=engine,
         cloud=settings.cloud,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
     )
+    planned = replace(planned, copies=wanted_copies(workspace, planned.nodes_per_copy))
     source = choice.weights.model_source(preset)
     config = bool(inference and inference.config)
     mode = workspace.annotations.get(labels.PERFORMANCE_MODE, "").strip().lower()
@@ -93,9 +93,10 @@ def inference_plan(
         readiness_seconds=planned.readiness_timeout.total_seconds(),
     )
     return Plan(
-        hardware=_hardware(workspace, planned, settings, count=planned.nodes),
+        hardware=_hardware(workspace, planned, settings, count=planned.nodes, nodes_per_copy=planned.nodes_per_copy),
         container=container,
         model=planned,
+        explanation=planned.explanation,
         warnings=planned.warnings,
     )
 
@@ -125,12 +126,6 @@ def tuning_plan(
     )
     hardware = _hardware(workspace, planned, settings, count=1)
     return Plan(hardware=hardware, container=container, model=planned, warnings=planned.warnings)
-
-
-def node_count(workspace: Workspace) -> int:
-    """Returns the number of nodes from the annotation, else from `resource.count`, at most `MAX_NODE_COUNT`."""
-    override = parse_node_count(workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, ""))
-    return override or min(max(workspace.resource.count, 1), MAX_NODE_COUNT)
 
 
 def access_secret(workspace: Workspace) -> str:
@@ -168,9 +163,12 @@ def _hub_environment(settings: WorkspaceSettings, choice: WeightsChoice) -> dict
     return {"HF_ENDPOINT": settings.hub_endpoint} if is_mirror and choice.weights.downloads else {}
 
 
-def _hardware(workspace: Workspace, planned: PresetPlan, settings: WorkspaceSettings, *, count: int) -> Hardware:
+def _hardware(
+    workspace: Workspace, planned: PresetPlan, settings: WorkspaceSettings, *, count: int, nodes_per_copy: int = 1
+) -> Hardware:
     return Hardware(
         count=count,
+        nodes_per_copy=nodes_per_copy,
         instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
         gpus=planned.gpus,
         gpu_resource=planned.resource_name,

@@ -2,10 +2,14 @@
 
 The order of the rules is upstream Kaito's (v0.12). A fault contains the message of Kubernetes and the container's last
 termination message, because "CrashLoopBackOff" alone does not name the cause.
+
+The pods of a copy that is divided over several nodes end together. The pod that ended first has the cause; the others
+contain only that their group ended, which is reported if the cause is not known.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final, final
 
 from kaito.api import conditions
@@ -31,6 +35,12 @@ START_ERROR_REASONS: Final = frozenset(
         "PostStartHookError",
     }
 )
+GROUP_ENDED: Final = "kaito-vllm: the group ended: "
+"""Last line of a container that ended because another pod of its group did (`kaito_presets.vllm.group`)."""
+
+GROUP_CAUSE_AGE: Final = timedelta(minutes=10)
+"""Time between the end of a container and that of the others of its group, within which it is their cause."""
+
 MAX_SUMMARY_CHARACTERS: Final = 1024
 """Longest termination message in a condition."""
 
@@ -50,11 +60,45 @@ def find_fault(pods: Sequence[Pod]) -> Fault | None:
     """Returns the fault of any pod that the first matching rule finds; None if there is none."""
     live = [pod for pod in pods if not pod.deleting]
     for rule in _RULES:
-        for pod in live:
-            fault = next(rule(pod), None)
-            if fault is not None:
+        found = [fault for pod in live if (fault := next(rule(pod), None)) is not None]
+        for fault in found:
+            if GROUP_ENDED not in fault.message:
                 return fault
+        if found:
+            return _find_group_cause(live) or found[0]
     return None
+
+
+def _find_group_cause(pods: Sequence[Pod]) -> Fault | None:
+    """Returns the end that made the other pods of its group end: the latest one that has another cause.
+
+    The container of a worker counts as ready as soon as it runs again, so that no other rule finds it.
+    """
+    followed = [
+        at for pod in pods for status in _containers(pod) if _ended_with_group(status) and (at := _end_of(status))
+    ]
+    causes = [
+        (at, pod, status)
+        for pod in pods
+        for status in _containers(pod)
+        if termination_summary(status) and not _ended_with_group(status) and (at := _end_of(status))
+    ]
+    recent = [cause for cause in causes if any(abs(cause[0] - at) <= GROUP_CAUSE_AGE for at in followed)]
+    if not recent:
+        return None
+    _, pod, status = max(recent, key=lambda cause: cause[0])
+    description = _describe_ends(status, is_looping=False)
+    message = f"container {status.name} of pod {pod.name} {description}, and the pods of its group with it"
+    return Fault(conditions.CONTAINER_CRASH_LOOP, f"{message}; last {termination_summary(status)}")
+
+
+def _ended_with_group(status: ContainerStatus) -> bool:
+    return GROUP_ENDED in termination_summary(status)
+
+
+def _end_of(status: ContainerStatus) -> datetime | None:
+    ended = status.state.terminated or status.last_state.terminated
+    return ended.finished_at if ended is not None else None
 
 
 def has_started(pod: Pod) -> bool:

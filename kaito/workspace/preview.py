@@ -11,10 +11,12 @@ from datetime import datetime
 from typing import Final, final
 
 from kaito.api import Claim, Workspace, conditions
-from kaito.runtime.kinds import ConfigMap, Node, Service
+from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, StatefulSet
 from kaito.workspace.claim_policy import ClaimDecision, decide
 from kaito.workspace.claim_state import claim_state, wanted_claims
 from kaito.workspace.manifests.claim import claim_kind, node_claim
+from kaito.workspace.manifests.group import is_group, network_policy
+from kaito.workspace.manifests.inference import worker_stateful_set
 from kaito.workspace.manifests.placement import pod_tolerations
 from kaito.workspace.manifests.service import services
 from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes, preferred_node_labels
@@ -52,11 +54,16 @@ class PlannedObjects:
     """Defaults of the tuning method, for a tuning Workspace without a ConfigMap."""
     workload: Workload | None = None
     services: tuple[Service, ...] = ()
+    workers: StatefulSet | None = None
+    """The workers of copies that are divided over several nodes."""
+    network_policy: NetworkPolicy | None = None
+    """Protects the ports between the nodes of one copy."""
 
-    def all(self) -> list[Claim | ConfigMap | Workload | Service]:
+    def all(self) -> list[Claim | ConfigMap | Workload | Service | NetworkPolicy]:
         """Returns the objects in the order in which the controller applies them."""
-        rest = (self.configuration, self.workload)
-        return [*self.claims, *self.services, *(each for each in rest if each is not None)]
+        before = [self.network_policy] if self.network_policy is not None else []
+        rest = (self.configuration, self.workers, self.workload)
+        return [*self.claims, *before, *self.services, *(each for each in rest if each is not None)]
 
 
 @final
@@ -149,7 +156,9 @@ def _planned(
             claims=claims,
             configuration=plan.training_config,
             workload=checked.workload,
-            services=services(workspace),
+            services=services(workspace, leaders_only=is_group(plan)),
+            workers=worker_stateful_set(workspace, plan, settings),
+            network_policy=network_policy(workspace) if is_group(plan) else None,
         ),
     )
 

@@ -63,6 +63,8 @@ class WorkloadReport:
     """The StatefulSet or Job of a Workspace, and its pods."""
 
     stateful_set: StatefulSet | None = None
+    workers: StatefulSet | None = None
+    """The workers of copies that are divided over several nodes; `stateful_set` has their leaders."""
     job: Job | None = None
     pods: Sequence[Pod] = ()
     event_fault: Fault | None = None

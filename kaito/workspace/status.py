@@ -131,7 +131,8 @@ def _model(workspace: Workspace, state: ReconcileState) -> ConditionUpdate | Non
     instance_type = f" of {hardware.instance_type}" if hardware.instance_type else ""
     warnings = "".join(f"; {warning}" for warning in state.plan.warnings)
     nodes = f"{hardware.count} node{'s' if hardware.count != 1 else ''}"
-    message = f"{workspace.preset_name}{_facts(state.plan)} on {nodes}{instance_type}{warnings}"
+    explanation = f": {state.plan.explanation}" if state.plan.explanation else ""
+    message = f"{workspace.preset_name}{_facts(state.plan)} on {nodes}{instance_type}{explanation}{warnings}"
     return ConditionUpdate.true(conditions.MODEL_RESOLVED, conditions.MODEL_RESOLVED, message)
 
 
@@ -286,7 +287,8 @@ def _serving(state: ReconcileState, stateful_set: StatefulSet) -> ConditionUpdat
     workload = state.workload or _NO_WORKLOAD
     wanted = 1 if stateful_set.spec.replicas is None else stateful_set.spec.replicas
     ready = stateful_set.status.ready_replicas
-    count = f"{ready} of {wanted} inference pods ready"
+    each = f"copies on {state.plan.hardware.nodes_per_copy} nodes" if _is_group(state) and state.plan else ""
+    count = f"{ready} of {wanted} {each or 'inference pods'} ready"
     on_lost_nodes = _describe_pods_on_lost_nodes(state, workload)
     rejection = state.rejection[1] if state.rejection else ""
     if ready >= wanted:
@@ -310,6 +312,11 @@ def _serving(state: ReconcileState, stateful_set: StatefulSet) -> ConditionUpdat
             conditions.INFERENCE_READY, progress.reason, f"{count}; pod {name} {progress.message}"
         )
     return ConditionUpdate.false(conditions.INFERENCE_READY, conditions.INFERENCE_PENDING, count)
+
+
+def _is_group(state: ReconcileState) -> bool:
+    """Whether a copy of the model is divided over several nodes."""
+    return state.plan is not None and state.plan.hardware.nodes_per_copy > 1
 
 
 def _describe_pods_on_lost_nodes(state: ReconcileState, workload: WorkloadReport) -> str:

@@ -143,6 +143,7 @@ def _nodes(report: PlanReport) -> dict[str, Any]:
         return {}
     hardware = found.plan.hardware
     data: dict[str, Any] = {"count": hardware.count, "instanceType": hardware.instance_type, "gpus": hardware.gpus}
+    data |= {"perCopy": hardware.nodes_per_copy} if hardware.nodes_per_copy > 1 else {}
     if found.plan.model is not None:
         instance = found.plan.model.instance
         data |= {"gpu": instance.gpu.name, "memoryPerGPU": instance.memory_per_gpu}

@@ -115,6 +115,8 @@ def _facts(report: PlanReport, style: Style) -> Iterator[str]:
         kind = hardware.instance_type or "existing nodes"
     disk = "" if report.settings.node_api is NodeApi.BYO else f", {hardware.disk} of disk each"
     yield f"nodes    {hardware.count} x {kind}{disk}"
+    if plan.explanation:
+        yield f"         {plan.explanation}"
     yield from _node_notes(report)
     if report.memory is not None:
         yield from _memory(report.memory, style)

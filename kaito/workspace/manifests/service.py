@@ -16,26 +16,28 @@ def headless_name(workspace: Workspace) -> str:
     return f"{workspace.name}-headless"
 
 
-def services(workspace: Workspace) -> tuple[Service, ...]:
+def services(workspace: Workspace, *, leaders_only: bool = False) -> tuple[Service, ...]:
     """Returns the Services of a Workspace in the order in which they are applied; none for tuning."""
     if workspace.inference is None:
         return ()
-    return client_service(workspace), headless_service(workspace)
+    return client_service(workspace, leaders_only=leaders_only), headless_service(workspace)
 
 
-def client_service(workspace: Workspace) -> Service:
+def client_service(workspace: Workspace, *, leaders_only: bool = False) -> Service:
     """Returns the Service for clients: port 80 for the server, port 29500 for torch.
 
-    Every ready pod is an endpoint, because each serves the whole model. With a load balancer (annotation
-    `kaito.sh/enablelb`) the Service has only port 80: the other port is for the pods.
+    Every ready pod is an endpoint, because each serves the whole model. With `leaders_only`, for copies that are
+    divided over several nodes, the leaders are. Then, and with a load balancer (annotation `kaito.sh/enablelb`), the
+    Service has only port 80: the other port is for the pods.
     """
     public = labels.is_true(workspace.annotations.get(labels.ENABLE_LOAD_BALANCER))
+    selector = {**pod_labels(workspace), **({labels.GROUP_ROLE: labels.LEADER} if leaders_only else {})}
     ports = [ServicePort(name="http", port=80, target_port=SERVER_PORT, protocol="TCP")]
-    if not public:
+    if not public and not leaders_only:
         ports.append(ServicePort(name="torch", port=TORCH_PORT, target_port=TORCH_PORT, protocol="TCP"))
     return Service(
         metadata=ObjectMeta(name=workspace.name, namespace=workspace.namespace, labels=pod_labels(workspace)),
-        spec=ServiceSpec(type="LoadBalancer" if public else "ClusterIP", selector=pod_labels(workspace), ports=ports),
+        spec=ServiceSpec(type="LoadBalancer" if public else "ClusterIP", selector=selector, ports=ports),
     )
 
 

@@ -5,9 +5,9 @@ from functools import partial
 from typing import Final
 
 from kaito.api import conditions
+from kaito.models.copies import wanted_copies
 from kaito.models.weights import SOURCE, Weights, select_weights
 from kaito.workspace.image_volumes import BY_DEFAULT, IF_ENABLED, node_problem, server_problem
-from kaito.workspace.planning import node_count
 from kaito.workspace.preflight.context import LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.weights import WeightsChoice, preset_spec, recorded_weights, weights_inputs
@@ -75,5 +75,5 @@ async def _choose(ctx: PreflightContext, mounted: Weights, pulled: Weights, inpu
         return WeightsChoice(weights=pulled, inputs=inputs, is_provisional=True)
     if server_problem(version, BY_DEFAULT) or node_problem(nodes, BY_DEFAULT):
         return WeightsChoice(weights=pulled, inputs=inputs)
-    is_provisional = len(nodes) < node_count(ctx.workspace)
+    is_provisional = len(nodes) < (ctx.workspace.status.target_node_count or wanted_copies(ctx.workspace))
     return WeightsChoice(weights=pulled if is_provisional else mounted, inputs=inputs, is_provisional=is_provisional)

@@ -18,6 +18,7 @@ from kaito.runtime.kinds import Job, Node, StatefulSet
 from kaito.workspace.failure import format_error
 from kaito.workspace.indexes import NODES, claims_of
 from kaito.workspace.manifests.claim import claim_kind
+from kaito.workspace.manifests.group import workers_name
 from kaito.workspace.ownership import is_controller_of, owner_labels, owns_claim
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.steps.status import MAX_MESSAGE_CHARACTERS, OWNED_CONDITIONS
@@ -100,13 +101,13 @@ def _report(request: Request[Workspace], status: StatusScope[Workspace], reason:
 
 
 async def _delete_workload(request: Request[Workspace]) -> None:
-    """Deletes the StatefulSet and the Job, so that pods that are evicted from a draining node are not created again.
+    """Deletes the StatefulSets and the Job, so that pods that are evicted from a draining node are not created again.
 
     Their pods end while the node drains. To wait for them here would keep the GPUs longer.
     """
     workspace, api = request.object, request.api
-    for kind in (StatefulSet, Job):
-        workload = await api.find(kind, workspace.name, workspace.namespace)
+    for kind, name in ((StatefulSet, workspace.name), (StatefulSet, workers_name(workspace)), (Job, workspace.name)):
+        workload = await api.find(kind, name, workspace.namespace)
         if workload is not None and not workload.deleting and is_controller_of(workspace, workload):
             await api.delete(workload, propagation="Background")
 

@@ -1,4 +1,9 @@
-"""Applies the StatefulSet of an inference Workspace and observes its pods."""
+"""Applies the StatefulSets of an inference Workspace and observes their pods.
+
+If a copy of the model is divided over several nodes, a second StatefulSet has the workers of the copies. Copies are
+updated one after the other: the rolling update of the leaders replaces a leader, and this step deletes the workers of
+that copy (`_delete_outdated_workers`).
+"""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,8 +13,11 @@ from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import format_error
 from kaito.workspace.indexes import PODS
-from kaito.workspace.manifests.inference import inference_stateful_set
+from kaito.workspace.manifests.group import leader_of, workers_name
+from kaito.workspace.manifests.inference import inference_stateful_set, worker_stateful_set
+from kaito.workspace.ownership import is_controller_of
 from kaito.workspace.plan import Plan
+from kaito.workspace.pod_faults import Fault
 from kaito.workspace.start_progress import Progress
 from kaito.workspace.state import WorkloadReport
 from kaito.workspace.steps.guards import (
@@ -40,10 +48,14 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
         return None
     pods: Sequence[Pod] = () if present is None else await ctx.api.list(Pod, index=PODS(str(ctx.workspace.key)))
     ctx.state.workload = report = WorkloadReport(stateful_set=present, pods=pods, progress=_observe_start(ctx, pods))
+    report.workers = workers = await ctx.api.find(StatefulSet, workers_name(ctx.workspace), ctx.workspace.namespace)
+    if workers is not None and not is_controller_of(ctx.workspace, workers):
+        report.workers = None
     can_write = plan is not None and not ctx.is_read_only
     if present is None and can_place and is_undecided(ctx, plan):
         return report
     if plan is not None and can_write and (can_place or present is not None):
+        report.workers = await _apply_workers(ctx, plan, workers)
         report.stateful_set = present = await _apply(ctx, plan, present)
     if present is None:
         return report
@@ -52,8 +64,20 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
         ctx.request.requeue_after(RESYNC_SECONDS, "pods pending")
         if can_write:
             await _delete_blocking_pods(ctx, present, report)
-        report.event_fault = await find_event_fault(ctx, present, report.pods, wanted=wanted)
+            await _delete_outdated_workers(ctx, plan, report)
+        report.event_fault = await _find_event_fault(ctx, report, present)
     return report
+
+
+async def _find_event_fault(ctx: ReconcileContext, report: WorkloadReport, leaders: StatefulSet) -> Fault | None:
+    """Returns why pods of either StatefulSet are missing or do not start."""
+    for stateful_set in filter(None, (leaders, report.workers)):
+        wanted = 1 if stateful_set.spec.replicas is None else stateful_set.spec.replicas
+        own = [pod for pod in report.pods if is_pod_of(stateful_set, pod)]
+        fault = await find_event_fault(ctx, stateful_set, own, wanted=wanted)
+        if fault is not None:
+            return fault
+    return None
 
 
 def _observe_start(ctx: ReconcileContext, pods: Sequence[Pod]) -> dict[str, Progress]:
@@ -82,6 +106,21 @@ async def _apply(ctx: ReconcileContext, plan: Plan, present: StatefulSet | None)
         ctx.request.log.info("workload updated", generation=applied.metadata.generation)
         ctx.request.event("Normal", "StatefulSetUpdated", f"updated StatefulSet {applied.name}; its pods are replaced")
     return applied
+
+
+async def _apply_workers(ctx: ReconcileContext, plan: Plan, present: StatefulSet | None) -> StatefulSet | None:
+    """Applies the StatefulSet of the workers, or deletes it if each node serves the whole model."""
+    wanted = worker_stateful_set(ctx.workspace, plan, ctx.settings)
+    if wanted is None:
+        if present is not None and is_controller_of(ctx.workspace, present):
+            await ctx.api.delete(present, propagation="Background")
+        return None
+    if present is not None and is_foreign(ctx, present):
+        return None
+    applied = await unless_rejected(ctx, "the workers", ctx.api.ensure(wanted, owner=ctx.workspace))
+    if applied is not None and present is None:
+        ctx.request.event("Normal", "StatefulSetCreated", f"created StatefulSet {applied.name}")
+    return applied or present
 
 
 def _render(ctx: ReconcileContext, plan: Plan) -> StatefulSet | None:
@@ -114,10 +153,35 @@ async def _delete_blocking_pods(ctx: ReconcileContext, stateful_set: StatefulSet
         return
     for pod in report.pods:
         revision = pod.labels.get(REVISION_LABEL, "")
-        is_owned = any(owner.uid == stateful_set.uid for owner in pod.metadata.owner_references)
-        if pod.deleting or pod.is_ready or not is_owned or revision in {"", status.update_revision}:
+        if pod.deleting or pod.is_ready or revision in {"", status.update_revision}:
             continue
-        if await ctx.api.delete(pod):
+        if is_pod_of(stateful_set, pod) and await ctx.api.delete(pod):
             ctx.request.log.info("pod of an old revision deleted", pod=pod.name, revision=revision)
             note = f"deleted pod {pod.name}: it has an old template, is not ready, and blocks the update"
             ctx.request.event("Normal", "PodReplaced", note)
+
+
+async def _delete_outdated_workers(ctx: ReconcileContext, plan: Plan | None, report: WorkloadReport) -> None:
+    """Deletes workers of an old revision whose leader does not serve: it was replaced, or it will be.
+
+    A leader that is Ready serves with its workers, whatever their revision. The rolling update replaces the leaders one
+    after the other, so that the other copies serve meanwhile.
+    """
+    workers = report.workers
+    if plan is None or workers is None or workers.status.observed_generation < workers.metadata.generation:
+        return
+    ready = {pod.name for pod in report.pods if pod.is_ready and not pod.deleting}
+    for pod in report.pods:
+        revision = pod.labels.get(REVISION_LABEL, "")
+        if pod.deleting or not is_pod_of(workers, pod) or revision in {"", workers.status.update_revision}:
+            continue
+        leader = leader_of(ctx.workspace, pod.name, plan.hardware.nodes_per_copy)
+        if leader not in ready and await ctx.api.delete(pod):
+            ctx.request.log.info("outdated worker deleted", pod=pod.name, leader=leader)
+            note = f"deleted pod {pod.name}: it has an old template, and its leader {leader} is replaced"
+            ctx.request.event("Normal", "PodReplaced", note)
+
+
+def is_pod_of(stateful_set: StatefulSet, pod: Pod) -> bool:
+    """Whether the StatefulSet owns the pod."""
+    return any(owner.uid == stateful_set.uid for owner in pod.metadata.owner_references)

@@ -1,8 +1,13 @@
-"""Applies the two Services of an inference Workspace, before its pods look up each other's DNS names."""
+"""Applies the two Services of an inference Workspace, before its pods look up each other's DNS names.
 
-from kaito.runtime.kinds import Service
+Copies of a model that are divided over several nodes also get a NetworkPolicy.
+"""
+
+from kaito.runtime.kinds import NetworkPolicy, Service
 from kaito.workspace.context import ReconcileContext
+from kaito.workspace.manifests.group import is_group, network_policy, policy_name
 from kaito.workspace.manifests.service import services
+from kaito.workspace.ownership import is_controller_of
 from kaito.workspace.plan import Plan
 from kaito.workspace.steps.guards import is_foreign, unless_rejected
 
@@ -11,8 +16,21 @@ async def ensure_services(ctx: ReconcileContext, plan: Plan | None, *, can_place
     """Applies both Services once a workload can be placed. A Service with another owner is left unchanged."""
     if plan is None or ctx.is_read_only or not can_place:
         return
-    for service in services(ctx.workspace):
+    await _ensure_network_policy(ctx, plan)
+    for service in services(ctx.workspace, leaders_only=is_group(plan)):
         present = await ctx.api.find(Service, service.name, service.namespace)
         if present is not None and is_foreign(ctx, present):
             continue
         await unless_rejected(ctx, f"Service {service.name}", ctx.api.ensure(service, owner=ctx.workspace))
+
+
+async def _ensure_network_policy(ctx: ReconcileContext, plan: Plan) -> None:
+    """Applies the policy that protects the ports of the engines, or deletes it if each node serves the whole model."""
+    name = policy_name(ctx.workspace)
+    present = await ctx.api.find(NetworkPolicy, name, ctx.workspace.namespace)
+    if is_group(plan):
+        if present is None or not is_foreign(ctx, present):
+            policy = network_policy(ctx.workspace)
+            await unless_rejected(ctx, f"NetworkPolicy {name}", ctx.api.ensure(policy, owner=ctx.workspace))
+    elif present is not None and is_controller_of(ctx.workspace, present):
+        await ctx.api.delete(present)

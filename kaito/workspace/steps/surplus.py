@@ -22,7 +22,11 @@ async def delete_surplus_claims(
     stateful_set = workload.stateful_set
     if stateful_set is None or not workload.pods:
         return
-    is_complete = stateful_set.spec.replicas == plan.hardware.count == stateful_set.status.ready_replicas
+    hardware = plan.hardware
+    is_complete = stateful_set.spec.replicas == hardware.copies == stateful_set.status.ready_replicas
+    if hardware.nodes_per_copy > 1:
+        workers = hardware.count - hardware.copies
+        is_complete = is_complete and workload.workers is not None and workload.workers.status.replicas == workers
     surplus = len(claims.live) - claims.wanted
     if not is_complete or surplus <= 0:
         return

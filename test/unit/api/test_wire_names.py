@@ -31,6 +31,8 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/creation-timestamp
     kaito.sh/disable-benchmark
     kaito.sh/enablelb
+    kaito.sh/group-hash
+    kaito.sh/group-role
     kaito.sh/inputs-hash
     kaito.sh/installation
     kaito.sh/launch-record
@@ -77,6 +79,7 @@ LABELS_AND_ANNOTATIONS = """
     kubernetes.io/arch
     kubernetes.io/hostname
     kubernetes.io/os
+    leader
     node.kubernetes.io/exclude-from-external-load-balancers
     node.kubernetes.io/instance-type
     nvidia
@@ -90,6 +93,7 @@ LABELS_AND_ANNOTATIONS = """
     topology.kubernetes.io/region
     topology.kubernetes.io/zone
     true
+    worker
     workspace.finalizer.kaito.sh
     workspace.kaito.io/hash
     workspace.kaito.io/name

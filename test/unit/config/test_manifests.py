@@ -104,7 +104,7 @@ def test_a_sample_satisfies_its_schema_and_the_rules(path: Path) -> None:
         own_nodes = not workspace.resource.instance_type
         policy = Policy(node_api="byo" if own_nodes else "machine")
         assert validate(workspace, policy=policy) == []
-        assert check(workspace, node_api=policy.node_api) == []
+        assert [found for found in check(workspace, node_api=policy.node_api) if found.severity == "error"] == []
     else:
         claim = (Machine if sample["kind"] == "Machine" else NodeClaim).model_validate(sample)
         assert claim.instance_type == "Standard_NC6s_v3"

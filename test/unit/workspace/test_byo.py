@@ -112,3 +112,24 @@ async def test_karpenters_kinds_need_not_be_installed(
         world.delete(Workspace, own.name)
         await world.settle()
         assert world.find(Workspace, own.name) is None
+
+
+async def test_a_model_larger_than_a_node_waits_for_enough_nodes(cluster: "Cluster", own: Workspace) -> None:
+    world = cluster.world
+    gpu_node(world, "first")
+    cluster.apply(own.evolve(inference={"preset": {"name": "llama-3.3-70b-instruct", **PRIVATE}}))
+    async with cluster.controller():
+        await world.settle()
+        assert cluster.workspace().status.target_node_count == 2
+        assert cluster.conditions()["ResourceReady"][0] == "False"
+        assert "1 of 2" in cluster.conditions()["ResourceReady"][2]
+        assert world.find(StatefulSet, own.name) is None
+
+        gpu_node(world, "second")
+        await world.settle()
+        assert cluster.columns()[0] == "True"
+        assert world.get(StatefulSet, own.name).spec.replicas == 1
+        assert world.get(StatefulSet, f"{own.name}-workers").spec.replicas == 1
+
+
+PRIVATE = {"accessMode": "private", "presetOptions": {"image": "registry.example/llama:1"}}

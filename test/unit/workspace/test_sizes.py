@@ -6,12 +6,13 @@ import pytest
 
 from kaito.api import Workspace, labels
 from kaito.models import catalog, instance_types
+from kaito.models.copies import wanted_copies
 from kaito.models.errors import RuntimeUnsupported
 from kaito.models.weights import IN_IMAGE
 from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.plan import Plan
-from kaito.workspace.planning import inference_plan, node_count, template_plan
+from kaito.workspace.planning import inference_plan, template_plan
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.weights import WeightsChoice
 
@@ -121,4 +122,4 @@ def test_pull_secrets_reach_the_pod_for_either_access_mode(phi: Workspace, acces
     ("annotation", "nodes"), [("3", 3), (" 3 ", 3), ("0", 1), ("²", 1), ("9" * 5000, 1), ("-2", 1), ("many", 1)]
 )
 def test_the_override_of_the_node_count_is_a_plain_number(phi: Workspace, annotation: str, nodes: int) -> None:
-    assert node_count(phi.with_metadata(annotations={labels.NODE_COUNT_OVERRIDE: annotation})) == nodes
+    assert wanted_copies(phi.with_metadata(annotations={labels.NODE_COUNT_OVERRIDE: annotation})) == nodes

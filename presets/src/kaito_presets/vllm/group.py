@@ -132,7 +132,7 @@ class Leader:
     Args:
         member: the place of this process.
         on_worker_stopping: called when the pod of a worker is stopped; the worker runs until the leader has drained.
-        master_port: port of torch's store, which the workers are told.
+        master_port: port of torch's store, which the workers receive.
         silence_seconds: time without a heartbeat after which a worker is lost.
     """
 

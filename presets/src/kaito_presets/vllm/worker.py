@@ -22,7 +22,7 @@ from kaito_presets.vllm.launch import Launch
 log = logging.getLogger(__name__)
 
 OUTPUT_CHARACTERS: Final = 300
-"""End of the engine's output that the leader is told."""
+"""End of the engine's output that the leader reports."""
 
 
 async def serve_worker(launch: Launch, member: Membership) -> int:
