@@ -185,8 +185,8 @@ async def test_prompt_logprobs_have_vllms_format(serve: Serve) -> None:
 async def test_prompt_is_truncated_on_the_left(serve: Serve) -> None:
     server = await serve(FakeModel(context=8))
     for limit, side, prompt in ((3, None, "fgh"), (-1, "left", "bcdefgh"), (3, "right", "abc")):
-        body = {"prompt": "abcdefgh", "max_tokens": 1, "truncate_prompt_tokens": limit, "echo": True}
-        body["truncation_side"] = side
+        body: dict[str, Any] = {"prompt": "abcdefgh", "truncate_prompt_tokens": limit}
+        body |= {"max_tokens": 1, "echo": True, "truncation_side": side}
         _, text = await server.post(TEXT, body)
         assert text["choices"][0]["text"] == prompt + prompt[0].upper()
 
