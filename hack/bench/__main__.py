@@ -59,6 +59,9 @@ BENCHMARKS = {
     "weights": Benchmark(
         "hack.bench.weights", "a Workspace on a real node, by source of the weights", "--runs 1", needs_node=True
     ),
+    "growth": Benchmark(
+        "hack.bench.growth", "parts of the workspace controller's work by the number of Workspaces", "--count 50 100"
+    ),
     "store": Benchmark(
         "hack.bench.framework.store", "what a cached object costs: text, models or dictionaries", "--objects 500"
     ),

@@ -36,7 +36,7 @@ class AuditLog:
             event = json.loads(line)
             if event["verb"] == "watch" or agent not in event.get("userAgent", ""):
                 continue
-            target = event.get("objectRef") or {}
+            target: dict[str, str] = event.get("objectRef") or {}
             parts = (target.get("resource", event["requestURI"]), target.get("subresource"))
             found[f"{event['verb']} {'/'.join(filter(None, parts))}"] += 1
         return found

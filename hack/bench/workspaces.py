@@ -126,7 +126,7 @@ async def turn(peer: Peer, settings: Settings) -> Figures:
                         await client.create(configuration)
                     await asyncio.sleep(1.0)  # the API server calls new webhooks within a second
                 figures = await _measure(client, control_plane, controller.pid, metrics, settings.count)
-        kinds = audit.requests("workspace-controller") if audit else {}
+        kinds: Mapping[str, int] = audit.requests("workspace-controller") if audit else {}
         per_kind = {f"requests {kind}": number / settings.count for kind, number in kinds.items()}
         return {**figures, **per_kind}
 

@@ -38,7 +38,7 @@ from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.hub.client import HubClient
 from kaito.workspace.hub.reads import ModelReads, ReadModel
-from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG
+from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG, WORKSPACES_BY_SELECTOR
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.node_class_reads import NodeClassReads
@@ -185,7 +185,7 @@ def cached_kinds(settings: WorkspaceSettings) -> list[Cached]:
     """
     label, byo = labels.WORKSPACE, settings.node_api is NodeApi.BYO
     cached = [
-        Cached(Workspace, indexes=[WORKSPACES_BY_CONFIG]),
+        Cached(Workspace, indexes=[WORKSPACES_BY_CONFIG, *([WORKSPACES_BY_SELECTOR] if byo else [])]),
         Cached(Pod, labels=label, indexes=[PODS]),
         Cached(Node, labels=None if byo else label, indexes=[NODES], drop=DROPPED_NODE_FIELDS),
         Cached(ConfigMap, only="metadata"),

@@ -29,11 +29,26 @@ def _by_config(workspace: Workspace) -> list[str]:
     return [f"{workspace.namespace}/{name}" for name in (part.config, facts) if name]
 
 
+_EVERY_NODE = ""
+
+
+def _by_selector(workspace: Workspace) -> list[str]:
+    """Returns one label that every node of the Workspace has; a selector without labels may match every node."""
+    wanted = workspace.resource.label_selector.match_labels
+    return [f"{name}={wanted[name]}" for name in sorted(wanted)[:1]] or [_EVERY_NODE]
+
+
 MACHINES = Index(Machine, _by_owner, name="by-workspace")
 NODE_CLAIMS = Index(NodeClaim, _by_owner, name="by-workspace")
 NODES = Index(Node, _by_owner, name="by-workspace")
 PODS = Index(Pod, _by_pod_owner, name="by-workspace")
 WORKSPACES_BY_CONFIG = Index(Workspace, _by_config, name="by-config")
+WORKSPACES_BY_SELECTOR = Index(Workspace, _by_selector, name="by-selector")
+
+
+def may_select(node: Node) -> IndexKey[Workspace]:
+    """Returns the index key of the Workspaces whose selector may match the node."""
+    return WORKSPACES_BY_SELECTOR(_EVERY_NODE, *(f"{name}={value}" for name, value in node.labels.items()))
 
 
 def claims_of(kind: type[Claim], key: ObjectKey) -> IndexKey[Claim]:

@@ -13,7 +13,7 @@ from kaito.runtime.handler import label_key
 from kaito.runtime.kinds import ConfigMap, Node, Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.predicate import changed, differs, on
-from kaito.workspace.indexes import WORKSPACES_BY_CONFIG
+from kaito.workspace.indexes import WORKSPACES_BY_CONFIG, may_select
 from kaito.workspace.pod_faults import find_fault, has_started
 
 _NOT_CREATED: Final = on(EventType.UPDATE, EventType.DELETE)
@@ -64,7 +64,8 @@ owner_of_pod: Final = label_key(labels.WORKSPACE)
 
 def users_of_node(node: Node, view: View) -> Iterable[ObjectKey]:
     """Maps an existing node (`--node-api byo`) to every Workspace whose selector it matches."""
-    return [w.key for w in view.list(Workspace) if w.resource.label_selector.matches(node.labels)]
+    candidates = view.list(Workspace, index=may_select(node))
+    return [workspace.key for workspace in candidates if workspace.resource.label_selector.matches(node.labels)]
 
 
 def users_of_config(config: ConfigMap, view: View) -> Iterable[ObjectKey]:
