@@ -14,8 +14,8 @@ DEPTHS = {"kaito.runtime": 3, "kaito.apiserver": 2}
 """How many parts the name of a public module has: `kaito.runtime.client`, `kaito.apiserver`."""
 
 USERS = {
-    "kaito.runtime": ["api", "cli", "cloud", "local", "models", "provisioner", "workspace"],
-    "kaito.apiserver": ["api", "cli", "cloud", "local", "models", "provisioner", "workspace", "runtime"],
+    "kaito.runtime": ["api", "cli", "cloud", "local", "models", "prices", "provisioner", "workspace"],
+    "kaito.apiserver": ["api", "cli", "cloud", "local", "models", "prices", "provisioner", "workspace", "runtime"],
 }
 """The folders of kaito/ that use each."""
 
