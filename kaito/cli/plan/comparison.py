@@ -103,7 +103,7 @@ class LiveComparison:
         Raises:
             ApiError: the API server failed.
         """
-        client = self._client.dry_run()
+        client = self._client.dry_run(field_validation="Strict")
         try:
             if old is None:
                 await client.create(workspace.with_metadata(uid=""))

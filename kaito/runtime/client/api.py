@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, final
 
 from kaito.runtime.client import codec
 from kaito.runtime.client.applied import AppliedObjects, digest_of
-from kaito.runtime.client.client import Client, Fields, Labels, Propagation, allowed_namespace
+from kaito.runtime.client.client import Client, Fields, FieldValidation, Labels, Propagation, allowed_namespace
 from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
 from kaito.runtime.client.events import EventSink
@@ -113,10 +113,13 @@ class Api:
         clone.client = self.client.intercepted(interceptor)
         return clone
 
-    def dry_run(self) -> "Api":
-        """Return a copy whose writes are dry runs: the server validates but does not store them; events are dropped."""
+    def dry_run(self, *, field_validation: FieldValidation | None = None) -> "Api":
+        """Return a copy whose writes are dry runs: the server validates but does not store them; events are dropped.
+
+        `field_validation` overrides that of the client: with `Strict`, the server rejects unknown fields.
+        """
         clone = copy.copy(self)
-        clone.client = self.client.dry_run()
+        clone.client = self.client.dry_run(field_validation=field_validation)
         clone._dry_run = True
         clone._applied = AppliedObjects()
         clone._contentions = ContentionTracker()

@@ -128,10 +128,14 @@ class Client:
         clone._sender = Intercepted(self._sender, interceptor)
         return clone
 
-    def dry_run(self) -> "Client":
-        """Return a copy whose writes are dry runs: the server validates but does not store them."""
+    def dry_run(self, *, field_validation: FieldValidation | None = None) -> "Client":
+        """Return a copy whose writes are dry runs: the server validates but does not store them.
+
+        `field_validation` overrides that of the client: with `Strict`, the server rejects unknown fields.
+        """
         clone = copy.copy(self)
         clone._dry_run = True
+        clone._field_validation = field_validation or self._field_validation
         return clone
 
     def namespaced(self, namespace: str) -> "Client":

@@ -173,8 +173,11 @@ class LiveCluster:
         return None
 
     async def _dry_run(self, workload: Workload, *, exists: bool) -> None:
-        """Runs a dry run as a create request if the workload is new: it costs the server half of an apply request."""
-        api = self._api.dry_run()
+        """Runs a dry run as a create request if the workload is new: it costs the server half of an apply request.
+
+        The field validation is strict: an apply request rejects unknown fields, a create request drops them by default.
+        """
+        api = self._api.dry_run(field_validation="Strict")
         if not exists:
             try:
                 await api.create(workload, owner=self._workspace)

@@ -112,7 +112,7 @@ async def test_the_dry_run_is_sent_once_for_each_content(cluster: "Cluster") -> 
     async with cluster.controller():
         await cluster.world.settle()
         await cluster.world.advance(300)
-        assert cluster.world.count("patch", StatefulSet) == 1
+        assert cluster.world.count("create", StatefulSet) == 1
         assert cluster.world.find(StatefulSet, given.name) is None
 
 
