@@ -21,6 +21,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from kaito_presets.errors import AdapterError, BadRequest, ConfigurationError
+from kaito_presets.inference.backend import cpu_linear
 from kaito_presets.inference.backend.adapters import LoadedAdapters, weight_bytes
 from kaito_presets.inference.backend.batch import Batch
 from kaito_presets.inference.backend.chat_template import template_facts
@@ -83,6 +84,8 @@ def open_model(
     tokenizer = load_tokenizer(options)
     model = load_model(options)
     loaded = LoadedAdapters(model, adapters, options.combination_type, options.pretrained_model_name_or_path)
+    if cpu_linear.is_faster(model) and cpu_linear.convert(model):
+        log.info("this CPU has no bfloat16 instructions: 16-bit weights, computation in float32")
     result = TransformersModel(options, model, tokenizer, loaded)
     on_loaded()
     result.warm_up(choose_threads=options.threads == 0)
