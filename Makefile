@@ -144,8 +144,9 @@ small-model: presets-env
 	@.venv/bin/python -m hack.models.smollm2 >/dev/null || echo "going on with a tiny model with random weights"
 
 .PHONY: bench-serving
-bench-serving: presets-env ## Measure the inference server against model.generate and a plain server
+bench-serving: presets-env ## Measure the inference server against model.generate, a plain server and vLLM for CPU
 	@presets/.venv/bin/python hack/bench/serving/bench.py --output docs/internals/benchmarks-serving.md
+	@presets/.venv/bin/python hack/bench/serving/peer.py --output docs/internals/benchmarks-serving.md
 
 .PHONY: demo-tuning
 demo-tuning: sync presets-env small-model ## Teach the model facts, serve the adapter, compare the answers, on this machine

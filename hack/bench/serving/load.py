@@ -18,6 +18,8 @@ class Load:
     errors: int = 0
     first_tokens: list[float] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    """Times between two events of a stream."""
 
 
 async def chat_load(url: str, *, clients: int, prompts: list[str], tokens: int, seconds: float) -> Load:
@@ -67,6 +69,35 @@ async def stream_load(url: str, *, clients: int, prompts: list[str], tokens: int
                         first = first or time.perf_counter()
                         event = json.loads(line[6:])
                         load.tokens += (event.get("usage") or {}).get("completion_tokens", 0)
+                load.errors += response.status != 200
+            load.answers.append(time.perf_counter() - started)
+            load.first_tokens.append((first or time.perf_counter()) - started)
+
+    await _run(load, client)
+    return load
+
+
+async def fixed_load(url: str, *, clients: int, bodies: list[dict]) -> Load:
+    """Send these streamed chat requests, each once; every client takes the next one when it has its answer."""
+    load = Load(clients)
+    waiting = list(reversed(bodies))
+
+    async def client(session: aiohttp.ClientSession, _: int) -> None:
+        while waiting:
+            body = waiting.pop()
+            started = last = time.perf_counter()
+            first = None
+            async with session.post(url + "/v1/chat/completions", json=body) as response:
+                async for line in response.content:
+                    if not line.startswith(b"data: {"):
+                        continue
+                    event = json.loads(line[6:])
+                    now = time.perf_counter()
+                    if any(choice["delta"].get("content") for choice in event["choices"]):
+                        if first is not None:
+                            load.gaps.append(now - last)
+                        first, last = first or now, now
+                    load.tokens += (event.get("usage") or {}).get("completion_tokens", 0)
                 load.errors += response.status != 200
             load.answers.append(time.perf_counter() - started)
             load.first_tokens.append((first or time.perf_counter()) - started)
