@@ -1,6 +1,7 @@
 """A server with the HTTP API of Hugging Face, for the controller: repositories, access, faults."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -59,6 +60,12 @@ class HubServer:
             body, self.body = self.body, None
             return web.Response(body=body)
         parts = request.path.strip("/").split("/")
+        if parts[:2] == ["api", "models"] and len(parts) == 4:
+            return await self._describe(request, "/".join(parts[2:4]), "main")
+        if len(parts) < 5 and parts[2:3] != ["resolve"]:
+            return web.Response(status=404)
+        if parts[:2] == ["api", "models"] and parts[4] != "revision":
+            return web.Response(status=404, headers={"X-Error-Code": "EntryNotFound"})
         if parts[:2] == ["api", "models"]:
             return await self._describe(request, "/".join(parts[2:4]), parts[5])
         return await self._file(request, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
@@ -95,12 +102,14 @@ class HubServer:
             return web.Response(status=403 if request.headers.get("Authorization") else 401)
         content = found.files.get(path, b"")
         total = found.sizes.get(path, len(content))
+        headers = {"ETag": f'"{hashlib.sha256(content[:1024]).hexdigest()}"', "X-Repo-Commit": found.commit}
         wanted = request.headers.get("Range", "")
         if wanted and self.ranges:
             first, _, last = wanted.removeprefix("bytes=").partition("-")
-            part = content[int(first) : int(last) + 1]
-            return await self._send(request, part, 206, {"Content-Range": f"bytes {first}-{last}/{total}"})
-        return await self._send(request, content, 200, {})
+            part = content[int(first) : int(last) + 1 if last else None]
+            headers["Content-Range"] = f"bytes {first}-{last or total - 1}/{total}"
+            return await self._send(request, part, 206, headers)
+        return await self._send(request, content, 200, headers)
 
     async def _send(
         self, request: web.Request, body: bytes, status: int, headers: Mapping[str, str]
@@ -108,6 +117,8 @@ class HubServer:
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = len(body)
         await response.prepare(request)
+        if request.method == "HEAD":
+            return response
         if self.cut:
             await response.write(body[: self.cut])
             self.cut = 0
