@@ -73,7 +73,11 @@ def preset(model: str) -> dict[str, Any]:
         "name": PRESET,
         "presetOptions": {"weights": {"artifact": model}},
         "podOptions": {
-            "env": [{"name": "SSL_CERT_FILE", "value": "/etc/registry/ca.crt"}],
+            "env": [
+                {"name": "SSL_CERT_FILE", "value": "/etc/registry/ca.crt"},
+                # Threads that wait for each other at every step stand still on a machine whose cores are shared.
+                {"name": "OMP_NUM_THREADS", "value": "1"},
+            ],
             "volumes": [{"name": "authority", "configMap": {"name": "registry-authority"}}],
             "volumeMounts": [{"name": "authority", "mountPath": "/etc/registry", "readOnly": True}],
         },
