@@ -24,6 +24,9 @@ RESOURCE_READY: Final = "ResourceReady"
 INFERENCE_READY: Final = "InferenceReady"
 """Every inference pod is ready and the Service has an endpoint. Column INFERENCEREADY."""
 
+ADAPTERS_READY: Final = "AdaptersReady"
+"""Every adapter that pods load without a restart is loaded in every ready pod. Requests are served meanwhile."""
+
 JOB_STARTED: Final = "JobStarted"
 """A container of the tuning Job runs or ran."""
 
@@ -244,3 +247,14 @@ permission. The message contains the cloud's error. The instance still costs mon
 
 WAITING_FOR_CLAIMS: Final = "WaitingForClaims"
 """The deletion waits until the claims and their instances are deleted."""
+
+# ── reasons: adapters ────────────────────────────────────────────────────────────────────────────────────────────────
+
+ADAPTERS_LOADED: Final = "AdaptersLoaded"
+"""Every adapter is loaded."""
+
+ADAPTERS_LOADING: Final = "AdaptersLoading"
+"""Pods are pulling or loading adapters, or have not received the changed list yet."""
+
+ADAPTER_FAILED: Final = "AdapterFailed"
+"""An adapter cannot be pulled or loaded; the message contains the cause. It is retried, and the others are served."""

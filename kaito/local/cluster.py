@@ -20,7 +20,7 @@ from kaito.api.workspace import Workspace
 from kaito.local.admission import LocalWebhook
 from kaito.local.cloud import CLOUD_ENVIRONMENT
 from kaito.local.control_plane import ControlPlane, control_plane
-from kaito.local.kubelet.agent import SWEEP_SECONDS, Kubelet
+from kaito.local.kubelet.agent import REFRESH_SECONDS, SWEEP_SECONDS, Kubelet
 from kaito.local.kubelet.images import Images
 from kaito.local.kubelet.server import KubeletServer
 from kaito.local.network import free_port, wait_until_listening
@@ -128,6 +128,10 @@ async def _agent(
             await proxy.sweep(tick.api)
             return None
 
+        async def refresh(_: PeriodicRequest) -> Again | None:
+            await kubelet.refresh()
+            return None
+
         manager = Manager(
             settings,
             name="kaito-local",
@@ -138,6 +142,7 @@ async def _agent(
                 jobs(),
                 scheduler(client),
                 Controller.every(SWEEP_SECONDS, sweep, name="sweep"),
+                Controller.every(REFRESH_SECONDS, refresh, name="refresh"),
             ],
             cache=[Cached(Workspace), Cached(claim), Cached(Node)],
         )

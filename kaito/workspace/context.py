@@ -13,6 +13,7 @@ from typing import TypeVar, final
 from kaito.api import Workspace
 from kaito.runtime import Api, Request
 from kaito.runtime.errors import NotLeader
+from kaito.workspace.adapter_monitor import AdapterMonitor
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.hub.client import HubClient
 from kaito.workspace.hub.reads import ModelReads
@@ -36,6 +37,8 @@ class ReconcileContext:
     metrics: WorkspaceMetrics
     monitor: StartMonitor
     """Polls pods that start; shared by all reconciles of the process."""
+    adapters: AdapterMonitor = field(default_factory=AdapterMonitor)
+    """Polls pods whose adapters change; shared by all reconciles of the process."""
     facts: ClusterFacts = field(default_factory=ClusterFacts)
     """What is known about the cluster; shared by all reconciles of the process."""
     models: ModelReads = field(default_factory=lambda: ModelReads(HubClient("").read))

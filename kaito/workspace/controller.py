@@ -34,6 +34,7 @@ from kaito.runtime.kinds import (
 from kaito.runtime.meta import Resource
 from kaito.runtime.source import FunctionSource
 from kaito.workspace import triggers
+from kaito.workspace.adapter_monitor import AdapterMonitor
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.hub.client import HubClient
@@ -82,10 +83,12 @@ class WorkspaceReconciler:
         metrics: WorkspaceMetrics | None = None,
         monitor: StartMonitor | None = None,
         read_model: ReadModel | None = None,
+        adapters: AdapterMonitor | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics or WorkspaceMetrics()
         self.monitor = monitor or StartMonitor()
+        self.adapters = adapters or AdapterMonitor()
         self.facts = ClusterFacts()
         self.models = ModelReads(read_model or HubClient(settings.hub_endpoint).read)
         self.node_classes = NodeClassReads()
@@ -97,7 +100,14 @@ class WorkspaceReconciler:
             Exception: what the first failed step raised, or an error that a step deferred.
         """
         ctx = ReconcileContext(
-            request, self.settings, self.metrics, self.monitor, self.facts, self.models, self.node_classes
+            request,
+            self.settings,
+            self.metrics,
+            self.monitor,
+            self.adapters,
+            self.facts,
+            self.models,
+            self.node_classes,
         )
         async with request.status() as status:
             await self._run_steps_in_time(ctx)
@@ -136,6 +146,7 @@ class WorkspaceReconciler:
     async def finalize(self, request: Request[Workspace]) -> Again | None:
         """Deletes the workload and the claims of a Workspace that is being deleted."""
         self.monitor.watch(request.object.key, ())
+        self.adapters.watch(request.object.key, "", ())
         return await clean_up(request, self.settings)
 
 
@@ -158,6 +169,7 @@ def workspace_controller(reconciler: WorkspaceReconciler) -> Controller[Workspac
         .watches(ConfigMap, to=triggers.users_of_config)
         .receives(FunctionSource(reconciler.monitor.run, name="start-progress"))
         .receives(FunctionSource(reconciler.models.run, name="models"))
+        .receives(FunctionSource(reconciler.adapters.run, name="adapters"))
         .finalizes(labels.WORKSPACE_FINALIZER, reconciler.finalize)
     )
     kind = claim_kind(settings.node_api)

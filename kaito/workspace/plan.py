@@ -64,6 +64,8 @@ class ModelContainer:
     """Source of the weights."""
     is_weights_provisional: bool = False
     """Whether the source may be another one once the nodes are known. No workload is created before."""
+    follows_adapter_list: bool = False
+    """Whether the server loads and unloads adapters without a restart, by the list in a ConfigMap."""
     weights_inputs: str = ""
     """Digest of the fields that select the source. While it is the same, a workload keeps its source."""
 

@@ -92,6 +92,9 @@ def inference_plan(
         env={**_hub_environment(settings, choice), **inference_environment(planned)},
         readiness_seconds=planned.readiness_timeout.total_seconds(),
     )
+    if planned.nodes_per_copy > 1:
+        # The workers of a group have no server that pulls adapters.
+        container = replace(container, follows_adapter_list=False)
     return Plan(
         hardware=_hardware(workspace, planned, settings, count=planned.nodes, nodes_per_copy=planned.nodes_per_copy),
         container=container,
@@ -151,6 +154,8 @@ def _container(
         pull_secrets=_pull_secrets(workspace, settings),
         command=tuple(command),
         access_secret=access_secret(workspace),
+        # A private image contains a server of an unknown version.
+        follows_adapter_list=not _private_image(workspace),
         weights=choice.weights,
         is_weights_provisional=choice.is_provisional,
         weights_inputs=choice.inputs,

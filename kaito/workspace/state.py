@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import final
 
 from kaito.api import Claim, Workspace
+from kaito.api.workspace import AdapterStatus
 from kaito.runtime.kinds import Job, Pod, StatefulSet
 from kaito.runtime.meta import Quantity
 from kaito.workspace.nodes import NodesReport
@@ -71,6 +72,8 @@ class WorkloadReport:
     """Why pods are missing or do not start, according to Events."""
     progress: Mapping[str, Progress] = field(default_factory=dict[str, Progress])
     """What each pod does that is not ready, by its name; only pods that report it."""
+    adapters: Sequence[AdapterStatus] | None = None
+    """State of the adapters that pods load without a restart; None if there are none."""
 
 
 @final

@@ -45,10 +45,22 @@ def condition_updates(
     else:
         workload = _with_failures(_inference(state, resource), failures)
         summary = _inference_summary(resource, workload)
+    adapters = _adapters(workspace, state)
     if summary.is_true:
         missing = [failure.message for failure in failures if failure.message not in summary.message]
+        if adapters is not None and adapters.reason == conditions.ADAPTER_FAILED:
+            missing.append(shorten(adapters.message))
         summary = replace(summary, message="; warning: ".join((summary.message, *missing)))
-    found = (model, claims, nodes, resource, workload, summary, replace(summary, type=conditions.WORKSPACE_READY))
+    found = (
+        model,
+        claims,
+        nodes,
+        resource,
+        workload,
+        adapters,
+        summary,
+        replace(summary, type=conditions.WORKSPACE_READY),
+    )
     return [update for update in found if update is not None]
 
 
@@ -116,6 +128,24 @@ def _from_plan_failure(condition_type: str, state: ReconcileState) -> ConditionU
         return None
     status = ConditionUpdate.unknown if failure.is_waiting else ConditionUpdate.false
     return status(condition_type, failure.reason, failure.message)
+
+
+def _adapters(workspace: Workspace, state: ReconcileState) -> ConditionUpdate | None:
+    """Returns the condition about adapters that pods load without a restart; None if there are none."""
+    if state.plan is None and workspace.status.adapters:
+        message = "the adapters were not observed, because there is no plan"
+        return ConditionUpdate.unknown(conditions.ADAPTERS_READY, conditions.PENDING, message)
+    adapters = state.workload.adapters if state.workload is not None else None
+    if not adapters:
+        return None
+    open_ones = [adapter for adapter in adapters if adapter.state != "Loaded"]
+    count = f"{len(adapters) - len(open_ones)} of {len(adapters)} adapters loaded"
+    if not open_ones:
+        return ConditionUpdate.true(conditions.ADAPTERS_READY, conditions.ADAPTERS_LOADED, count)
+    failed = [adapter for adapter in open_ones if adapter.state == "Failed"]
+    causes = [f"{each.name}: {each.message or each.state.lower()}" for each in (failed or open_ones)]
+    reason = conditions.ADAPTER_FAILED if failed else conditions.ADAPTERS_LOADING
+    return ConditionUpdate.false(conditions.ADAPTERS_READY, reason, "; ".join((count, *causes)))
 
 
 def _model(workspace: Workspace, state: ReconcileState) -> ConditionUpdate | None:

@@ -26,12 +26,19 @@ class StubEngine:
         self.cancelled = 0
         self.hold: asyncio.Event | None = None
         self.has_chat_template = False
+        self.adapters: dict[str, str] = {}
+        """Loaded adapters with their directories."""
+        self.broken: set[str] = set()
+        """Adapters that cannot be loaded."""
 
     def application(self) -> web.Application:
         app = web.Application()
         app.add_routes(
             [
                 web.get("/health", self._ok),
+                web.get("/v1/models", self._models),
+                web.post("/v1/load_lora_adapter", self._load_adapter),
+                web.post("/v1/unload_lora_adapter", self._unload_adapter),
                 web.get("/version", self._version),
                 web.get("/metrics", self._metrics),
                 web.post("/v1/completions", self._completions),
@@ -44,6 +51,22 @@ class StubEngine:
 
     async def _ok(self, _: web.Request) -> web.Response:
         return web.Response()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": name} for name in ("phi", *self.adapters)]})
+
+    async def _load_adapter(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["lora_name"] in self.broken:
+            return web.json_response({"error": {"message": "not an adapter"}}, status=400)
+        self.adapters[body["lora_name"]] = body["lora_path"]
+        return web.Response(text=f"Success: LoRA adapter '{body['lora_name']}' added successfully.")
+
+    async def _unload_adapter(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if self.adapters.pop(body["lora_name"], None) is None:
+            return web.json_response({"error": {"message": "no such adapter"}}, status=404)
+        return web.Response(text="Success: removed")
 
     async def _version(self, _: web.Request) -> web.Response:
         return web.json_response({"version": "9.9"})

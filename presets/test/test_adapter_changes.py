@@ -5,7 +5,7 @@ import asyncio
 import importlib
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from kaito_presets.inference.scheduler import Scheduler
 from kaito_presets.inference.server import Lifecycle, application
 from kaito_presets.inference.service import GenerationService
 from kaito_presets.serving.adapter_sync import AdapterSync, ListedAdapter, PulledAdapter
-from kaito_presets.serving.adapters import read_adapter
+from kaito_presets.serving.adapters import Adapter, read_adapter
 
 if TYPE_CHECKING:
     from kaito_presets.inference.backend.model import TransformersModel
@@ -103,8 +103,14 @@ class Stack:
                 await asyncio.sleep(0.005)
 
     async def released(self) -> None:
+        """Waits until only the present versions are in memory."""
         async with asyncio.timeout(120):
-            while await self.host.release() or self.model._adapters._retired:  # noqa: ASYNC110 - a thread's state
+            while True:
+                await self.host.release()
+                info = self.model.info
+                present = {*info.adapter_versions.values(), info.combined_version or ""} - {""}
+                if self.model.stored_adapters == frozenset(present):
+                    return
                 await asyncio.sleep(0.005)
 
     async def ask(self, session: ClientSession, model: str, tokens: int = 12) -> tuple[int, str]:
@@ -115,7 +121,7 @@ class Stack:
 
 
 @asynccontextmanager
-async def serving(tiny_model: Path, folders: Path, tmp_path: Path) -> AsyncIterator[Stack]:
+async def serving(tiny_model: Path, folders: Path, tmp_path: Path) -> AsyncGenerator[Stack]:
     file = tmp_path / "adapters.json"
     file.write_text('{"revision": "", "adapters": []}')
     stack = Stack(open_tiny(tiny_model), folders, file)
@@ -188,7 +194,7 @@ async def test_adapters_change_under_load_without_a_failed_request(
         assert {"tiny", "one", "two", "three"} <= counts.keys()
         await stack.set_list()
         await stack.released()
-        assert stack.model._adapters._peft.peft_config == {}
+        assert stack.model.stored_adapters == frozenset()
         assert (await stack.ask(session, "tiny"))[1] == base
         assert (await stack.ask(session, "one"))[0] == 404
 
@@ -219,7 +225,7 @@ async def test_adapter_that_cannot_be_loaded_changes_nothing(tiny_model: Path, f
         assert [(await stack.ask(session, name))[1] for name in ("tiny", "one")] == before
         assert (await stack.ask(session, "bad"))[0] == 404
         await stack.released()
-        assert len(stack.model._adapters._peft.peft_config) == 2
+        assert len(stack.model.stored_adapters) == 2
 
 
 def test_adapter_that_exceeds_the_memory_is_refused(
@@ -228,7 +234,11 @@ def test_adapter_that_exceeds_the_memory_is_refused(
     from kaito_presets.inference.backend import model as backend
 
     model = open_tiny(tiny_model, read_adapter(folders / "one", 1.0))
-    monkeypatch.setattr(backend, "weight_bytes", lambda _: 2**50)
+
+    def huge(_: Adapter) -> int:
+        return 2**50
+
+    monkeypatch.setattr(backend, "weight_bytes", huge)
     with pytest.raises(AdapterError, match=r"'two': needs .* MiB, and .* MiB are free"):
         model.load_adapter(read_adapter(folders / "two", 1.0))
     assert model.info.adapters == ("one",)
@@ -243,4 +253,4 @@ def test_adapters_that_cannot_be_combined_change_nothing(tiny_model: Path, folde
     with pytest.raises(AdapterError, match="cannot be combined with linear"):
         model.load_adapter(read_adapter(folders / "two", 1.0))
     assert model.info == before
-    assert set(model._adapters._peft.peft_config) == {*before.adapter_versions.values(), before.combined_version}
+    assert model.stored_adapters == {*before.adapter_versions.values(), before.combined_version}

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +99,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Rig]:
+async def running(folder: Path) -> AsyncGenerator[Rig]:
     rig = Rig(folder)
     rig.write("1")
     async with asyncio.TaskGroup() as group:

@@ -243,7 +243,7 @@ async def test_engine_that_cannot_be_reached_is_a_500() -> None:
 async def test_requests_are_counted_by_route_and_status(wrapped: Wrapped) -> None:
     await wrapped.chat(prompt="abc")
     await wrapped.chat()
-    for path in ("/health", "/healthz", "/metrics", "/v1/models", "/"):
+    for path in ("/health", "/healthz", "/metrics", "/v1/none", "/"):
         async with wrapped.session.get(wrapped.url + path):
             pass
     async with wrapped.session.get(wrapped.url + "/metrics") as response:
@@ -274,7 +274,7 @@ async def test_chat_uses_a_single_adapter(
     adapters: list[str], chat: str, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy = Proxy("http://127.0.0.1:9", model="phi", adapters=adapters)
-    assert proxy.chat_model == chat
+    assert proxy.names.chat_model == chat
     assert ("vLLM cannot combine adapters" in caplog.text) is warned
 
 

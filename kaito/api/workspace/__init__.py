@@ -16,6 +16,7 @@ from kaito.api.workspace.resource import (
     ResourceSpec as ResourceSpec,
 )
 from kaito.api.workspace.status import (
+    AdapterStatus as AdapterStatus,
     PerformanceMetric as PerformanceMetric,
     PerformanceStatus as PerformanceStatus,
     WorkspaceState as WorkspaceState,

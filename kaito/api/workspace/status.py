@@ -32,6 +32,25 @@ class PerformanceStatus(Model):
     """Measurements by name, for example `peakTokensPerMinute`."""
 
 
+AdapterState = Literal["Pending", "Pulling", "Loading", "Loaded", "Failed"]
+
+
+class AdapterStatus(Model):
+    """State of an adapter that the pods load without a restart."""
+
+    name: str
+    """Name of the adapter."""
+
+    state: AdapterState
+    """`Loaded` in every ready pod, or the state in the pod that is furthest from it."""
+
+    digest: str = ""
+    """Digest of the image that was pulled."""
+
+    message: str = ""
+    """Why the adapter is not loaded."""
+
+
 class WorkspaceStatus(Model):
     """Observed state. `state` summarizes `conditions` in one word."""
 
@@ -53,6 +72,9 @@ class WorkspaceStatus(Model):
 
     target_node_count: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0
     """Number of nodes that the Workspace needs; 0 before it is computed."""
+
+    adapters: list[AdapterStatus] = Field(default_factory=list[AdapterStatus])
+    """State of the adapters that change without a restart, sorted by name."""
 
     performance: PerformanceStatus | None = None
     """Results of a benchmark, if one was run."""

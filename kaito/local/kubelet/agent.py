@@ -24,6 +24,8 @@ from kaito.runtime.reconcile import Again, Request
 from kaito.runtime.tasks import TaskScope
 
 SWEEP_SECONDS = 0.5
+REFRESH_SECONDS = 5.0
+"""Interval at which ConfigMaps in running pods are read again; up to a minute on a real kubelet."""
 FINISHED = {"Succeeded", "Failed"}
 
 
@@ -96,6 +98,11 @@ class Kubelet:
                     await self._client.patch(node, MergePatch({"status": endpoint | addresses}), subresource="status")
                 self._announced.add(node.uid)
         return nodes
+
+    async def refresh(self) -> None:
+        """Update the files of ConfigMaps in running pods."""
+        for runner in list(self._runners.values()):
+            await runner.refresh()
 
     async def stop(self) -> None:
         """Kill the processes of every pod."""

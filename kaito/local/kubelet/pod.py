@@ -81,6 +81,11 @@ class PodRunner:
                 await together(*(worker.run(self.policy) for worker in self.workers))
         await publish(self.pod, self.status())
 
+    async def refresh(self) -> None:
+        """Update the files of ConfigMaps, if the volumes are mounted."""
+        if self._mounted:
+            await self._volumes.refresh(self.pod, self.folder)
+
     async def stop(self) -> None:
         """End every container, with the pod's grace period."""
         grace = self.pod.spec.termination_grace_period_seconds

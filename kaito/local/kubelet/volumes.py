@@ -1,10 +1,12 @@
 """Writes the volumes of a pod as folders below the pod's folder.
 
 ConfigMaps, secrets and projected sources become files; empty dirs and claims become folders; a claim's folder is kept
-after its pod. Objects are read when the volume is written, as a kubelet does at mount time.
+after its pod. Objects are read when the volume is written, as a kubelet does at mount time; ConfigMaps of running pods
+are read again later.
 """
 
 import base64
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -62,6 +64,16 @@ class Volumes:
             volume.name: await self._prepare_volume(pod, volume, folder / "volumes" / volume.name)
             for volume in pod.spec.volumes
         }
+
+    async def refresh(self, pod: Pod, folder: Path) -> None:
+        """Write the ConfigMap volumes of a running pod again, as a kubelet does when their objects change.
+
+        A ConfigMap that was deleted leaves the files as they are.
+        """
+        for volume in pod.spec.volumes:
+            if volume.config_map is not None:
+                with contextlib.suppress(MountError):
+                    await self._prepare_volume(pod, volume, folder / "volumes" / volume.name)
 
     async def _prepare_volume(self, pod: Pod, volume: Volume, folder: Path) -> Path:
         if volume.host_path is not None:
@@ -131,9 +143,12 @@ def _write(
         if key in data:
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT, mode), "wb") as file:
+            # Renamed into place: a running process never reads a part of a file.
+            partial = target.with_name(f".{target.name}.partial")
+            partial.unlink(missing_ok=True)
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT, mode), "wb") as file:
                 file.write(data[key])
+            partial.rename(target)
 
 
 def mount_paths(container: Container, volumes: dict[str, Path]) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from kaito.api.json_values import without_nulls
 from kaito.runtime.kinds import PodTemplateSpec, StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.workspace.digest import digest
-from kaito.workspace.manifests.adapters import adapter_parts
+from kaito.workspace.manifests.adapters import adapter_parts, list_name
 from kaito.workspace.manifests.group import group_parts, is_group, one_pod_per_node, role_labels, workers_name
 from kaito.workspace.manifests.placement import affinity, tolerations
 from kaito.workspace.manifests.preset_pod import preset_template, weights_annotation
@@ -139,7 +139,7 @@ def _preset_template(
     probes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     inference = workspace.inference
-    adapters = adapter_parts(inference.adapters if inference else (), model)
+    adapters = adapter_parts(inference.adapters if inference else (), model, workspace_list=list_name(workspace))
     ports = [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}]
     container = {"ports": ports, **(_probes(model) if probes is None else probes)}
     parts = [adapters, *([group_parts(workspace)] if is_group(plan) else [])]

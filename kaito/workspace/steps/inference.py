@@ -20,6 +20,7 @@ from kaito.workspace.plan import Plan
 from kaito.workspace.pod_faults import Fault
 from kaito.workspace.start_progress import Progress
 from kaito.workspace.state import WorkloadReport
+from kaito.workspace.steps.adapters import ensure_adapter_list, observe_adapters
 from kaito.workspace.steps.guards import (
     is_foreign,
     is_undecided,
@@ -47,7 +48,12 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
     if present is not None and is_foreign(ctx, present):
         return None
     pods: Sequence[Pod] = () if present is None else await ctx.api.list(Pod, index=PODS(str(ctx.workspace.key)))
-    ctx.state.workload = report = WorkloadReport(stateful_set=present, pods=pods, progress=_observe_start(ctx, pods))
+    ctx.state.workload = report = WorkloadReport(
+        stateful_set=present,
+        pods=pods,
+        progress=_observe_start(ctx, pods),
+        adapters=observe_adapters(ctx, plan, pods),
+    )
     report.workers = workers = await ctx.api.find(StatefulSet, workers_name(ctx.workspace), ctx.workspace.namespace)
     if workers is not None and not is_controller_of(ctx.workspace, workers):
         report.workers = None
@@ -92,7 +98,7 @@ def _observe_start(ctx: ReconcileContext, pods: Sequence[Pod]) -> dict[str, Prog
 async def _apply(ctx: ReconcileContext, plan: Plan, present: StatefulSet | None) -> StatefulSet | None:
     """Applies the StatefulSet. Returns the present one if the new one cannot be rendered or is rejected."""
     wanted = _render(ctx, plan)
-    if wanted is None:
+    if wanted is None or not await ensure_adapter_list(ctx, plan):
         return present
     applied = await unless_rejected(ctx, "the workload", ctx.api.ensure(wanted, owner=ctx.workspace))
     if applied is None:

@@ -66,6 +66,7 @@ OWNED_CONDITIONS: Final = frozenset(
         conditions.NODES_READY,
         conditions.RESOURCE_READY,
         conditions.INFERENCE_READY,
+        conditions.ADAPTERS_READY,
         conditions.JOB_STARTED,
         conditions.WORKSPACE_SUCCEEDED,
         conditions.WORKSPACE_READY,
@@ -110,6 +111,8 @@ def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None
     status.set(state=workspace_state(ctx.workspace, state, summary))
     if state.claims is not None and state.claims.complete:
         status.set(claims=sorted(claim.name for claim in state.claims.live))
+    if state.workload is not None and state.plan is not None:
+        status.set(adapters=list(state.workload.adapters or ()))
     if state.nodes is not None:
         status.set(worker_nodes=list(state.nodes.names))
     if state.plan is not None:

@@ -102,6 +102,10 @@ LABELS_AND_ANNOTATIONS = """
 """
 
 WORKSPACE_CONDITIONS_AND_REASONS = """
+    AdapterFailed
+    AdaptersLoaded
+    AdaptersLoading
+    AdaptersReady
     ClaimKindNotInstalled
     ClaimsPending
     CloudRefusesDeletion

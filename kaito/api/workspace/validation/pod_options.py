@@ -20,13 +20,26 @@ OWN_VARIABLES: Final = frozenset({"DATA_URLS", "HF_HUB_CACHE", "HF_TOKEN"})
 OWN_VARIABLE_PREFIX: Final = "KAITO_"
 
 OWN_VOLUMES: Final = frozenset(
-    {"adapter-volume", "config-volume", "data-volume", "docker-config", "dshm", "results-volume", "tmp", "weights"}
+    {
+        "adapter-list",
+        "adapter-store",
+        "adapter-volume",
+        "config-volume",
+        "data-volume",
+        "docker-config",
+        "dshm",
+        "results-volume",
+        "tmp",
+        "weights",
+    }
 )
 """Volumes of the controller. Names that begin with one of them and a dash are also reserved."""
 
 OWN_DIRECTORIES: Final = (
     "/dev/shm",  # noqa: S108 - a mount of the pods
     "/mnt/adapter",
+    "/mnt/adapter-list",
+    "/mnt/adapter-store",
     "/mnt/config",
     "/mnt/data",
     "/mnt/registry",

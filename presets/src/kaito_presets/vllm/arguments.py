@@ -19,6 +19,12 @@ from kaito_presets.serving.adapters import Adapter
 from kaito_presets.vllm.hardware import Gpu
 
 GIB: Final = 2**30
+RESERVED_RANK: Final = 64
+"""Rank for which memory is reserved if adapters change while the engine runs; `max-lora-rank` overrides it."""
+RESERVED_ADAPTERS: Final = 4
+"""Adapters for which GPU memory is reserved then; `max-loras` overrides it."""
+MAX_ADAPTERS: Final = 20
+"""Adapters and former versions in the memory of the pod; a Workspace has at most ten adapters."""
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts for --max-lora-rank. With its default of 16, it rejects larger adapters."""
 RESERVED_BYTES: Final = 600 * 2**20
@@ -85,6 +91,7 @@ def engine_flags(
     nodes: int,
     adapters: Sequence[Adapter],
     adapter_paths: Mapping[str, Path],
+    adapters_change: bool = False,
 ) -> dict[str, Any]:
     """Computes all flags of the engine; `given` flags take precedence over computed ones.
 
@@ -98,8 +105,8 @@ def engine_flags(
         flags["gpu-memory-utilization"] = _utilization(gpus)
         if gpus[0].capability < FIRST_BFLOAT16_CAPABILITY and given.get("dtype", "auto") in ("auto", "bfloat16"):
             given = {**given, "dtype": "float16"}  # the GPU does not support bfloat16
-    if "lora-modules" not in given and adapters:
-        flags |= _lora(adapters, adapter_paths)
+    if "lora-modules" not in given and (adapters or adapters_change):
+        flags |= _lora(adapters, adapter_paths, change=adapters_change)
     flags |= given
     if "max-model-len" not in flags and (length := estimate_context(model, gpus, flags)):
         flags["max-model-len"] = length
@@ -131,17 +138,23 @@ def _utilization(gpus: Sequence[Gpu]) -> float:
     return min(MAX_UTILIZATION, math.floor(share * 100) / 100)
 
 
-def _lora(adapters: Sequence[Adapter], paths: Mapping[str, Path]) -> dict[str, Any]:
-    widest = max(adapters, key=lambda adapter: adapter.rank)
-    rank = next((rank for rank in LORA_RANKS if rank >= widest.rank), None)
+def _lora(adapters: Sequence[Adapter], paths: Mapping[str, Path], *, change: bool) -> dict[str, Any]:
+    """Computes the flags for adapters; if they change while the engine runs, memory for further ones is reserved."""
+    ranks = {adapter.rank: adapter.name for adapter in adapters}
+    widest = max(ranks, default=0)
+    rank = next((rank for rank in LORA_RANKS if rank >= max(widest, RESERVED_RANK if change else 0)), None)
     if rank is None:
-        raise AdapterError(widest.name, f"rank {widest.rank} exceeds vLLM's limit of {LORA_RANKS[-1]}")
-    return {
-        "enable-lora": True,
-        "max-lora-rank": rank,
-        "max-loras": len(adapters),
-        "lora-modules": [f"{adapter.name}={paths[adapter.name]}" for adapter in adapters],
-    }
+        raise AdapterError(ranks[widest], f"rank {widest} exceeds vLLM's limit of {LORA_RANKS[-1]}")
+    flags: dict[str, Any] = {"enable-lora": True, "max-lora-rank": rank}
+    if change:
+        flags["max-loras"] = max(len(adapters), RESERVED_ADAPTERS)
+        # vLLM keeps further adapters in the memory of the pod, and swaps them when requests need them.
+        flags["max-cpu-loras"] = max(len(adapters), MAX_ADAPTERS)
+    else:
+        flags["max-loras"] = len(adapters)
+    if adapters:
+        flags["lora-modules"] = [f"{adapter.name}={paths[adapter.name]}" for adapter in adapters]
+    return flags
 
 
 def estimate_context(model: ModelProperties, gpus: Sequence[Gpu], flags: Mapping[str, Any]) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any, Final, final
 from kaito_presets.errors import ConfigurationError
 from kaito_presets.json_values import is_list
 from kaito_presets.machine import read_memory_limit
+from kaito_presets.serving.adapter_sync import AdapterSync
 from kaito_presets.serving.adapters import Adapter
 from kaito_presets.serving.progress import download_cache
 from kaito_presets.vllm.arguments import ModelProperties, command_line, engine_flags, read_model, scaled_adapters
@@ -39,6 +40,10 @@ class Launch:
     adapters: Sequence[str]
     host: str
     port: int
+    scratch: Path
+    """Directory for copies of rescaled adapters."""
+    sync: AdapterSync | None = None
+    """The list of adapters that the server follows; None if its adapters do not change."""
 
     def command(self, flags: Mapping[str, Any], *address: str) -> list[str]:
         """Builds the command line of the engine."""
@@ -77,7 +82,9 @@ class Launch:
         return self.plan.config.max_probe_steps if steps is None else steps
 
 
-def plan_launch(plan: WrapperPlan, adapters: Sequence[Adapter], scratch: Path) -> Launch:
+def plan_launch(
+    plan: WrapperPlan, adapters: Sequence[Adapter], scratch: Path, sync: AdapterSync | None = None
+) -> Launch:
     """Resolves flags, hardware and adapters; copies of rescaled adapters go below `scratch`.
 
     Raises:
@@ -95,10 +102,14 @@ def plan_launch(plan: WrapperPlan, adapters: Sequence[Adapter], scratch: Path) -
         nodes=plan.options.kaito_nodes,
         adapters=adapters,
         adapter_paths=scaled_adapters(adapters, scratch),
+        adapters_change=sync is not None,
     )
     flags |= offload_flags(plan, flags, read_memory_limit())
     names = [adapter.name for adapter in adapters]
-    return Launch(plan=plan, model=model, model_properties=facts, flags=flags, adapters=names, host=host, port=port)
+    return Launch(
+        plan=plan, model=model, model_properties=facts, flags=flags, adapters=names, host=host, port=port,
+        scratch=scratch, sync=sync,
+    )  # fmt: skip
 
 
 def _parse_port(value: object) -> int:

@@ -8,6 +8,7 @@ engine exits.
 import asyncio
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -23,10 +24,12 @@ from aiohttp import web
 
 from kaito_presets.environment import check_temporary_directory
 from kaito_presets.errors import ConfigurationError, PresetError
+from kaito_presets.serving.adapter_sync import sync_from_environment
 from kaito_presets.serving.adapters import find_adapters
 from kaito_presets.serving.config import read_strengths
 from kaito_presets.serving.progress import StartProgress
-from kaito_presets.vllm.arguments import smaller_context
+from kaito_presets.vllm.adapters import RUNTIME_VARIABLE, EngineAdapters
+from kaito_presets.vllm.arguments import RESERVED_RANK, smaller_context
 from kaito_presets.vllm.engine import Engine
 from kaito_presets.vllm.group import GroupEnded, Leader, Membership, engine_group_flags, read_membership
 from kaito_presets.vllm.launch import Launch, plan_launch
@@ -48,7 +51,7 @@ def main() -> int:
         adapters = find_adapters(plan.options.kaito_adapters_dir, read_strengths())
         check_temporary_directory()
         with tempfile.TemporaryDirectory(prefix="kaito-adapters-") as scratch:
-            launch = plan_launch(plan, adapters, Path(scratch))
+            launch = plan_launch(plan, adapters, Path(scratch), sync_from_environment())
             if plan.options.kaito_dry_run:
                 document = {"command": launch.command(launch.flags), "port": launch.port}
                 print(json.dumps(document, indent=2))  # noqa: T201 - the output of --kaito-dry-run
@@ -75,7 +78,10 @@ async def serve(launch: Launch) -> int:
         adapters=launch.adapters,
         in_flight_limit=launch.in_flight_limit,
         progress=StartProgress(launch.download_cache),
+        sync=launch.sync,
     )
+    if launch.sync is not None:
+        os.environ[RUNTIME_VARIABLE] = "True"  # for the engine, which inherits it
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -130,7 +136,7 @@ async def _search_context(
             launch.command(flags, "--host=127.0.0.1", f"--port={engine_port}"), on_loaded=proxy.progress.set_warming
         )
         proxy.progress.is_warming = False
-        code = await _run_engine(engine, proxy, stopping, launch.options.kaito_drain_seconds, leader)
+        code = await _run_engine(engine, proxy, stopping, launch, leader)
         if code is None:
             return 0
         tried = int(flags.get("max-model-len") or launch.model_properties.context_tokens)
@@ -145,7 +151,7 @@ async def _search_context(
 
 
 async def _run_engine(
-    engine: Engine, proxy: Proxy, stopping: asyncio.Event, drain_seconds: float, leader: Leader | None = None
+    engine: Engine, proxy: Proxy, stopping: asyncio.Event, launch: Launch, leader: Leader | None = None
 ) -> int | None:
     """Runs the engine until it exits (returns its exit code) or `stopping` is set (drains, returns None).
 
@@ -159,14 +165,14 @@ async def _run_engine(
     group_end = asyncio.get_running_loop().create_future() if leader is None else leader.ended
     async with asyncio.TaskGroup() as group:
         exited = group.create_task(engine.wait(), name="engine")
-        ready = group.create_task(_become_ready(proxy), name="readiness")
+        ready = group.create_task(_become_ready(proxy, launch), name="readiness")
         stop = group.create_task(stopping.wait(), name="stop")
         await asyncio.wait({exited, stop, group_end}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         stop.cancel()
         if not exited.done():
             if not group_end.done():
-                await drain(proxy, exited, drain_seconds)
+                await drain(proxy, exited, launch.options.kaito_drain_seconds)
             proxy.state = "Draining"
             await engine.stop()
             await exited
@@ -186,11 +192,18 @@ async def drain(proxy: Proxy, exited: "asyncio.Future[int]", seconds: float) -> 
         await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
-async def _become_ready(proxy: Proxy) -> None:
+async def _become_ready(proxy: Proxy, launch: Launch) -> None:
+    """Waits for the engine and the adapters; follows the list of adapters until it is canceled, if there is one."""
     while not await proxy.engine_is_healthy():  # noqa: ASYNC110 - the engine sends no event when it is ready
         await asyncio.sleep(HEALTH_POLL_SECONDS)
-    proxy.state = "Healthy"
-    log.info("ready")
+    async with asyncio.TaskGroup() as group:
+        if launch.sync is not None:
+            rank = int(launch.flags.get("max-lora-rank", RESERVED_RANK))
+            host = EngineAdapters(proxy.names, proxy.send_to_engine, max_rank=rank, scratch=launch.scratch)
+            group.create_task(launch.sync.run(host), name="adapters")
+            await launch.sync.wait_until_loaded()
+        proxy.state = "Healthy"
+        log.info("ready")
 
 
 def find_free_port() -> int:

@@ -20,12 +20,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 
 from kaito_presets import __version__
 from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, RequestError, Unavailable
-from kaito_presets.json_values import is_object
+from kaito_presets.json_values import is_list, is_object
+from kaito_presets.serving.adapter_sync import AdapterSync, adapters_document
 from kaito_presets.serving.chat import TURN_SEPARATOR, ChatMessage, ChatRequest, ChatResponse, LengthOptions
 from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
 from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
 from kaito_presets.serving.progress import StartProgress
 from kaito_presets.vllm import translate
+from kaito_presets.vllm.adapters import LOAD_ROUTE, UNLOAD_ROUTE, AdapterNames
 
 log = logging.getLogger(__name__)
 
@@ -49,21 +51,13 @@ class Proxy:
         adapters: Sequence[str] = (),
         in_flight_limit: int | None = None,
         progress: StartProgress | None = None,
+        sync: AdapterSync | None = None,
     ) -> None:
         self._engine = engine_url.rstrip("/")
         self._model = model
-        # The served name means the model with the adapters of the Workspace. vLLM cannot combine adapters, so this
-        # holds for a single adapter only.
-        self.chat_model = adapters[0] if len(adapters) == 1 else model
-        self._aliases = {f"{model}:base": model} if adapters else {}
-        if len(adapters) == 1:
-            self._aliases[model] = adapters[0]
-        if len(adapters) > 1:
-            log.warning(
-                "vLLM cannot combine adapters: /chat and model=%s use the base model; select an adapter with model=%s",
-                model,
-                "|".join(adapters),
-            )
+        self.names = AdapterNames(model, adapters)
+        self.sync = sync
+        """The list of adapters that the server follows; None if its adapters do not change."""
         self._limit = in_flight_limit
         self._in_flight = 0
         self._chat_template: bool | None = None
@@ -91,9 +85,14 @@ class Proxy:
                 web.get("/health", self._health),
                 web.get("/healthz", self._health),
                 web.get("/progress", self._progress),
+                web.get("/adapters", self._adapters),
                 web.get("/version", self._version),
                 web.get("/metrics", self._metrics),
                 web.post("/chat", self._chat),
+                web.get("/v1/models", self._models),
+                # Only the wrapper changes adapters.
+                web.route("*", LOAD_ROUTE, self._refuse),
+                web.route("*", UNLOAD_ROUTE, self._refuse),
                 web.route("*", "/{path:.*}", self._forward),
             ]
         )
@@ -132,6 +131,51 @@ class Proxy:
 
     async def _progress(self, _: web.Request) -> web.Response:
         return web.json_response(self.progress.document(self.state))
+
+    async def _adapters(self, _: web.Request) -> web.Response:
+        return web.json_response(adapters_document(self.sync))
+
+    async def _refuse(self, request: web.Request) -> web.Response:
+        raise web.HTTPNotFound(text=f"{request.path} is not served; change the adapters of the Workspace")
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        """Answers with the engine's models under the names that requests use."""
+        require_healthy(self.state)
+        if self.sync is None:
+            return await self._forward(request)
+        try:
+            async with self._client().get(self._engine + "/v1/models") as response:
+                document: Any = await response.json(content_type=None)
+                status = response.status
+        except (aiohttp.ClientError, ValueError) as error:
+            raise GenerationFailed(f"the request to the engine failed: {error}") from error
+        models = document.get("data") if is_object(document) else None
+        if status == 200 and is_list(models):
+            renamed = [
+                {**model, "id": name}
+                for model in models
+                if is_object(model) and (name := self.names.public_name(str(model.get("id")))) is not None
+            ]
+            document = {**document, "data": renamed}
+        return web.json_response(document, status=status)
+
+    async def send_to_engine(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
+        """Sends a JSON request to the engine; returns the status, and the message of an error.
+
+        Raises:
+            GenerationFailed: the engine cannot be reached.
+        """
+        try:
+            async with self._client().post(self._engine + path, json=body) as response:
+                text = await response.text()
+                status = response.status
+        except aiohttp.ClientError as error:
+            raise GenerationFailed(f"the request to the engine failed: {error}") from error
+        try:
+            document: Any = json.loads(text)
+        except ValueError:
+            document = None
+        return status, error_message(document) if is_object(document) else text[:500]
 
     async def _version(self, _: web.Request) -> web.Response:
         engine_version = ""
@@ -225,12 +269,16 @@ class Proxy:
         Raises:
             RequestError: the engine rejected the request, or failed.
         """
+        model = self.names.chat_model
+        self.names.begin(model)
         try:
-            async with self._client().post(self._engine + path, json={"model": self.chat_model, **body}) as response:
+            async with self._client().post(self._engine + path, json={"model": model, **body}) as response:
                 document: dict[str, Any] = await response.json(content_type=None)
                 status = response.status
         except (aiohttp.ClientError, ValueError) as error:
             raise GenerationFailed(f"the request to the engine failed: {error}") from error
+        finally:
+            self.names.end(model)
         if status == 200:
             return document
         message = error_message(document)
@@ -246,7 +294,8 @@ class Proxy:
         require_healthy(self.state)
         with _ConcurrencySlot(self, counted=request.method == "POST"):
             headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
-            body = self._resolve_model(await request.read())
+            body, model = self._resolve_model(await request.read())
+            self.names.begin(model)
             try:
                 async with self._client().request(
                     request.method, self._engine + request.raw_path, data=body or None, headers=headers,
@@ -255,25 +304,26 @@ class Proxy:
                     return await self._relay(request, upstream)
             except aiohttp.ClientConnectionError as error:
                 raise GenerationFailed(f"the request to the engine failed: {error}") from error
+            finally:
+                self.names.end(model)
 
-    def _resolve_model(self, body: bytes) -> bytes:
-        """Replaces the model name in a request body by the engine's name.
+    def _resolve_model(self, body: bytes) -> tuple[bytes, str]:
+        """Replaces the model in a request body by the engine's name; returns that name too.
 
-        As in the transformers runtime, the served name means the model with the adapter of the Workspace, and
-        `NAME:base` the model without it.
+        Raises:
+            UnknownModel: the adapter was removed.
         """
-        if not self._aliases or not body:
-            return body
         try:
-            document = json.loads(body)
+            document = json.loads(body) if body else None
         except (ValueError, RecursionError):
-            return body  # the engine rejects it
+            return body, ""  # the engine rejects it
         if not is_object(document):
-            return body
-        name = document.get("model") or self._model
-        if not isinstance(name, str) or name not in self._aliases:
-            return body
-        return json.dumps(document | {"model": self._aliases[name]}).encode()
+            return body, ""
+        given = document.get("model")
+        name = self.names.resolve(given)
+        if name is None or name == given:
+            return body, given if isinstance(given, str) else ""
+        return json.dumps(document | {"model": name}).encode(), name
 
     async def _relay(self, request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
         headers = {name: value for name, value in upstream.headers.items() if name.lower() not in HOP_BY_HOP}

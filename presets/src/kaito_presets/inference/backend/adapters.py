@@ -67,6 +67,11 @@ class LoadedAdapters:
         """Version of the combination of all adapters; `BASE` without adapters."""
         return self._combined
 
+    @property
+    def stored(self) -> frozenset[str]:
+        """Versions in memory, of adapters and of combinations."""
+        return frozenset(self._peft.peft_config if self._peft is not None else ())
+
     def load(self, adapter: Adapter) -> None:
         """Loads an adapter, or a new version of one with the same name.
 

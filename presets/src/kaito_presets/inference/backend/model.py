@@ -203,6 +203,11 @@ class TransformersModel:
 
     # Adapters. Like the methods that compute, called by one thread only.
 
+    @property
+    def stored_adapters(self) -> frozenset[str]:
+        """Versions of adapters in memory."""
+        return self._adapters.stored
+
     def load_adapter(self, adapter: Adapter) -> None:
         """Loads an adapter, or a new version of one; requests select it from now on.
 
