@@ -244,6 +244,10 @@ async def test_continuous_usage_is_in_every_chunk(serve: Serve) -> None:
         lines = [line[6:] for line in (await response.text()).split("\n\n") if line.startswith("data: {")]
     counts = [json.loads(line)["usage"]["completion_tokens"] for line in lines]
     assert counts == [1, 2, 3, 3]
+    chat = {"messages": [{"role": "user", "content": "ab"}], "stream": True, "stream_options": options}
+    async with server.session.post(server.url + CHAT, json=chat) as response:
+        counts = [event["usage"]["completion_tokens"] for event in events_of(await response.text())]
+    assert counts == [0, 1, 2, 3, 3]
     body["stream_options"] = {"continuous_usage_stats": True}
     async with server.session.post(server.url + TEXT, json=body) as response:
         assert "usage" not in await response.text()

@@ -147,13 +147,18 @@ class EventStream:
         pieces = service.stream_all(generations)
         try:
             async for group, piece in pieces:
-                self._new_tokens += piece.new_tokens
+                counted = False
                 if not self._response.prepared:
                     # The status is sent as late as the first token, so that errors until then have their own status.
                     await self._response.prepare(self._request)
                 for document in renderer.chunks(group, piece):
+                    if not counted and "role" not in document.get("delta", ()):  # the role precedes the first token
+                        self._new_tokens += piece.new_tokens
+                        counted = True
                     await self._send_choice(document)
                     await asyncio.sleep(0)  # rendering a prompt with log probabilities takes long
+                if not counted:
+                    self._new_tokens += piece.new_tokens
         except RequestError as error:
             if not self._response.prepared:
                 raise
