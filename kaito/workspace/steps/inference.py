@@ -124,7 +124,7 @@ async def _apply_workers(ctx: ReconcileContext, plan: Plan, present: StatefulSet
     if present is not None and is_foreign(ctx, present):
         return None
     applied = await unless_rejected(ctx, "the workers", ctx.api.ensure(wanted, owner=ctx.workspace))
-    if applied is not None and present is None:
+    if applied is not None and present is None and was_published_ready(ctx):
         ctx.request.event("Normal", "StatefulSetCreated", f"created StatefulSet {applied.name}")
     return applied or present
 

@@ -126,7 +126,7 @@ async def test_a_model_larger_than_a_node_waits_for_enough_nodes(cluster: "Clust
         assert world.find(StatefulSet, own.name) is None
 
         gpu_node(world, "second")
-        await world.settle()
+        await world.advance(2)
         assert cluster.columns()[0] == "True"
         assert world.get(StatefulSet, own.name).spec.replicas == 1
         assert world.get(StatefulSet, f"{own.name}-workers").spec.replicas == 1
