@@ -172,7 +172,9 @@ def test_missing_runtime_class_is_reported(ready: Kubernetes) -> None:
     try:
         ready.until(
             "the cause in InferenceReady",
-            lambda: 'RuntimeClass "missing" not found' in ready.condition("no-runtime", "InferenceReady")["message"],
+            lambda: (
+                'RuntimeClass "missing" not found' in ready.condition("no-runtime", "InferenceReady").get("message", "")
+            ),
             120,
         )
     finally:
