@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from hack.bench.process import cost_of
@@ -54,7 +54,7 @@ def without_rules(schema: Any) -> Any:
     if isinstance(schema, Mapping):
         fields = cast("Mapping[str, Any]", schema)
         return {name: without_rules(value) for name, value in fields.items() if name != "x-kubernetes-validations"}
-    return [without_rules(each) for each in cast("list[Any]", schema)] if isinstance(schema, list) else schema
+    return [without_rules(each) for each in cast("Iterable[Any]", schema)] if isinstance(schema, list) else schema
 
 
 async def turn(count: int) -> Figures:

@@ -89,7 +89,12 @@ def chat(address: str) -> str:
 
 def test_a_workspace_with_an_id_is_read_planned_bought_and_answers(hub: HubServer, tmp_path: Path) -> None:
     output = tmp_path / "output"
-    command = [Path(sys.executable).parent / "kaito", "up", f"--folder={tmp_path / 'up'}", f"--presets={PRESETS}"]
+    command: list[str | Path] = [
+        Path(sys.executable).parent / "kaito",
+        "up",
+        f"--folder={tmp_path / 'up'}",
+        f"--presets={PRESETS}",
+    ]
     with output.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=file, cwd=ROOT, env={**os.environ, "HF_ENDPOINT": hub.address}
@@ -127,7 +132,7 @@ def test_the_command_of_the_pod_downloads_the_pinned_commit(hub: HubServer, tmp_
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     hub.requests.clear()
-    command = [
+    command: list[str | Path] = [
         PRESETS / "bin" / "kaito-inference",
         f"--pretrained_model_name_or_path={MODEL}",
         f"--revision={COMMIT}",

@@ -205,7 +205,13 @@ async def test_an_update_replaces_the_workers_of_the_leader_that_is_replaced(
 
 def ended(name: str, message: str, at: str, *, ready: bool, code: int = 7) -> Pod:
     last = {"terminated": {"exitCode": code, "message": message, "finishedAt": at}}
-    status = {"name": "model", "ready": ready, "restartCount": 1, "state": {"running": {}}, "lastState": last}
+    status: dict[str, Any] = {
+        "name": "model",
+        "ready": ready,
+        "restartCount": 1,
+        "state": {"running": {}},
+        "lastState": last,
+    }
     return Pod.model_validate({"metadata": {"name": name}, "status": {"containerStatuses": [status]}})
 
 

@@ -68,7 +68,8 @@ async def chat_completion(
     fields: Document = {"prompt_token_ids": list(prompt)} if body.return_token_ids else {}
     if body.stream:
         return await EventStream(request, envelope, body, **fields).run(service, [generation], renderer)
-    fields = {"prompt_token_ids": None, "prompt_logprobs": None} | fields
+    empty: Document = {"prompt_token_ids": None, "prompt_logprobs": None}
+    fields = empty | fields
     answers = await service.complete(generation)
     if body.prompt_logprobs is not None:
         scores = answers[0].prompt_token_logprobs

@@ -304,7 +304,9 @@ class Follower:
     async def _stay_connected(self, session: aiohttp.ClientSession) -> None:
         address = f"http://{_host(self._member.leader)}:{self._member.port}/group"
         async with asyncio.timeout(REJOIN_SECONDS):
-            socket = await session.ws_connect(address, timeout=aiohttp.ClientWSTimeout(ws_close=1.0))
+            # Pyright does not know the attributes of an attrs class.
+            timeout = aiohttp.ClientWSTimeout(ws_close=1.0)  # pyright: ignore[reportCallIssue]
+            socket = await session.ws_connect(address, timeout=timeout)
         try:
             async with _beating(socket):
                 await _send(socket, {"type": "hello", "rank": self._member.rank, "incarnation": self._incarnation})
