@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO, final
 
 from kaito.cli.chat_endpoint import Answer, ChatEndpoint, ChatError, find_endpoint
-from kaito.runtime.client import Client
-from kaito.runtime.client.connect import find_cluster_config
-from kaito.runtime.client.http import HttpTransport
+from kaito.runtime.client import Client, HttpTransport, find_cluster_config
 from kaito.runtime.clock import monotonic
 
 HELP: Final = """\

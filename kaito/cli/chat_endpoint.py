@@ -12,9 +12,7 @@ from typing import Any, Final, final
 
 from kaito.api import Workspace, conditions
 from kaito.api.json_values import json_list, json_object
-from kaito.runtime.client import Client, StreamReply
-from kaito.runtime.client.config import ClusterConfig, NoCredentials
-from kaito.runtime.client.http import HttpTransport
+from kaito.runtime.client import Client, ClusterConfig, HttpTransport, NoCredentials, StreamReply
 from kaito.runtime.errors import Forbidden
 from kaito.runtime.kinds import Pod, Service
 from kaito.runtime.meta import find_condition

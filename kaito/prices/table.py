@@ -1,11 +1,9 @@
 """Reads tables of prices in YAML: the user's table, and the one in this package, which has the same schema.
 
-    currency: USD
-    asOf: 2026-11-01
-    source: "enterprise agreement"
-    prices:
-    - {cloud: azure, region: westeurope, instanceType: Standard_NC24ads_A100_v4, onDemand: 3.67, spot: 1.10}
-    - {cloud: azure, region: "*", instanceType: Standard_NC6s_v3, onDemand: 3.06}
+    currency   code of the currency, for example USD
+    asOf       day of the prices, for example 2026-11-01
+    source     where they are from
+    prices     rows with cloud, region, instanceType, onDemand and spot, in units of the currency per hour
 
 A row of one region has precedence over a row with the region `*`. A price that is missing is unknown.
 """

@@ -22,6 +22,7 @@ TROUBLESHOOTING = ROOT / "docs" / "operations" / "troubleshooting.md"
 REASONS = (ROOT / "kaito" / "api" / "conditions.py", ROOT / "kaito" / "api" / "karpenter" / "conditions.py")
 
 SUCCESS = {
+    "AdaptersLoaded",
     "ModelResolved",
     "NodeClaimsReady",
     "MachinesReady",

@@ -27,6 +27,7 @@ PAGES = sorted(page for name in ("getting-started", "guides", "operations") for 
 
 OTHER_PROGRAMS = {
     "--attach-acr": "az",
+    "--dry-run": "kubectl",
     "--debug": "helm",
     "--set": "helm",
     "--trust-remote-code": "vLLM",

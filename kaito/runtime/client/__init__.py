@@ -4,11 +4,14 @@
 writes with the lease. `Transport` is implemented by HTTP connections and by the in-memory API server.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from kaito.runtime.client.agent import user_agent as user_agent
 from kaito.runtime.client.api import Api as Api
 from kaito.runtime.client.client import Client as Client
 from kaito.runtime.client.codec import ResourceList as ResourceList
-from kaito.runtime.client.connect import connect as connect
+from kaito.runtime.client.config import ClusterConfig as ClusterConfig, NoCredentials as NoCredentials
+from kaito.runtime.client.connect import connect as connect, find_cluster_config as find_cluster_config
 from kaito.runtime.client.consistency import Consistency as Consistency, IndexKey as IndexKey, Reader as Reader
 from kaito.runtime.client.delete_result import DeleteResult as DeleteResult
 from kaito.runtime.client.events import EventSink as EventSink
@@ -20,3 +23,12 @@ from kaito.runtime.client.rest_mapping import Discovery as Discovery, RestMappin
 from kaito.runtime.client.sender import ApiRequest as ApiRequest, failure as failure
 from kaito.runtime.client.status import ConditionUpdate as ConditionUpdate, StatusScope as StatusScope
 from kaito.runtime.client.transport import Reply as Reply, StreamReply as StreamReply, Transport as Transport
+from kaito.runtime.lazy import load
+
+if TYPE_CHECKING:
+    from kaito.runtime.client.http import HttpTransport as HttpTransport
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name from its module."""
+    return load(__name__, name, {"HttpTransport": "http"})

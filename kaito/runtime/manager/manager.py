@@ -507,8 +507,8 @@ class Manager:
             await self._webhooks.stop()
             left += await self._groups.stop("webhooks", deadline - monotonic())
         left += await self._threads.wait(deadline - monotonic())
-        _log.info("stopping", stage="endpoints")
         if self._endpoints is not None:
+            _log.info("stopping", stage="endpoints")
             await self._endpoints.stop()
         left += [work for work in self._threads.busy() if work not in left]  # started by the last requests
         if self._leadership is not None:

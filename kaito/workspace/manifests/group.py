@@ -13,8 +13,13 @@ import hashlib
 from typing import Any, Final
 
 from kaito.api import Workspace, labels
-from kaito.runtime.kinds import NetworkPolicy, NetworkPolicySpec
-from kaito.runtime.kinds.networking import NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort
+from kaito.runtime.kinds import (
+    NetworkPolicy,
+    NetworkPolicyIngressRule,
+    NetworkPolicyPeer,
+    NetworkPolicyPort,
+    NetworkPolicySpec,
+)
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.workspace.manifests.adapters import PodParts
 from kaito.workspace.manifests.service import SERVER_PORT, headless_name

@@ -52,7 +52,7 @@ LIMITS: list[tuple[dict[str, Any], str, Any, Any]] = [
     (SERVE, "resource.partition", {"mode": "mig", "profile": "1" * 16}, {"mode": "mig", "profile": "1" * 17}),
     (SERVE, "resource.partition", {"mode": "mig", "profile": "1g.10gb"}, {"mode": "half", "profile": "1g.10gb"}),
     (SERVE, "inference.preset.name", "p", ""),
-    (SERVE, "inference.preset.name", "p" * 128, "p" * 129),
+    (SERVE, "inference.preset.name", "p" * 256, "p" * 257),
     (SERVE, "inference.preset.accessMode", "public", "open"),
     (SERVE, "inference.preset.presetOptions.imagePullSecrets", texts(16), texts(17)),
     (SERVE, "inference.preset.presetOptions.imagePullSecrets", ["a" * 253], ["a" * 254]),

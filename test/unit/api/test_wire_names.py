@@ -115,33 +115,43 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     ContainerOOMKilled
     ContainerStartError
     DeletionFailed
+    DownloadingWeights
+    HubUnreachable
     ImagePullError
     InferenceReady
     InstanceTypeTooSmall
     InvalidSpec
     JobStarted
+    LoadingModel
     MachineNotReady
     MachineReady
     MachinesReady
+    ModelGated
+    ModelInvalid
+    ModelNotFound
     ModelResolved
     NameConflict
+    NoSafetensors
     NodeClaimCreateFailed
     NodeClaimNotReady
     NodeClaimReady
     NodeClaimsReady
+    NodeClassKindNotInstalled
+    NodeClassNotFound
+    NodeClassNotReady
     NodeDiskPressure
     NodeMemoryPressure
     NodeNotReady
     NodePluginsNotReady
-    NodeClassKindNotInstalled
-    NodeClassNotFound
-    NodeClassNotReady
     NodeProvisionTimeout
     NodesReady
     PodCreationFailed
     PodEvicted
     PodFailed
+    PullingWeights
+    ReadingModel
     ReconcileError
+    RemoteCodeRequired
     ReplacementPending
     ResourceReady
     ResourcesNotReady
@@ -151,15 +161,13 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     UnknownInstanceType
     UnknownPreset
     Unschedulable
+    UnsupportedArchitecture
     WaitingForClaims
     WaitingForResources
+    WarmingUp
     WorkloadRefused
     WorkspaceDeleting
     WorkspaceFailed
-    DownloadingWeights
-    LoadingModel
-    PullingWeights
-    WarmingUp
     WorkspaceInferenceStatusPending
     WorkspaceInferenceStatusSuccess
     WorkspacePending

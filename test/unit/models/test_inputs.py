@@ -435,7 +435,6 @@ def test_upstreams_sizes_have_upstreams_figures(
         ("phi-4", "Standard_NC6", "resource.instanceType", "is too old"),
         ("phi-4", "Standard_Nsku", "resource.instanceType", "is not a known GPU instance type"),
         ("not-a-model", A100, "inference.preset.name", "is not a preset"),
-        ("someone/some-model", A100, "inference.preset.name", "its size is unknown"),
         ("deepseek-v4-pro", A10, "resource.instanceType", "for example Standard_ND96isr_H200_v5"),
     ],
 )

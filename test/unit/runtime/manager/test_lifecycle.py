@@ -61,7 +61,6 @@ async def test_start_and_stop_follow_their_order(world: World) -> None:
             await world.settle()
         assert journal.lines == ["plain runs", "elected runs", "reconcile a", "plain stopped", "elected stopped"]
         assert stages(lines) == [
-            "starting endpoints",
             "starting caches",
             "starting sources",
             "starting election",
@@ -70,7 +69,6 @@ async def test_start_and_stop_follow_their_order(world: World) -> None:
             "stopping elected",
             "stopping sources",
             "stopping caches",
-            "stopping endpoints",
             "stopping election",
         ]
 
