@@ -126,5 +126,5 @@ def test_troubleshooting_explains_every_reason() -> None:
     first_cells = re.findall(r"^\| ((?:`[A-Z]\w+`(?:, )?)+) \|", TROUBLESHOOTING.read_text(), flags=re.MULTILINE)
     explained = {reason for cell in first_cells for reason in re.findall(r"`(\w+)`", cell)}
     assert sorted(reasons() - explained - SUCCESS - {"WorkspaceDeleting"}) == []
-    types = {"MachineReady", "NodeClaimReady", "InferenceReady", "JobStarted"}
+    types = {"AdaptersReady", "MachineReady", "NodeClaimReady", "InferenceReady", "JobStarted"}
     assert sorted(explained - reasons() - types) == []
