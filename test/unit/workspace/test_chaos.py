@@ -90,7 +90,7 @@ async def test_namespaces_do_not_share_nodes(cluster: "Cluster", phi: Workspace)
         assert owners == {("a-b", "c"), ("a", "b-c")}
         one = next(c for c in cluster.claims() if c.labels[labels.WORKSPACE] == "c")
         cluster.join(one)
-        await cluster.world.settle()
+        await cluster.world.advance(1)  # the status of the nodes follows the workload within a second
         ready = {
             w.name: [c.status for c in w.status.conditions if c.type == "ResourceReady"]
             for w in cluster.world.list(Workspace)

@@ -59,6 +59,8 @@ def test_settings_have_these_defaults() -> None:
         "vllm_image": "",
         "model_registry": "",
         "weights_source": "Auto",
+        "hub_endpoint": "https://huggingface.co",
+        "region": "",
         "node_cache_directory": "",
         "vllm": True,
         "default_node_image_family": "ubuntu",
