@@ -141,6 +141,12 @@ async def serving(tiny_model: Path, folders: Path, tmp_path: Path) -> AsyncGener
         await runner.cleanup()
 
 
+def strengths_of(sets: list[dict[str, float]]) -> dict[str, list[float]]:
+    """The strengths of each adapter in any of the sets."""
+    names = sorted({name for each in sets for name in each})
+    return {name: sorted({each[name] for each in sets if name in each}) for name in names}
+
+
 async def test_adapters_change_under_load_without_a_failed_request(
     tiny_model: Path, folders: Path, tmp_path: Path
 ) -> None:
@@ -152,7 +158,10 @@ async def test_adapters_change_under_load_without_a_failed_request(
         allowed: dict[str, set[str]] = {"tiny": set(), "tiny:base": set()}
         base = (await stack.ask(session, "tiny"))[1]
         allowed["tiny"].add(base)
-        for strengths in sets:
+        # Adapters are loaded one after the other, so requests for all of them also see the combinations on the way.
+        for choice in itertools.product(*([None, *values] for values in strengths_of(sets).values())):
+            combination = zip(strengths_of(sets), choice, strict=True)
+            strengths = {name: strength for name, strength in combination if strength is not None}
             await stack.set_list(**strengths)
             names = ["tiny", *(["tiny:base"] if strengths else []), *strengths]
             for name in names:
