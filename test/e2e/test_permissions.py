@@ -56,6 +56,7 @@ APPLIED = "server-side apply sends patch, and needs create where the object does
 RELIST = "an informer lists where the server cannot stream the first state, and gets what a test of one object reads"
 OTHER_KIND = "only one kind of claims is in use here"
 NOT_PROVOKED = "test/unit/workspace/test_rbac.py and the tests of the drain provoke it"
+SEVERAL_NODES = "copies on several nodes only"
 BLOCKING = "needed only with the admission plugin OwnerReferencesPermissionEnforcement"
 UNUSED: Mapping[str, Mapping[str, str]] = {
     "workspace-controller": {
@@ -67,6 +68,8 @@ UNUSED: Mapping[str, Mapping[str, str]] = {
         "get persistentvolumeclaims": NOT_PROVOKED, "get serviceaccounts": NOT_PROVOKED,
         "patch events": "only for an event that repeats", "update secrets": "rotation of the webhook certificate",
         "update workspaces/finalizers": BLOCKING,
+        "create networkpolicies": SEVERAL_NODES, "patch networkpolicies": SEVERAL_NODES,
+        "delete networkpolicies": SEVERAL_NODES,
         "create nodeclaims": OTHER_KIND, "delete nodeclaims": OTHER_KIND, "get nodeclaims": OTHER_KIND,
         "list nodeclaims": OTHER_KIND, "watch nodeclaims": OTHER_KIND,
     },
@@ -142,10 +145,11 @@ async def test_both_programs_work_with_exactly_their_roles(tmp_path: Path) -> No
                 running.kubectl("create", "namespace", NAMESPACE)
             running.kubectl("apply", "--server-side", f"--kustomize={ROOT / 'config' / folder}")
         running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        (webhook,) = documents(ROOT / "config" / "webhook" / "workspace.yaml")
-        url = f"https://127.0.0.1:{port}/validate/workspace.kaito.sh"
-        webhook["webhooks"][0]["clientConfig"] = {"url": url}
-        running.kubectl("apply", "-f", "-", stdin=json.dumps(webhook))
+        for configuration in documents(ROOT / "config" / "webhook" / "workspace.yaml"):
+            for webhook in configuration["webhooks"]:
+                path = webhook["clientConfig"]["service"]["path"]
+                webhook["clientConfig"] = {"url": f"https://127.0.0.1:{port}{path}"}
+            running.kubectl("apply", "-f", "-", stdin=json.dumps(configuration))
         run_as(running, "workspace-controller", f"--webhook-port={port}", "--webhook-hosts=127.0.0.1")
         run_as(running, "gpu-provisioner")
         try:
