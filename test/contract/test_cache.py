@@ -158,6 +158,8 @@ async def test_a_cache_is_filled_and_followed_and_its_objects_equal_the_live_one
             await client.create(config_map(server, f"c{number:02}", labels=APP, number=str(number)))
         async with running(transport, here(server), streaming=streaming) as cache:
             assert ("sendInitialEvents" in "".join(transport.targets)) == streaming
+            # The first list may be of the server's watch cache, which follows the last creation.
+            await until(lambda: len(cache.list(ConfigMap)) == 30)
             first = cache.list(ConfigMap)
             assert [found.name for found in first] == [f"c{number:02}" for number in range(30)]
             live = await client.list(ConfigMap, namespace=server.namespace, labels="contract")
