@@ -7,10 +7,9 @@ to the queue.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal, final
 
-import aiohttp
 from pydantic import BaseModel, Field
 
 from kaito.runtime.cache import View
@@ -18,16 +17,10 @@ from kaito.runtime.handler import Enqueue
 from kaito.runtime.kinds import Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.workqueue import Cause
-from kaito.workspace.manifests.service import SERVER_PORT
+from kaito.workspace.pod_polls import Fetch, PolledPod, fetch_from_pod, poll_pods
 
-POLL_SECONDS: Final = 3.0
-TIMEOUT_SECONDS: Final = 2.0
-MAX_CONCURRENT_POLLS: Final = 32
 MAX_RESPONSE_BYTES: Final = 64 * 1024
 MAX_MESSAGE_CHARACTERS: Final = 500
-
-Fetch = Callable[[str], Awaitable[bytes | None]]
-"""Returns the body of `GET /adapters` of the pod with that address; None if there is none."""
 
 
 @final
@@ -104,49 +97,29 @@ class AdapterMonitor:
 
     async def run(self, enqueue: Enqueue, _: View) -> None:
         """Polls until canceled; the function of a `FunctionSource`. Waits without polls while every list is loaded."""
-        limit = asyncio.Semaphore(MAX_CONCURRENT_POLLS)
-        while True:
-            pods = [
-                (key, uid, address)
-                for key, (revision, found) in self._watched.items()
-                for uid, address in found.items()
-                if self._is_open(uid, revision)
-            ]
-            if not pods:
-                self._added.clear()
-                await self._added.wait()
-                continue
-            async with asyncio.TaskGroup() as group:
-                for key, uid, address in pods:
-                    group.create_task(self._poll(key, uid, address, enqueue, limit))
-            await asyncio.sleep(POLL_SECONDS)
+        await poll_pods(self._due, lambda pod: self._poll(pod, enqueue), self._added)
+
+    def _due(self) -> list[PolledPod]:
+        return [
+            PolledPod(key, uid, address)
+            for key, (revision, found) in self._watched.items()
+            for uid, address in found.items()
+            if self._is_open(uid, revision)
+        ]
 
     def _is_open(self, uid: str, revision: str) -> bool:
         report = self._reports.get(uid)
         return report is None or not report.is_settled(revision)
 
-    async def _poll(
-        self, workspace: ObjectKey, uid: str, address: str, enqueue: Enqueue, limit: asyncio.Semaphore
-    ) -> None:
-        async with limit:
-            found = parse_report(await self._fetch(address))
-        if found is None or uid not in self._watched.get(workspace, ("", {}))[1]:
+    async def _poll(self, pod: PolledPod, enqueue: Enqueue) -> None:
+        found = parse_report(await self._fetch(pod.address))
+        if found is None or pod.uid not in self._watched.get(pod.workspace, ("", {}))[1]:
             return
-        if found != self._reports.get(uid):
-            self._reports[uid] = found
-            enqueue.add(workspace, cause=Cause("Pod", uid, "adapters"))
+        if found != self._reports.get(pod.uid):
+            self._reports[pod.uid] = found
+            enqueue.add(pod.workspace, cause=Cause("Pod", pod.uid, "adapters"))
 
 
 async def fetch_report(address: str) -> bytes | None:
     """Reads `GET /adapters` of the pod with that address; returns None on any failure."""
-    host = f"[{address}]" if ":" in address else address
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"http://{host}:{SERVER_PORT}/adapters", allow_redirects=False) as response,
-        ):
-            body = await response.content.read(MAX_RESPONSE_BYTES)
-            return body if response.status == 200 else None
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-        return None
+    return await fetch_from_pod(address, "/adapters", MAX_RESPONSE_BYTES)

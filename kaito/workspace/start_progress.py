@@ -7,10 +7,9 @@ adds the Workspace to the queue.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, final
 
-import aiohttp
 from pydantic import BaseModel, Field
 
 from kaito.api import conditions
@@ -19,15 +18,8 @@ from kaito.runtime.handler import Enqueue
 from kaito.runtime.kinds import Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.workqueue import Cause
-from kaito.workspace.manifests.service import SERVER_PORT
+from kaito.workspace.pod_polls import Fetch, PolledPod, fetch_from_pod, poll_pods
 
-POLL_SECONDS: Final = 3.0
-"""Interval of the polls of one pod."""
-
-TIMEOUT_SECONDS: Final = 2.0
-"""Time limit of one poll. Pods are in the cluster's network, and a server that loads a model answers late."""
-
-MAX_CONCURRENT_POLLS: Final = 32
 MAX_RESPONSE_BYTES: Final = 4096
 """The program in the pod may be the user's: a longer response is not read."""
 
@@ -35,9 +27,6 @@ _STEP: Final = 0.05
 """Share of the bytes by which a download must proceed to be reported again."""
 
 _GIGABYTE: Final = 1e9
-
-Fetch = Callable[[str], Awaitable[bytes | None]]
-"""Returns the body of `GET /progress` of the pod with that address; None if there is none."""
 
 _PHASES: Final[Mapping[str, tuple[str, str]]] = {
     "pulling": (conditions.PULLING_WEIGHTS, "is pulling the weights"),
@@ -132,39 +121,20 @@ class StartMonitor:
 
     async def run(self, enqueue: Enqueue, _: View) -> None:
         """Polls until canceled; the function of a `FunctionSource`. Waits without polls while no pod starts."""
-        limit = asyncio.Semaphore(MAX_CONCURRENT_POLLS)
-        while True:
-            if not self._watched:
-                self._added.clear()
-                await self._added.wait()
-            pods = [(key, uid, ip) for key, found in self._watched.items() for uid, ip in found.items()]
-            async with asyncio.TaskGroup() as group:
-                for key, uid, address in pods:
-                    group.create_task(self._poll(key, uid, address, enqueue, limit))
-            await asyncio.sleep(POLL_SECONDS)
+        await poll_pods(self._due, lambda pod: self._poll(pod, enqueue), self._added)
 
-    async def _poll(
-        self, workspace: ObjectKey, uid: str, address: str, enqueue: Enqueue, limit: asyncio.Semaphore
-    ) -> None:
-        async with limit:
-            found = parse_progress(await self._fetch(address))
-        if found is None or uid not in self._watched.get(workspace, {}):
+    def _due(self) -> list[PolledPod]:
+        return [PolledPod(key, uid, ip) for key, found in self._watched.items() for uid, ip in found.items()]
+
+    async def _poll(self, pod: PolledPod, enqueue: Enqueue) -> None:
+        found = parse_progress(await self._fetch(pod.address))
+        if found is None or pod.uid not in self._watched.get(pod.workspace, {}):
             return
-        if found.is_news(self._progress.get(uid)):
-            self._progress[uid] = found
-            enqueue.add(workspace, cause=Cause("Pod", uid, found.phase))
+        if found.is_news(self._progress.get(pod.uid)):
+            self._progress[pod.uid] = found
+            enqueue.add(pod.workspace, cause=Cause("Pod", pod.uid, found.phase))
 
 
 async def fetch_progress(address: str) -> bytes | None:
     """Reads `GET /progress` of the pod with that address; returns None on any failure, which is normal at its start."""
-    host = f"[{address}]" if ":" in address else address
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"http://{host}:{SERVER_PORT}/progress", allow_redirects=False) as response,
-        ):
-            body = await response.content.read(MAX_RESPONSE_BYTES)
-            return body if response.status == 200 else None
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-        return None
+    return await fetch_from_pod(address, "/progress", MAX_RESPONSE_BYTES)

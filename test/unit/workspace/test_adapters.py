@@ -11,7 +11,7 @@ from aiohttp import web
 from kaito.api import Workspace, conditions
 from kaito.runtime.kinds import ConfigMap, Pod, StatefulSet
 from kaito.runtime.meta import ObjectKey
-from kaito.workspace import adapter_monitor
+from kaito.workspace import adapter_monitor, pod_polls
 from kaito.workspace.adapter_monitor import AdapterMonitor, fetch_report, parse_report
 from kaito.workspace.manifests.adapters import adapter_list, list_revision
 from kaito.workspace.manifests.inference import inference_stateful_set
@@ -273,7 +273,7 @@ async def test_report_is_read_from_the_port_of_the_pod(monkeypatch: pytest.Monke
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    monkeypatch.setattr(adapter_monitor, "SERVER_PORT", runner.addresses[0][1])
+    monkeypatch.setattr(pod_polls, "SERVER_PORT", runner.addresses[0][1])
     found = parse_report(await fetch_report("127.0.0.1"))
     assert found is not None
     assert found.is_settled("7")

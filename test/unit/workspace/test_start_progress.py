@@ -190,6 +190,7 @@ async def test_only_a_small_successful_response_is_read() -> None:
     responses = {
         "/ok": web.Response(body=b'{"phase": "loading"}'),
         "/error": web.Response(status=503, body=b"{}"),
+        "/long": web.Response(body=b'{"phase": "loading"}' + b" " * 5000),
         "/redirect": web.Response(status=302, headers={"Location": "http://127.0.0.2:5000/secret"}),
     }
     requested = "/ok"
@@ -205,6 +206,8 @@ async def test_only_a_small_successful_response_is_read() -> None:
     try:
         assert await fetch_progress("127.0.91.7") == b'{"phase": "loading"}'
         requested = "/error"
+        assert await fetch_progress("127.0.91.7") is None
+        requested = "/long"
         assert await fetch_progress("127.0.91.7") is None
         requested = "/redirect"
         assert await fetch_progress("127.0.91.7") is None
