@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Final, TextIO, final
 
 from kaito.cli.chat_endpoint import Answer, ChatEndpoint, ChatError, find_endpoint
@@ -24,19 +23,6 @@ HELP: Final = """\
 /model NAME       choose: the served name, an adapter, or NAME:base
 /system TEXT      set the system message and forget the conversation
 /exit, Ctrl-D     leave; Ctrl-C stops an answer"""
-
-
-def add_arguments(chat: argparse.ArgumentParser) -> None:
-    """Adds the flags to the parser of the command."""
-    chat.add_argument("workspace", help="name of the Workspace")
-    chat.add_argument("-p", "--prompt", default="", help="ask this, print the answer and exit")
-    chat.add_argument("-n", "--namespace", default="", help="namespace (default: that of the kubeconfig)")
-    chat.add_argument("--kubeconfig", type=Path, help="kubeconfig (default: KUBECONFIG, then ~/.kube/config)")
-    chat.add_argument("--context", default="", help="context of the kubeconfig")
-    chat.add_argument("--adapter", "--model", dest="model", default="", help="adapter that answers (default: all)")
-    chat.add_argument("--system", default="", help="system message")
-    chat.add_argument("--max-tokens", type=int, help="most tokens of an answer")
-    chat.add_argument("--temperature", type=float, help="0 for the most probable answer")
 
 
 def run(arguments: argparse.Namespace) -> int:

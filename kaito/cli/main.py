@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kaito.cli import chat, model
-from kaito.cli.plan import command as plan
+from kaito.cli import chat_arguments, model
+from kaito.cli.plan import arguments as plan_arguments
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,9 +45,10 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--model", default="", help="directory of the model that pods serve, or 'tiny' for random weights"
         )
-    chat.add_arguments(commands.add_parser("chat", help="talk to the model of a Workspace, in any cluster"))
+    chat_arguments.add_arguments(commands.add_parser("chat", help="talk to the model of a Workspace, in any cluster"))
     model.add_arguments(commands.add_parser("model", help="pack, push, inspect and pull model files as OCI artifacts"))
-    plan.add_arguments(commands.add_parser("plan", help="print what the controller would do about Workspaces"))
+    planned = commands.add_parser("plan", help="print what the controller would do about Workspaces")
+    plan_arguments.add_arguments(planned)
     return root
 
 
@@ -62,9 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.command == "model":
             sys.exit(model.run(arguments))
         if arguments.command == "chat":
+            from kaito.cli import chat
+
             sys.exit(chat.run(arguments))
         if arguments.command == "plan":
-            sys.exit(plan.run(arguments))
+            from kaito.cli.plan import command
+
+            sys.exit(command.run(arguments))
         asyncio.run(_run(arguments))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)

@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaito.cli import model_facts
 from kaito.models import catalog
 from kaito.workspace.images import runtime_image
 from kaito.workspace.settings import WorkspaceSettings
@@ -96,9 +95,12 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.action == "catalog":
         return _catalog(arguments)
-    if arguments.action == "inspect" and (arguments.facts or model_facts.is_model(arguments.source)):
-        _print(_facts(arguments))
-        return 0
+    if arguments.action == "inspect":
+        from kaito.cli import model_facts
+
+        if arguments.facts or model_facts.is_model(arguments.source):
+            _print(_facts(arguments))
+            return 0
     if find_spec("kaito_oci") is None:
         message = "the client of registries is not installed: pip install 'kaito[models]'"
         raise LookupError(message)
@@ -117,6 +119,8 @@ def _catalog(arguments: argparse.Namespace) -> int:
     if not arguments.check:
         _print("\n".join(f"{preset.name:<42} {preset.repository}" for preset in catalog.presets()))
         return 0
+    from kaito.cli import model_facts
+
     report, wrong = model_facts.check_catalog(
         arguments.presets, arguments.directory, endpoint=arguments.endpoint, token=arguments.token
     )
@@ -126,6 +130,8 @@ def _catalog(arguments: argparse.Namespace) -> int:
 
 def _facts(arguments: argparse.Namespace) -> str:
     """Returns the facts of a model directory or of a Hugging Face ID."""
+    from kaito.cli import model_facts
+
     facts = model_facts.facts_of(arguments.source, endpoint=arguments.endpoint, token=arguments.token)
     if arguments.facts:
         return model_facts.config_map(facts, arguments.facts).rstrip("\n")

@@ -5,21 +5,27 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from math import prod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from kaito.api.json_values import json_list, json_object
+from kaito.api.json_values import json_object
 from kaito.models import catalog
 from kaito.models.facts.compare import differences
 from kaito.models.facts.derive import ModelFacts, Source, derive_facts
 from kaito.models.facts.documents import parse_config
-from kaito.models.facts.errors import FactsError
+from kaito.models.facts.errors import FactsError, NotAModel
 from kaito.models.facts.reference import InvalidReference, ModelReference
-from kaito.models.facts.weight_files import CONFIG, MISTRAL_CONFIG, QUANTIZATION, index_of, select_weights
+from kaito.models.facts.weight_files import (
+    CONFIG,
+    MISTRAL_CONFIG,
+    QUANTIZATION,
+    count_tensors,
+    index_of,
+    select_weights,
+)
 from kaito.models.preset import Preset
 from kaito.models.sizing import gib
 from kaito.workspace.hub.client import HubClient, ModelQuery
@@ -58,8 +64,10 @@ def facts_of(source: str, *, endpoint: str = "", token: str = "", trust_remote_c
         return asyncio.run(client.read(query))
     except FactsError as error:
         raise LookupError(f"{source} {error}") from error
-    except (ModelUnavailable, InvalidReference) as error:
-        raise LookupError(str(error) if isinstance(error, ModelUnavailable) else f"{source!r} {error}") from error
+    except InvalidReference as error:
+        raise LookupError(f"{source!r} {error}") from error
+    except ModelUnavailable as error:
+        raise LookupError(str(error)) from error
 
 
 def facts_of_directory(directory: Path, *, trust_remote_code: bool = True) -> ModelFacts:
@@ -70,8 +78,7 @@ def facts_of_directory(directory: Path, *, trust_remote_code: bool = True) -> Mo
     """
     sizes = {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file()}
     index = index_of(sizes)
-    indexed = set(json_object(json.loads((directory / index).read_text()).get("weight_map")).values()) if index else ()
-    weights = select_weights(sizes, sorted(indexed))
+    weights = select_weights(sizes, _indexed_files(directory / index) if index else ())
     config = parse_config((directory / (MISTRAL_CONFIG if weights.is_mistral_format else CONFIG)).read_bytes())
     counts: Counter[str] = Counter()
     for name in weights.names:
@@ -87,7 +94,20 @@ def facts_of_directory(directory: Path, *, trust_remote_code: bool = True) -> Mo
     return derive_facts(source, trust_remote_code=trust_remote_code)
 
 
-def _header_counts(path: Path) -> Iterator[str] | Mapping[str, int]:
+def _indexed_files(index: Path) -> list[str]:
+    """Returns the names of the files in an index.
+
+    Raises:
+        NotAModel: it is not one.
+    """
+    try:
+        document: Any = json.loads(index.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise NotAModel(f"has a {index.name} that is not JSON") from error
+    return sorted({str(name) for name in json_object(json_object(document).get("weight_map")).values()})
+
+
+def _header_counts(path: Path) -> Mapping[str, int]:
     """Returns the numbers by format in a safetensors file; empty if it is not one."""
     with path.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
@@ -95,13 +115,9 @@ def _header_counts(path: Path) -> Iterator[str] | Mapping[str, int]:
             return {}
         try:
             header = json_object(json.loads(opened.read(length)))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
-    counts: Counter[str] = Counter()
-    for name, entry in header.items():
-        if name != "__metadata__":
-            counts[str(json_object(entry).get("dtype"))] += prod(json_list(json_object(entry).get("shape")))
-    return counts
+    return count_tensors(header)
 
 
 def facts_of_description(document: Mapping[str, Any]) -> ModelFacts:

@@ -87,7 +87,7 @@ def _named(workspace: Workspace) -> tuple[str, str] | None:
 def _outside(workspace: Workspace) -> Iterator[Violation]:
     """Warns that a model outside the catalog is not checked at admission."""
     named = _named(workspace)
-    if named is None or "/" not in named[0] or catalog.find(named[0]) is not None:
+    if named is None or catalog.outside(named[0], field=named[1]) is None:
         return
     name, field = named
     yield Violation(

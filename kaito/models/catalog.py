@@ -76,8 +76,9 @@ def outside(name: str, *, field: str = INFERENCE_FIELD) -> ModelReference | None
 
 def near(name: str) -> str:
     """Returns the names of the catalog that are similar, as a question in parentheses; empty if there are none."""
-    found = _did_you_mean(name.partition("@")[0])
-    return found if found.startswith(" (did") else ""
+    supported = [key for key, preset in _by_name().items() if preset.supported]
+    names = difflib.get_close_matches(name.partition("@")[0].strip().lower(), supported, n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(names)}?)" if names else ""
 
 
 def get(name: str, *, field: str = INFERENCE_FIELD) -> Preset:
@@ -107,6 +108,4 @@ def _instead(retired: Preset) -> str:
 
 
 def _did_you_mean(name: str) -> str:
-    supported = [key for key, preset in _by_name().items() if preset.supported]
-    near = difflib.get_close_matches(name.strip().lower(), supported, n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(near)}?)" if near else f", for example {presets()[0].name}"
+    return near(name) or f", for example {presets()[0].name}"

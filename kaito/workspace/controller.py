@@ -53,18 +53,16 @@ from kaito.workspace.steps.inference import ensure_inference
 from kaito.workspace.steps.nodes import observe_nodes
 from kaito.workspace.steps.plan import plan_workspace
 from kaito.workspace.steps.services import ensure_services
-from kaito.workspace.steps.status import defers_status, set_all_unknown, update_status
+from kaito.workspace.steps.status import WORKLOAD_CONDITIONS, defers_status, set_all_unknown, update_status
 from kaito.workspace.steps.surplus import delete_surplus_claims
 from kaito.workspace.steps.tuning import ensure_tuning
-
-_WORKLOAD: Final = frozenset({conditions.INFERENCE_READY, conditions.JOB_STARTED})
 
 PLANNING: Final = Step("planning", frozenset({conditions.MODEL_RESOLVED, conditions.RESOURCE_READY}))
 NODE_STEP: Final = Step("observing the nodes", frozenset({conditions.NODES_READY}))
 CLAIM_STEP: Final = Step("claiming nodes", frozenset({conditions.MACHINE_READY, conditions.NODE_CLAIM_READY}))
-SERVICE_STEP: Final = Step("applying the Services", _WORKLOAD)
-INFERENCE_STEP: Final = Step("applying the inference workload", _WORKLOAD)
-TUNING_STEP: Final = Step("applying the tuning Job", _WORKLOAD)
+SERVICE_STEP: Final = Step("applying the Services", WORKLOAD_CONDITIONS)
+INFERENCE_STEP: Final = Step("applying the inference workload", WORKLOAD_CONDITIONS)
+TUNING_STEP: Final = Step("applying the tuning Job", WORKLOAD_CONDITIONS)
 SURPLUS_STEP: Final = Step("deleting surplus claims", frozenset({conditions.RESOURCE_READY}))
 STATUS_STEP: Final = Step("computing the status")
 

@@ -39,6 +39,11 @@ class Hardware:
         """Number of copies of the model."""
         return self.count // self.nodes_per_copy
 
+    @property
+    def workers(self) -> int:
+        """Number of nodes that serve a copy together with the node of its leader; 0 if a node serves a whole copy."""
+        return self.count - self.copies
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ async def plan_warnings(
     """Returns the warnings for a valid Workspace; none for existing nodes, and for updates with the same nodes."""
     if settings.node_api is NodeApi.BYO or workspace.deleting:
         return []
+    if old is not None and _plan_fields(old) == _plan_fields(workspace):
+        return []
     plan = await _plan(workspace, settings)
     if plan is None:
         return []
@@ -29,6 +31,11 @@ async def plan_warnings(
     count, instance_type = plan.hardware.count, plan.hardware.instance_type
     nodes = f"{count} node{'s' if count > 1 else ''} of {instance_type}"
     return [f"resource: the plan is {nodes}: {_price(plan, settings, prices)}{_unread(workspace)}"]
+
+
+def _plan_fields(workspace: Workspace) -> tuple[object, ...]:
+    """Returns what a plan depends on, so that an update of other fields computes none."""
+    return workspace.annotations, workspace.resource, workspace.inference, workspace.tuning
 
 
 async def _plan(workspace: Workspace, settings: WorkspaceSettings) -> Plan | None:

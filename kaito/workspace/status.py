@@ -317,8 +317,9 @@ def _serving(state: ReconcileState, stateful_set: StatefulSet) -> ConditionUpdat
     workload = state.workload or _NO_WORKLOAD
     wanted = 1 if stateful_set.spec.replicas is None else stateful_set.spec.replicas
     ready = stateful_set.status.ready_replicas
-    each = f"copies on {state.plan.hardware.nodes_per_copy} nodes" if _is_group(state) and state.plan else ""
-    count = f"{ready} of {wanted} {each or 'inference pods'} ready"
+    hardware = state.plan.hardware if state.plan is not None else None
+    each = f"copies on {hardware.nodes_per_copy} nodes" if hardware and hardware.workers else "inference pods"
+    count = f"{ready} of {wanted} {each} ready"
     on_lost_nodes = _describe_pods_on_lost_nodes(state, workload)
     rejection = state.rejection[1] if state.rejection else ""
     if ready >= wanted:
@@ -342,11 +343,6 @@ def _serving(state: ReconcileState, stateful_set: StatefulSet) -> ConditionUpdat
             conditions.INFERENCE_READY, progress.reason, f"{count}; pod {name} {progress.message}"
         )
     return ConditionUpdate.false(conditions.INFERENCE_READY, conditions.INFERENCE_PENDING, count)
-
-
-def _is_group(state: ReconcileState) -> bool:
-    """Whether a copy of the model is divided over several nodes."""
-    return state.plan is not None and state.plan.hardware.nodes_per_copy > 1
 
 
 def _describe_pods_on_lost_nodes(state: ReconcileState, workload: WorkloadReport) -> str:

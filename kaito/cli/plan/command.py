@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, TextIO
 
 from kaito.api import conditions
@@ -33,30 +32,6 @@ from kaito.workspace.settings import NodeApi, WorkspaceSettings
 PLANNED: Final = 0
 REFUSED: Final = 1
 USAGE: Final = 2
-
-
-def add_arguments(plan: argparse.ArgumentParser) -> None:
-    """Adds the flags to the parser of the command."""
-    plan.add_argument(
-        "-f",
-        "--filename",
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="file or directory with Workspaces and the ConfigMaps, Secrets and Nodes that they use; - reads stdin",
-    )
-    plan.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text", help="format of the output")
-    plan.add_argument("--cluster", action="store_true", help="compare with the cluster of the kubeconfig")
-    plan.add_argument("--kubeconfig", type=Path, help="kubeconfig file (default: KUBECONFIG, else ~/.kube/config)")
-    plan.add_argument("--context", default="", help="context of the kubeconfig (default: its current context)")
-    plan.add_argument("--region", default="", help="region of the nodes, for prices (default: that of the cluster)")
-    plan.add_argument(
-        "--capacity-type", choices=("on-demand", "spot"), default="on-demand", help="kind of price to print"
-    )
-    plan.add_argument("--prices", type=Path, metavar="FILE", help="table of prices, which has precedence")
-    plan.add_argument("--live-prices", action="store_true", help="read Azure's public price API, with a cache of a day")
-    plan.add_argument("--currency", default="USD", help="currency of the price API (default: USD)")
-    plan.add_argument("controller_flags", nargs="*", metavar="FLAG", help="after --: flags of the workspace-controller")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -118,15 +93,18 @@ async def plan_documents(
                 installed = await installed_settings(client)
                 given, notes = installed.invocation, installed.notes
             live = LiveComparison(client, given.workspace)
-            live.notes.extend(notes)
         settings = given.workspace
         book = await stack.enter_async_context(_book(arguments, given.prices))
         region: str = arguments.region or settings.region
         question = PriceQuestion(book=book, region=region, capacity_type=arguments.capacity_type)
-        return [
-            await plan_workspace(source, documents, settings, question, live=live, clock=clock or SystemClock())
-            for source in documents.workspaces
-        ]
+        reports: list[PlanReport] = []
+        for source in documents.workspaces:
+            if live is not None:
+                live.notes[:] = notes  # those of the installation; the comparison adds those of one Workspace
+            reports.append(
+                await plan_workspace(source, documents, settings, question, live=live, clock=clock or SystemClock())
+            )
+        return reports
 
 
 @asynccontextmanager

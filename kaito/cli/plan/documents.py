@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from kaito.api import Workspace
-from kaito.api.json_values import json_list, without_nulls
+from kaito.api.json_values import json_list, json_object, without_nulls
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
 from kaito.runtime.meta import Model, Resource
 
@@ -75,7 +75,10 @@ def read_documents(names: Sequence[str], stdin: TextIO) -> Documents:
 def _texts(names: Sequence[str], stdin: TextIO) -> Iterator[tuple[str, str]]:
     for name in names:
         if name == "-":
-            yield "standard input", stdin.read(MAX_BYTES)
+            text = stdin.read(MAX_BYTES + 1)
+            if len(text) > MAX_BYTES:
+                raise InputError(f"standard input: is larger than {MAX_BYTES >> 20} MiB")
+            yield "standard input", text
             continue
         path = Path(name)
         if path.is_dir():
@@ -127,7 +130,7 @@ def _add(found: Documents, document: object, origin: str) -> None:
         found.workspaces.append(_workspace(given, origin))
         return
     if api != "v1" or not _add_core(found, kind, given, origin):
-        name: Any = cast("dict[str, Any]", given.get("metadata") or {}).get("name", "")
+        name: Any = json_object(given.get("metadata")).get("name", "")
         found.ignored.append(f"{kind} {name}".strip())
 
 
@@ -180,8 +183,7 @@ def _workspace(given: dict[str, Any], origin: str) -> Source:
         Workspace.model_validate(without_nulls(document))
     except ValidationError as error:
         errors = tuple(_schema_errors(error))
-        metadata: Any = given.get("metadata")
-        names: dict[str, Any] = cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else {}
+        names = json_object(given.get("metadata"))
         kept = {key: names[key] for key in ("name", "generateName", "namespace") if isinstance(names.get(key), str)}
         document = {"metadata": kept, "resource": {"labelSelector": dict[str, Any]()}}
     parsed = _parse(Workspace, document, origin)

@@ -66,6 +66,13 @@ class PlanReader:
         except LookupUnavailable:
             return None
 
+    async def foreign_config_map(self, name: str) -> ConfigMap | None:
+        """Returns a ConfigMap of another owner; None without a cluster."""
+        try:
+            return await self._read("", lambda cluster: cluster.foreign_config_map(name))
+        except LookupUnavailable:
+            return None
+
     async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
         """Reads the facts of a model outside the catalog from Hugging Face.
 

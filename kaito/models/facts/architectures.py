@@ -4,15 +4,11 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Any
 
 from kaito.api.json_values import json_list, json_object
 from kaito.models.facts.documents import ConfigDocument
 from kaito.models.facts.errors import RemoteCodeRequired, UnsupportedArchitecture
-
-_MISTRAL_DENSE: Final = "MistralForCausalLM"
-_MISTRAL_EXPERTS: Final = "MixtralForCausalLM"
-_MISTRAL_LARGE: Final = "MistralLarge3ForCausalLM"
 
 
 @cache

@@ -125,10 +125,6 @@ class Fields:
         """Returns a list; empty if the field has no value or another type."""
         return json_list(self.raw(name))
 
-    def child(self, name: str) -> Mapping[str, Any]:
-        """Returns an object; empty if the field has no value or another type."""
-        return json_object(self.raw(name))
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -184,9 +180,7 @@ def _language_model(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in _NESTED:
         nested = json_object(config.get(name))
         if nested:
-            inner = _language_model(nested)
-            outer = {key: value for key, value in config.items() if key not in _NESTED and key not in inner}
-            return {**{key: value for key, value in outer.items() if key in _INHERITED}, **inner}
+            return {**{key: config[key] for key in _INHERITED if key in config}, **_language_model(nested)}
     return config
 
 

@@ -279,28 +279,29 @@ def _mamba2_of_nemotron(fields: Fields) -> int:
 
 
 def _mamba2(fields: Fields) -> int:
-    inner = fields.integer("mamba_d_ssm") or int(fields.number("mamba_expand", 2) * fields.integer("hidden_size"))
-    heads = fields.integer("mamba_n_heads")
-    return _mamba2_bytes(
-        fields,
-        inner=inner,
-        groups=fields.integer("mamba_n_groups", default=1),
-        heads=heads,
-        head_dim=_head_dim(fields.raw("mamba_d_head"), inner, heads),
-        state=fields.integer("mamba_d_state"),
-        kernel=fields.integer("mamba_d_conv", default=4),
-    )
+    inner = fields.integer("mamba_d_ssm") or _expanded(fields)
+    return _mamba2_of(fields, inner, heads="mamba_n_heads", groups="mamba_n_groups", head_dim="mamba_d_head")
 
 
 def _mamba2_of_zamba(fields: Fields) -> int:
-    inner = int(fields.number("mamba_expand", 2) * fields.integer("hidden_size"))
-    heads = fields.integer("n_mamba_heads")
+    return _mamba2_of(
+        fields, _expanded(fields), heads="n_mamba_heads", groups="mamba_ngroups", head_dim="mamba_headdim"
+    )
+
+
+def _expanded(fields: Fields) -> int:
+    return int(fields.number("mamba_expand", 2) * fields.integer("hidden_size"))
+
+
+def _mamba2_of(fields: Fields, inner: int, *, heads: str, groups: str, head_dim: str) -> int:
+    """Returns the state of a Mamba-2 layer whose configuration has these names for its dimensions."""
+    count = fields.integer(heads)
     return _mamba2_bytes(
         fields,
         inner=inner,
-        groups=fields.integer("mamba_ngroups", default=1),
-        heads=heads,
-        head_dim=_head_dim(fields.raw("mamba_headdim"), inner, heads),
+        groups=fields.integer(groups, default=1),
+        heads=count,
+        head_dim=_head_dim(fields.raw(head_dim), inner, count),
         state=fields.integer("mamba_d_state"),
         kernel=fields.integer("mamba_d_conv", default=4),
     )

@@ -24,9 +24,6 @@ from kaito.runtime.meta import Quantity
 
 _GIB: Final = 2**30
 
-_NO_HOST_CACHE: Final = frozenset({"gemma4", "gpt_oss"})
-"""Model types whose key-value cache has layers of several sizes, which vLLM's offloading does not support."""
-
 _MISTRAL_FLAGS: Final[Flags] = {"config-format": "mistral", "load-format": "mistral", "tokenizer-mode": "mistral"}
 
 

@@ -12,9 +12,6 @@ _TYPES: Final[Mapping[str, str]] = {
     "BF16": "bfloat16",
     "F16": "float16",
     "F32": "float32",
-    "F64": "float64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
 }
 """Names of safetensors, and those of PyTorch."""
 
@@ -107,7 +104,7 @@ def _dtype(document: ConfigDocument, tensors: Mapping[str, int]) -> str:
             value = values.get(name)
             if isinstance(value, str) and value:
                 return value.removeprefix("torch.")
-    floats = {kind: count for kind, count in tensors.items() if kind in {"BF16", "F16", "F32"}}
+    floats = {kind: count for kind, count in tensors.items() if kind in _TYPES}
     return _TYPES[max(floats, key=lambda kind: floats[kind])] if floats else ""
 
 

@@ -6,10 +6,13 @@ transformers are not loaded and do not count.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final, final
+from math import prod
+from typing import Any, Final, final
 
+from kaito.api.json_values import json_list, json_object
 from kaito.models.facts.errors import NoSafetensors, NotAModel
 
 CONFIG: Final = "config.json"
@@ -117,3 +120,13 @@ def _without_safetensors(sizes: Mapping[str, int]) -> str:
         f"has no safetensors files{known}: choose a repository with safetensors, or convert it with transformers' "
         "save_pretrained"
     )
+
+
+def count_tensors(header: Mapping[str, Any]) -> Counter[str]:
+    """Returns the numbers by format in the header of a safetensors file; entries of another form are left out."""
+    counts: Counter[str] = Counter()
+    for name, entry in header.items():
+        shape = json_list(json_object(entry).get("shape"))
+        if name != "__metadata__" and all(isinstance(each, int) and each >= 0 for each in shape):
+            counts[str(json_object(entry).get("dtype", ""))] += prod(shape)
+    return counts

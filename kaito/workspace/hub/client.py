@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Final, final
 from urllib.parse import quote
 
@@ -18,7 +17,15 @@ from kaito.models.facts.derive import ModelFacts, Source, derive_facts
 from kaito.models.facts.documents import parse_config
 from kaito.models.facts.errors import FactsError
 from kaito.models.facts.reference import ModelReference
-from kaito.models.facts.weight_files import CONFIG, MISTRAL_CONFIG, QUANTIZATION, WeightFiles, index_of, select_weights
+from kaito.models.facts.weight_files import (
+    CONFIG,
+    MISTRAL_CONFIG,
+    QUANTIZATION,
+    WeightFiles,
+    count_tensors,
+    index_of,
+    select_weights,
+)
 from kaito.workspace.hub.errors import ModelUnavailable
 from kaito.workspace.hub.transfer import CONNECT_SECONDS, READ_SECONDS, HubTransfer
 
@@ -187,11 +194,7 @@ async def _tensors(
         length = int.from_bytes(await transfer.read_range(path, 0, 8), "little")
         if not 2 <= length <= min(MAX_HEADER_BYTES, sizes[name] - 8):
             raise ModelUnavailable(conditions.MODEL_INVALID, f"{path} is not a safetensors file")
-        header = _object(await transfer.read_range(path, 8, length), path)
-        for tensor, entry in header.items():
-            shape = json_list(json_object(entry).get("shape"))
-            if tensor != "__metadata__" and all(isinstance(each, int) and each >= 0 for each in shape):
-                counts[str(json_object(entry).get("dtype", ""))] += prod(shape)
+        counts.update(count_tensors(_object(await transfer.read_range(path, 8, length), path)))
     return counts
 
 

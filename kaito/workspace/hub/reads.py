@@ -77,15 +77,14 @@ class ModelReads:
         if entry is None:
             self._forget()
             entry = self._entries[key] = _Entry(query)
-        if entry.is_reading or monotonic() < entry.due:
-            entry.waiting.add(workspace)
-            if entry.failure is not None:
-                raise entry.failure
+        is_due = not entry.is_reading and monotonic() >= entry.due
+        if entry.facts is not None and not is_due:
             return entry.facts
         entry.waiting.add(workspace)
-        entry.is_reading = True
-        self._wanted.append(key)
-        self._added.set()
+        if is_due:
+            entry.is_reading = True
+            self._wanted.append(key)
+            self._added.set()
         if entry.failure is not None:  # the last answer stands until there is a new one
             raise entry.failure
         return None
@@ -106,20 +105,17 @@ class ModelReads:
         try:
             async with limit:
                 entry.facts, entry.failure = await self._read(entry.query), None
-            entry.failures, entry.due = 0, monotonic() + KEPT_SECONDS
         except ModelUnavailable as error:
             entry.facts, entry.failure = None, error
-            entry.failures += 1
-            entry.due = monotonic() + _pause(error, entry.failures)
         except Exception as error:  # noqa: BLE001 - a defect of a read must not end the reads of other models
+            message = f"{entry.query.reference} cannot be read: {error!r}"
             entry.facts = None
-            entry.failure = ModelUnavailable(
-                conditions.MODEL_UNREACHABLE, f"{entry.query.reference} cannot be read: {error!r}", is_transient=True
-            )
-            entry.failures += 1
-            entry.due = monotonic() + _pause(entry.failure, entry.failures)
+            entry.failure = ModelUnavailable(conditions.MODEL_UNREACHABLE, message, is_transient=True)
         finally:
             entry.is_reading = False
+        entry.failures = 0 if entry.failure is None else entry.failures + 1
+        pause = KEPT_SECONDS if entry.failure is None else _pause(entry.failure, entry.failures)
+        entry.due = monotonic() + pause
         waiting, entry.waiting = entry.waiting, set()
         for workspace in waiting:
             enqueue.add(workspace, cause=Cause("Model", str(entry.query.reference), "read"))

@@ -129,7 +129,7 @@ def adapter_list(workspace: Workspace, plan: Plan) -> ConfigMap | None:
     entries = _list_entries(workspace, plan)
     if not entries:
         return None
-    document = {"revision": list_revision(workspace, plan), "adapters": entries}
+    document = {"revision": digest(entries), "adapters": entries}
     return ConfigMap(
         metadata=ObjectMeta(name=list_name(workspace), namespace=workspace.namespace, labels=pod_labels(workspace)),
         data={LIST_KEY: json.dumps(document, indent=1)},

@@ -34,7 +34,7 @@ _MAX_SET_NAME: Final = 52
 
 def is_group(plan: Plan) -> bool:
     """Whether a copy of the model is divided over several nodes."""
-    return plan.hardware.nodes_per_copy > 1
+    return plan.hardware.workers > 0
 
 
 def workers_name(workspace: Workspace) -> str:

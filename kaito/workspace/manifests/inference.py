@@ -61,7 +61,7 @@ def worker_stateful_set(workspace: Workspace, plan: Plan, settings: WorkspaceSet
         workspace,
         plan,
         _worker_template(workspace, plan, plan.container, settings),
-        replicas=plan.hardware.count - plan.hardware.copies,
+        replicas=plan.hardware.workers,
     )
     own = role_labels(workspace, labels.WORKER)
     return rendered.evolve(
@@ -125,8 +125,8 @@ def _probes(model: ModelContainer) -> dict[str, Any]:
 
 
 WORKER_PROBES: Final[dict[str, Any]] = {
-    "startupProbe": {**_probe(period=PROBE_PERIOD_SECONDS, failures=60, timeout=3)},
-    "livenessProbe": {**_probe(period=10, failures=6, timeout=10)},
+    "startupProbe": _probe(period=PROBE_PERIOD_SECONDS, failures=60, timeout=3),
+    "livenessProbe": _probe(period=10, failures=6, timeout=10),
 }
 """Probes of a worker: whether its program responds. It serves no requests, and it ends with its engine or its group."""
 

@@ -54,5 +54,6 @@ CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
     ClusterCheck("rendered workload", workload.render),
     ClusterCheck("resource requests of pods", capacity.requests),
     ClusterCheck("Secrets and ConfigMaps that pods use", objects.used),
+    ClusterCheck("names of the ConfigMaps that the controller writes", workload.config_maps),
     ClusterCheck("server-side dry run of the workload", workload.dry_run),
 )

@@ -47,6 +47,13 @@ class ClusterReader(Protocol):
         """Returns the facts that the controller keeps for the Workspace; None if there are none for this model."""
         ...
 
+    async def foreign_config_map(self, name: str) -> ConfigMap | None:
+        """Returns a ConfigMap of that name that the Workspace does not control; it may lack its data.
+
+        The controller must not write to it: with an owner reference it would be deleted with the Workspace.
+        """
+        ...
+
     async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
         """Returns the facts of a model from Hugging Face; None while they are being read.
 

@@ -118,6 +118,11 @@ class LiveCluster:
         while len(self._facts.kept) > _MAX_ACCEPTED:
             self._facts.kept.popitem(last=False)
 
+    async def foreign_config_map(self, name: str) -> ConfigMap | None:
+        """Reads the metadata from the cache."""
+        found = await self._api.find(ConfigMap, name, self._workspace.namespace)
+        return None if found is None or is_controller_of(self._workspace, found) else found
+
     async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
         """Returns the result of a read in the background."""
         return self._models.find(self._workspace.key, query)

@@ -15,10 +15,10 @@ from kaito.models.facts.presets import preset_of_facts
 from kaito.models.facts.reference import ModelReference
 from kaito.workspace.hub.client import ModelQuery
 from kaito.workspace.hub.errors import ModelUnavailable
-from kaito.workspace.hub.record import FactsRecord, InvalidFacts, read_record
+from kaito.workspace.hub.record import FactsRecord, InvalidFacts, read_record, record_name
 from kaito.workspace.preflight.context import LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
-from kaito.workspace.preflight.objects import token_of
+from kaito.workspace.preflight.objects import name_conflict, token_of
 from kaito.workspace.weights import preset_spec
 
 
@@ -69,6 +69,8 @@ async def _record(
     kept = await ctx.cluster.kept_facts(str(reference))
     if kept is not None:
         return kept
+    if conflict := await name_conflict(ctx, record_name(ctx.workspace)):
+        return conflict
     secret = spec.preset_options.model_access_secret
     token = ""
     if secret:

@@ -16,6 +16,7 @@ from kaito.api.references import matches_registry, registry_of
 from kaito.api.workspace import PodOptions
 from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.meta import Resource
+from kaito.workspace.ownership import name_conflict_message
 from kaito.workspace.pod_options import DEFAULTS
 from kaito.workspace.preflight.context import ClusterReader, LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
@@ -225,6 +226,14 @@ def _not_usable(use: Use, encoded: str) -> str:
     if use.key == TOKEN and not _decoded(encoded).strip():
         return "is empty: store the token of an account that has access to the model"
     return ""
+
+
+async def name_conflict(ctx: PreflightContext, config_map: str) -> Finding | None:
+    """Returns the problem of a ConfigMap that the controller would write, if one of another owner has its name."""
+    found = await ctx.cluster.foreign_config_map(config_map)
+    if found is None:
+        return None
+    return Finding(conditions.NAME_CONFLICT, "metadata.name", name_conflict_message(found), resolved_by="poll")
 
 
 def token_of(secret: Secret) -> str:

@@ -64,6 +64,10 @@ class ManifestReader:
         """Returns None, because only a controller keeps facts."""
         return None
 
+    async def foreign_config_map(self, name: str) -> ConfigMap | None:  # noqa: ARG002 - of the interface
+        """Returns None, because owners are known in a cluster only."""
+        return None
+
     async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
         """Raises, because tools do not read models.
 

@@ -7,10 +7,12 @@ from pydantic import ValidationError
 
 from kaito.api import conditions
 from kaito.models.weights import SOURCE
+from kaito.workspace.manifests.adapters import adapter_list
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding, workload_field
+from kaito.workspace.preflight.objects import name_conflict
 from kaito.workspace.preflight.weights import FEATURE_DISABLED
 from kaito.workspace.weights import preset_spec
 
@@ -32,6 +34,15 @@ async def render(ctx: PreflightContext) -> Iterable[Finding]:
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         return (Finding(conditions.WORKLOAD_REFUSED, workload_field(workspace), f"cannot be rendered: {error}"),)
     return ()
+
+
+async def config_maps(ctx: PreflightContext) -> Iterable[Finding]:
+    """Checks that no ConfigMap of another owner has the name of one that the controller writes for the pods."""
+    if ctx.plan is None:
+        return ()
+    written = (ctx.plan.training_config, adapter_list(ctx.workspace, ctx.plan))
+    conflicts = [await name_conflict(ctx, config.name) for config in written if config is not None]
+    return [conflict for conflict in conflicts if conflict is not None]
 
 
 async def dry_run(ctx: PreflightContext) -> Iterable[Finding]:

@@ -75,6 +75,10 @@ OWNED_CONDITIONS: Final = frozenset(
 """Conditions that only this controller writes. It does not change others."""
 
 
+WORKLOAD_CONDITIONS: Final = frozenset({conditions.INFERENCE_READY, conditions.JOB_STARTED})
+"""Conditions that report the workload."""
+
+
 def defers_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> bool:
     """Whether the next reconcile writes the status, because this one only created the workload; requeues for it.
 
@@ -87,22 +91,19 @@ def defers_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> bool
     recorded = ctx.workspace.status.claims
     if state.claims is not None and sorted(claim.name for claim in state.claims.live) != recorded:
         return False
-    if any(condition.is_true for condition in status.conditions if condition.type in _WORKLOAD_CONDITIONS):
+    if any(condition.is_true for condition in status.conditions if condition.type in WORKLOAD_CONDITIONS):
         return False  # the workload was lost, which is reported at once
     ctx.request.requeue_after(NEW_WORKLOAD_SECONDS, "the status of the new workload")
     return True
 
 
-_WORKLOAD_CONDITIONS: Final = frozenset({conditions.INFERENCE_READY, conditions.JOB_STARTED})
-
-
 def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None:
     """Sets every condition and field from this reconcile, and removes conditions that do not apply any more."""
     state = ctx.state
-    updates = condition_updates(ctx.workspace, state, ctx.settings.node_api, ctx.failures)
+    updates = [*map(_truncated, condition_updates(ctx.workspace, state, ctx.settings.node_api, ctx.failures))]
     _record_failures(ctx, status)
     _record_ready(ctx, status, updates)
-    for update in map(_truncated, updates):
+    for update in updates:
         _record_change(ctx, status, update)
         status.set_condition(update)
     for condition_type in OWNED_CONDITIONS - {update.type for update in updates}:
@@ -172,7 +173,7 @@ def _record_ready(ctx: ReconcileContext, status: StatusScope[Workspace], updates
 
     There is none if the Workspace becomes ready at once: its conditions, all of the same time, report the same.
     """
-    ready = [update for update in map(_truncated, updates) if update.type in _EVENT_REASONS and update.is_true]
+    ready = [update for update in updates if update.type in _EVENT_REASONS and update.is_true]
     became = [update for update in ready if update.differs_from(status.find(update.type), on="status")]
     is_new = ctx.workspace.status.state in {None, "Pending"} and all(_is_new(status.find(each.type)) for each in became)
     if not became or (len(became) > 1 and is_new):

@@ -24,9 +24,10 @@ async def delete_surplus_claims(
         return
     hardware = plan.hardware
     is_complete = stateful_set.spec.replicas == hardware.copies == stateful_set.status.ready_replicas
-    if hardware.nodes_per_copy > 1:
-        workers = hardware.count - hardware.copies
-        is_complete = is_complete and workload.workers is not None and workload.workers.status.replicas == workers
+    if hardware.workers:
+        is_complete = (
+            is_complete and workload.workers is not None and workload.workers.status.replicas == hardware.workers
+        )
     surplus = len(claims.live) - claims.wanted
     if not is_complete or surplus <= 0:
         return

@@ -79,6 +79,18 @@ def test_a_directory_that_is_not_a_model_is_named(tmp_path: Path) -> None:
         model_facts.facts_of(str(tmp_path))
 
 
+def test_a_broken_index_is_named(directory: Path) -> None:
+    (directory / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(LookupError, match=r"has a model\.safetensors\.index\.json that is not JSON"):
+        model_facts.facts_of(str(directory))
+
+
+def test_entries_of_a_header_that_are_no_tensors_do_not_count(directory: Path) -> None:
+    header = json.dumps({"w": {"dtype": "BF16", "shape": ["x", 2]}, "v": {"dtype": "BF16", "shape": [3, 2]}}).encode()
+    (directory / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(100))
+    assert model_facts.facts_of(str(directory)).parameters == 6
+
+
 @pytest.mark.parametrize(
     ("source", "is_model"),
     [

@@ -13,8 +13,8 @@ import yaml
 
 from kaito.api import Workspace, crds
 from kaito.cli.main import main
-from kaito.cli.plan import command
-from kaito.cli.plan.comparison import CONTROLLER
+from kaito.cli.plan import command, documents
+from kaito.cli.plan.comparison import CONTROLLER, LiveComparison
 from kaito.cli.plan.documents import InputError, read_documents
 from kaito.cli.plan.text import Style
 from kaito.prices.azure_retail import Found, PricesUnavailable
@@ -24,6 +24,7 @@ from kaito.runtime.client import Client
 from kaito.runtime.kinds import ConfigMap, Deployment, Node, Service, ServicePort, ServiceSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World, builders
+from kaito.workspace.preview import Observed
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = str(ROOT / "config" / "samples" / "workspace-phi-3-mini.yaml")
@@ -308,6 +309,7 @@ def test_a_price_api_that_fails_is_noted_and_the_table_is_used(
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: p}", "contain no Workspace; found Pod p"),
         ("a: [", "is not YAML at line"),
         ("- 1", "document 1: is not an object"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: text", "contain no Workspace; found Pod"),
         ("kind: Workspace", "has no apiVersion"),
         ("apiVersion: v1", "has no kind"),
         ("apiVersion: kaito.sh/v1beta1\nkind: Workspace\nresource: {}", "Workspace: metadata.name: is missing"),
@@ -366,16 +368,19 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-async def compare(*documents: dict[str, Any], region: str = "") -> dict[str, Any]:
+async def compare(*given: dict[str, Any], region: str = "") -> dict[str, Any]:
+    (found,) = await compare_all(*given, region=region)
+    return found
+
+
+async def compare_all(*given: dict[str, Any], region: str = "") -> list[dict[str, Any]]:
     from kaito.cli.main import parser
     from kaito.cli.plan.report import as_data
     from kaito.workspace.flags import parse
 
-    text = yaml.safe_dump_all(documents)
     arguments = parser().parse_args(["plan", "-f", "-", "--cluster", "--region", region])
-    given = read_documents(["-"], io.StringIO(text))
-    (report,) = await command.plan_documents(given, parse([], {}), arguments)
-    return as_data(report)
+    read = read_documents(["-"], io.StringIO(yaml.safe_dump_all(given)))
+    return [as_data(report) for report in await command.plan_documents(read, parse([], {}), arguments)]
 
 
 def actions(data: dict[str, Any]) -> list[str]:
@@ -486,3 +491,26 @@ async def test_flags_of_another_version_are_an_error(live: World) -> None:
     live.put(Deployment.model_validate(deployment("--flag-of-next-year")))
     with pytest.raises(InputError, match="Deployment default/workspace-controller are not those of this version"):
         await compare(workspace())
+
+
+async def test_a_note_about_one_workspace_is_not_in_the_plan_of_the_next(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def observe(comparison: LiveComparison, workspace: Workspace) -> Observed:
+        comparison.notes.append(f"about {workspace.name}")
+        return Observed(nodes=live.list(Node))
+
+    monkeypatch.setattr(LiveComparison, "observe", observe)
+    first, second = await compare_all(workspace(), workspace("other"))
+    assert len(first["notes"]) == len(second["notes"]) == 2
+    assert (first["notes"][-1], second["notes"][-1]) == ("about w", "about other")
+
+
+def test_input_that_is_too_large_is_not_cut(
+    written: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path(written(workspace(), workspace("other"))).read_text()
+    monkeypatch.setattr(documents, "MAX_BYTES", len(text) - 1)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert run("-f", "-") == 2
+    assert "standard input: is larger than" in capsys.readouterr().err

@@ -226,7 +226,7 @@ def test_the_cloud_decides_which_sizes_exist() -> None:
     assert (warned.severity, warned.field) == ("warning", "resource.instanceType")
     assert warned.message.startswith("2 nodes are used for one copy of phi-4: a copy is divided over 2 nodes")
     (refused,) = check(serve("deepseek-r1-0528", "g5.xlarge"), cloud="aws")
-    assert "for example p" in refused.message
+    assert "for example p5e.48xlarge" in refused.message
     assert fields(serve("phi-4-mini-instruct", "g5.xlarge"), cloud="aws") == []
 
 

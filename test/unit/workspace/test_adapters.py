@@ -10,13 +10,14 @@ from aiohttp import web
 
 from kaito.api import Workspace, conditions
 from kaito.runtime.kinds import ConfigMap, Pod, StatefulSet
-from kaito.runtime.meta import ObjectKey
+from kaito.runtime.meta import ObjectKey, ObjectMeta
 from kaito.workspace import adapter_monitor, pod_polls
 from kaito.workspace.adapter_monitor import AdapterMonitor, fetch_report, parse_report
 from kaito.workspace.manifests.adapters import adapter_list, list_revision
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.plan import Plan
 from kaito.workspace.settings import WorkspaceSettings
+from test.support.pod_servers import Servers
 from test.unit.workspace.test_pod_events import put_pod
 
 if TYPE_CHECKING:
@@ -107,19 +108,6 @@ def test_volumes_and_other_servers_stay_in_the_template(
 # The controller.
 
 
-class Servers:
-    """Answers the polls of pods by their address."""
-
-    def __init__(self) -> None:
-        self.documents: dict[str, Any] = {}
-        self.polls = 0
-
-    async def __call__(self, address: str) -> bytes | None:
-        self.polls += 1
-        document = self.documents.get(address)
-        return None if document is None else json.dumps(document).encode()
-
-
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
     found = Servers()
@@ -147,6 +135,17 @@ async def serving(cluster: "Cluster", workspace: Workspace) -> None:
     ready = [{"type": "Ready", "status": "True"}]
     put_pod(cluster, owner, f"{NAME}-0", phase="Running", podIP=ADDRESS, conditions=ready)
     await cluster.world.settle()
+
+
+async def test_a_list_of_another_owner_is_left_unchanged(cluster: "Cluster", phi: Workspace) -> None:
+    cluster.world.put(ConfigMap(metadata=ObjectMeta(name=f"{NAME}-adapters"), data={"theirs": "1"}))
+    cluster.apply(with_adapters(phi, adapter("one")))
+    async with cluster.controller():
+        await cluster.world.settle()
+        assert cluster.claims() == []
+        assert cluster.conditions()["ResourceReady"][1] == "NameConflict"
+        theirs = cluster.world.get(ConfigMap, f"{NAME}-adapters")
+        assert (theirs.data, theirs.metadata.owner_references) == ({"theirs": "1"}, [])
 
 
 async def test_added_adapter_is_loaded_without_a_restart(cluster: "Cluster", phi: Workspace, servers: Servers) -> None:

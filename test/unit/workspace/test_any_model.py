@@ -338,3 +338,15 @@ async def test_a_name_with_a_slash_that_is_no_id_is_refused(cluster: Cluster, re
         status, reason, message = resolved(cluster)
         assert (status, reason) == ("False", "UnknownPreset")
         assert "is not of the form organization/model or organization/model@revision" in message
+
+
+async def test_a_config_map_of_another_owner_is_left_unchanged(cluster: Cluster, reader: Reader) -> None:
+    reader.results = [facts()]
+    cluster.world.put(ConfigMap(metadata=ObjectMeta(name=f"{NAME}-model-facts"), data={"theirs": "1"}))
+    async with controller(cluster, reader):
+        cluster.apply(workspace())
+        await cluster.world.settle()
+        assert cluster.claims() == []
+        assert resolved(cluster)[:2] == ("Unknown", "NameConflict")
+        theirs = cluster.world.get(ConfigMap, f"{NAME}-model-facts")
+        assert (theirs.data, theirs.metadata.owner_references) == ({"theirs": "1"}, [])

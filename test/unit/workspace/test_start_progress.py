@@ -1,8 +1,7 @@
 """The progress of pods that start, from the polls to the condition and its events."""
 
 import asyncio
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
@@ -13,6 +12,7 @@ from kaito.runtime.meta import ObjectKey
 from kaito.runtime.testing import World, builders
 from kaito.workspace import start_progress
 from kaito.workspace.start_progress import Progress, StartMonitor, fetch_progress, parse_progress
+from test.support.pod_servers import Servers
 from test.unit.workspace.test_pod_events import put_pod
 
 if TYPE_CHECKING:
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
 NAME = "workspace-phi-3-mini"
 GB = 10**9
 ADDRESS = "10.0.0.7"
-
-
-class Servers:
-    """Answers the polls of pods by their address."""
-
-    def __init__(self) -> None:
-        self.documents: dict[str, Any] = {}
-        self.polls = 0
-
-    async def __call__(self, address: str) -> bytes | None:
-        self.polls += 1
-        document = self.documents.get(address)
-        return None if document is None else json.dumps(document).encode()
 
 
 @pytest.fixture

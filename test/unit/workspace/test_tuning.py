@@ -97,6 +97,23 @@ async def test_a_missing_push_secret_is_reported_before_a_claim_is_created(
         assert len(cluster.claims()) == 1
 
 
+async def test_a_config_map_of_another_owner_is_left_unchanged(cluster: "Cluster", tuning: Workspace) -> None:
+    world = cluster.world
+    world.put(push_secret())
+    world.put(ConfigMap(metadata=ObjectMeta(name=f"{NAME}-training"), data={"theirs": "1"}))
+    cluster.apply(tuning)
+    async with cluster.controller():
+        await world.settle()
+        assert cluster.claims() == []
+        assert cluster.conditions(NAME)["ResourceReady"][1] == "NameConflict"
+        theirs = world.get(ConfigMap, f"{NAME}-training")
+        assert (theirs.data, theirs.metadata.owner_references) == ({"theirs": "1"}, [])
+
+        world.delete(ConfigMap, theirs.name)
+        await world.advance(11)
+        assert len(cluster.claims()) == 1
+
+
 async def test_a_failed_run_is_reported_with_its_termination_message(cluster: "Cluster", tuning: Workspace) -> None:
     from kaito.runtime.kinds import Pod
 
