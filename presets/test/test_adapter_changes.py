@@ -263,3 +263,36 @@ def test_adapters_that_cannot_be_combined_change_nothing(tiny_model: Path, folde
         model.load_adapter(read_adapter(folders / "two", 1.0))
     assert model.info == before
     assert model.stored_adapters == {*before.adapter_versions.values(), before.combined_version}
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("CUDA out of memory"), MemoryError()])
+def test_combination_that_fails_changes_nothing(
+    tiny_model: Path, folders: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    peft: Any = importlib.import_module("peft")
+    one, three = (read_adapter(folders / name, 1.0) for name in ("one", "three"))
+    model = open_tiny(tiny_model, one, three)
+    before = (model.info, model.stored_adapters)
+
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(peft.PeftModel, "add_weighted_adapter", fail, raising=False)
+        patched.setattr(peft.LoraModel, "add_weighted_adapter", fail)
+        with pytest.raises(AdapterError, match="cannot be combined with cat"):
+            model.load_adapter(read_adapter(folders / "two", 1.0))
+        assert (model.info, model.stored_adapters) == before
+        with pytest.raises(AdapterError, match="cannot be combined with cat"):
+            model.retire_adapter("three")
+        assert (model.info, model.stored_adapters) == before
+    model.retire_adapter("three")
+    assert model.info.adapters == ("one",)
+
+
+def test_version_is_not_the_name_of_an_adapter(tiny_model: Path, folders: Path) -> None:
+    """Requests select a version or a name; a name is a directory or checked, so it contains no slash."""
+    model = open_tiny(tiny_model, read_adapter(folders / "one", 1.0), read_adapter(folders / "two", 1.0))
+    versions = [*model.info.adapter_versions.values(), model.info.combined_version]
+    assert len(set(versions)) == 3
+    assert all("/" in str(version) for version in versions)

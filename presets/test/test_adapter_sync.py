@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,8 @@ class Rig:
 
 @asynccontextmanager
 async def running(folder: Path) -> AsyncGenerator[Rig]:
+    # With one thread, what `settle` waits for is queued behind the read of the list.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
     rig = Rig(folder)
     rig.write("1")
     async with asyncio.TaskGroup() as group:

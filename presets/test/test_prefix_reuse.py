@@ -228,3 +228,27 @@ def test_prompt_of_a_beam_search_is_computed_in_slices(tiny_model: Path) -> None
     cancelled.advance()
     cancelled.finish_early()
     assert cancelled.advance().sequences == [[]]
+
+
+def test_stored_prefixes_leave_room_for_every_row(
+    caching: "TransformersModel", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row outside the batch, prompts that are computed in part and the batch count at each admission."""
+    reserved: list[int] = []
+    reserve: Any = vars(model_module)["_reserved_tokens"]
+
+    def record(rows: Any) -> int:
+        reserved.append(len(rows))
+        tokens: int = reserve(rows)
+        return tokens
+
+    monkeypatch.setattr(model_module, "_reserved_tokens", record)
+    first, second, third = (row(caching, text * 60, 4) for text in ("a", "b", "c"))
+    beams = row(caching, "Tell me", 4, num_beams=2)
+    caching.prefill([first])
+    assert caching.prefill([second], 1) == []  # one slice of its prompt
+    generation = caching.start_unbatched(beams)
+    caching.prefill([second, third], 1)
+    generation.cancel()
+    caching.prefill([second, third])
+    assert reserved == [1, 2, 3, 4, 3]

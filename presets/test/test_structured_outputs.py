@@ -1,5 +1,6 @@
 """Completions that follow a JSON schema, a regular expression, choices or a grammar."""
 
+import importlib
 import json
 import re
 from collections.abc import Sequence
@@ -187,3 +188,19 @@ def test_row_whose_options_exclude_its_grammar_fails_alone(tiny_model: Path) -> 
     assert rows[1].output_tokens == [letter]
     assert len(errors) == 1
     assert "exclude every token" in errors[0]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("options", [{}, {"do_sample": True}])
+def test_grammar_without_a_possible_token_is_the_error_also_when_tokens_are_sampled(
+    tiny_model: Path, options: dict[str, Any]
+) -> None:
+    torch: Any = importlib.import_module("torch")
+    sampling: Any = importlib.import_module("kaito_presets.inference.backend.sampling")
+
+    model = open_tiny(tiny_model)
+    compiled = model.compile_grammar(Grammar("regex", "za", "guided_regex"))
+    logits = torch.full((1, model.info.vocabulary), -torch.inf)
+    logits[0, model.encode("b")[0]] = 0.0
+    choice = sampling.Sampler().choose([row(model, "Tell me", 5, grammar=compiled, **options)], logits)
+    assert "the grammar of this request allows no token" in choice.errors[0].message

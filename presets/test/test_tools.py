@@ -49,6 +49,8 @@ CASES: list[tuple[str, str, str, list[tuple[str, Any]]]] = [
     ("hermes", f"Let me see.\n<tool_call>{PARIS}</tool_call>", "Let me see.\n", FOUND[:1]),
     ("hermes", "<tool_call>\n{'name': 1}\n</tool_call>", "\n{'name': 1}\n", []),
     ("hermes", '<tool_call>\n{"name": "get_wea', '\n{"name": "get_wea', []),
+    ("hermes", f'<tool_call>{{"x": 1}}</tool_call>\n<tool_call>{ROME}</tool_call>', "", FOUND[1:]),
+    ("llama3_json", f'{{"x": 1}} {ROME}', "", FOUND[1:]),
     ("hermes", '{"name": "x", "arguments": {}}', '{"name": "x", "arguments": {}}', []),
     ("llama3_json", f" {ROME}; {PARIS}", "", [FOUND[1], FOUND[0]]),
     ("llama3_json", f"<|python_tag|>{ROME}", "", FOUND[1:]),

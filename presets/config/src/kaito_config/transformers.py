@@ -40,8 +40,8 @@ class InferenceOptions(StrictModel):
     chat_template: str | None = Field(
         default=None, description="file, or the template itself if it contains '{' or a line break"
     )
-    tool_call_parser: Literal["auto", "none", "hermes", "llama3_json", "mistral", "phi4_mini_json", "qwen3_coder"] = (
-        Field(default="auto", description="format of the model's tool calls; auto recognizes it by the chat template")
+    tool_call_parser: ToolCallParser = Field(
+        default="auto", description="format of the model's tool calls; auto recognizes it by the chat template"
     )
     pipeline: Literal["text-generation", "conversational"] = Field(
         default="text-generation",

@@ -51,10 +51,8 @@ def routes(service: GetService) -> list[web.RouteDef]:
         loaded = service()
         if await _has_messages(request):
             chat = await read_body(request, ChatCompletionRequest)
-            loaded.note_ignored_fields(chat.ignored)
             return await chat_completion(request, chat, loaded)
         body = await read_body(request, CompletionRequest)
-        loaded.note_ignored_fields(body.ignored)
         return await text_completion(request, body, loaded)
 
     return [

@@ -42,6 +42,7 @@ async def chat_completion(
     Raises:
         RequestError: the request is rejected, or the model failed before the first token.
     """
+    service.note_ignored_fields(body.ignored)
     adapter = service.resolve_adapter(body.model)
     new_parser = _tool_parser(body, service)
     tokens = await encode_conversation(body, service)

@@ -8,6 +8,8 @@ string is emitted, nor the stop string itself unless it is requested.
 from collections.abc import Callable, Sequence
 from typing import final
 
+from kaito_presets.inference.partial_match import overlap
+
 Decode = Callable[[Sequence[int]], str]
 
 _INCOMPLETE = "\ufffd"
@@ -79,7 +81,7 @@ class StopStrings:
             position, self.found = found
             self._held = ""
             return text[: position + len(self.found) if self._include else position]
-        keep = max(self._overlap(text, stop) for stop in self._stops)
+        keep = max(overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -87,8 +89,3 @@ class StopStrings:
         """Returns the text that was held back, when no more text follows."""
         held, self._held = self._held, ""
         return held
-
-    @staticmethod
-    def _overlap(text: str, stop: str) -> int:
-        """Returns the length of the longest proper prefix of `stop` that `text` ends with."""
-        return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

@@ -301,7 +301,11 @@ class AdaptableModel(LanguageModel, Protocol):
         ...
 
     def retire_adapter(self, name: str) -> None:
-        """Stops offering an adapter to new requests."""
+        """Stops offering an adapter to new requests.
+
+        Raises:
+            AdapterError: the others cannot be used without it; nothing has changed.
+        """
         ...
 
     def release_adapters(self, used: Collection[str | None]) -> frozenset[str]:

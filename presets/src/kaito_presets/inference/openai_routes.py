@@ -37,13 +37,11 @@ def routes(service: GetService) -> list[web.RouteDef]:
     async def chat_completions(request: web.Request) -> web.StreamResponse:
         loaded = service()
         body = await read_body(request, ChatCompletionRequest)
-        loaded.note_ignored_fields(body.ignored)
         return await chat_completion(request, body, loaded)
 
     async def completions(request: web.Request) -> web.StreamResponse:
         loaded = service()
         body = await read_body(request, CompletionRequest)
-        loaded.note_ignored_fields(body.ignored)
         return await text_completion(request, body, loaded)
 
     return [

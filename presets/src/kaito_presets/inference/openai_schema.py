@@ -275,8 +275,7 @@ class ChatCompletionRequest(SamplingRequest):
     def _reject_unsupported_chat(self) -> "ChatCompletionRequest":
         if not self.tools and self.tool_choice not in (None, "none", "auto"):
             raise field_error("tool_choice", "tool_choice needs tools")
-        grammar = self.requested_grammar()
-        if self.active_tools and grammar is not None:
+        if self.active_tools and (grammar := self.requested_grammar()) is not None:
             # No grammar describes both a call and an answer.
             raise field_error(grammar.field, f"{grammar.field} cannot be combined with tools, except tool_choice none")
         if self.top_logprobs and not self.logprobs:

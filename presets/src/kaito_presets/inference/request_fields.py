@@ -110,7 +110,7 @@ NEUTRAL_VALUES: Final[Mapping[str, tuple[object, ...]]] = {
     "include_reasoning": (True,), "documents": (), "chat_template": (), "mm_processor_kwargs": (),
     "logits_processors": (), "bad_words": (), "allowed_token_ids": (), "thinking_token_budget": (),
     "structural_tag": (), "guided_decoding_backend": (ANY,), "guided_whitespace_pattern": (),
-    "prompt_embeds": (), "output_kind": (ANY,), "length_penalty": (1,), "use_beam_search": (False,), "echo": (False,),
+    "prompt_embeds": (), "output_kind": (ANY,),
     "best_of": (1,), "repetition_detection": (),
     # Other servers and their clients (llama.cpp, text-generation-webui, Ollama, KoboldCpp).
     "add_bos_token": (True,), "ban_eos_token": (False,), "cache_prompt": (ANY,), "keep_alive": (ANY,),

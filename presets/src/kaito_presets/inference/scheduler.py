@@ -180,8 +180,9 @@ class Scheduler:
     @property
     def is_busy(self) -> bool:
         """Whether a row is waiting or running."""
-        running = self._joining or self._live or self._unbatched
-        return bool(running or self._waiting or self._waiting_unbatched)
+        with self._wake:  # a row that moves from one to the other is always in one of them
+            running = self._joining or self._live or self._unbatched
+            return bool(running or self._waiting or self._waiting_unbatched)
 
     def close(self) -> None:
         """Rejects new rows; accepted rows continue."""
@@ -248,10 +249,8 @@ class Scheduler:
 
     def _fail_running(self, error: RequestError, *, keep_joining: bool = False) -> None:
         """Fails all running rows and resets the model; with `keep_joining`, prompts begin again if that succeeds."""
-        joining, failed = dict(self._joining), list(self._live.values())
-        unbatched, run = self._unbatched, self._unbatched_run
+        failed, unbatched, run = list(self._live.values()), self._unbatched, self._unbatched_run
         with self._wake:
-            self._joining.clear()
             self._live.clear()
             self._unbatched = self._unbatched_run = None
         try:
@@ -261,13 +260,13 @@ class Scheduler:
         except Exception:
             log.exception("resetting the model failed; the server has to be restarted")
             self.is_broken = True
-        if keep_joining and not self.is_broken:
-            for row in joining:
-                row.prompt_tokens_read = row.cached_tokens = 0
-            with self._wake:
-                self._joining.update(joining)
-        else:
-            failed += joining.values()
+        with self._wake:
+            if keep_joining and not self.is_broken:
+                for row in self._joining:
+                    row.prompt_tokens_read = row.cached_tokens = 0
+            else:
+                failed += self._joining.values()
+                self._joining.clear()
         self._report_queue()
         self._fail([*failed, *([unbatched] if unbatched else [])], error)
 

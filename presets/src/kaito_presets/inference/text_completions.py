@@ -31,6 +31,7 @@ async def text_completion(
     Raises:
         RequestError: the request is rejected, or the model failed before the first token.
     """
+    service.note_ignored_fields(body.ignored)
     adapter = service.resolve_adapter(body.model)
     if not body.prompts:
         raise BadRequest("prompt is empty", param="prompt")

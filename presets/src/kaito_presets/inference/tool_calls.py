@@ -1,8 +1,8 @@
 """Finds the calls of tools in the text of a completion, whole or as a stream.
 
 Used by `chat_completions`. A format is what a family of models was trained to write; the names are those of vLLM's
-`--tool-call-parser`. Text that is not a call is content: also what follows the mark of a call and is not a call, so
-that nothing the model wrote is lost. A call is reported when it is complete.
+`--tool-call-parser`. A call is reported when it is complete. Text before the mark of the first call is content, and so
+is text after it if no call follows; text between a mark and its call is dropped.
 """
 
 import json
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, final
 
+from kaito_presets.inference.partial_match import overlap
 from kaito_presets.json_values import is_list, is_object
 
 
@@ -116,7 +117,7 @@ class FormatParser:
                 return ""
         found = min(((self._text.find(mark), mark) for mark in self._format.marks if mark in self._text), default=None)
         if found is None:
-            held = max(_overlap(self._text, mark) for mark in self._format.marks)
+            held = max(overlap(self._text, mark) for mark in self._format.marks)
             content, self._text = self._text[: len(self._text) - held], self._text[len(self._text) - held :]
             return content
         position, mark = found
@@ -203,13 +204,13 @@ class _ObjectScanner:
 
 
 def _json_call(text: str, scanner: _ObjectScanner) -> tuple[ToolCall, int] | None:
-    """Reads `{"name": ..., "arguments": {...}}`, with anything before it that is not an object."""
-    end = scanner.end_in(text)
-    value = None if end is None else _parsed(text[scanner.start : end])
-    if end is None or value is None or not isinstance(name := value.get("name"), str):
-        return None
-    arguments = value.get("arguments", value.get("parameters", {}))
-    return ToolCall(name, arguments if isinstance(arguments, str) else _json(arguments)), end
+    """Reads `{"name": ..., "arguments": {...}}`, with anything before it, also objects that are not calls."""
+    while (end := scanner.end_in(text)) is not None:
+        value = _parsed(text[scanner.start : end])
+        if value is not None and isinstance(name := value.get("name"), str):
+            arguments = value.get("arguments", value.get("parameters", {}))
+            return ToolCall(name, arguments if isinstance(arguments, str) else _json(arguments)), end
+    return None
 
 
 def _mistral_call(text: str, scanner: _ObjectScanner) -> tuple[ToolCall, int] | None:
@@ -250,11 +251,6 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _overlap(text: str, mark: str) -> int:
-    """Returns the length of the longest proper prefix of `mark` that `text` ends with."""
-    return next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])), 0)
 
 
 def parse_calls(parser: ToolParser, text: str) -> tuple[str, list[ToolCall]]:

@@ -1,4 +1,5 @@
-"""Converts exceptions to JSON responses: `{"detail": …}` for Kaito's routes, OpenAI's error object for the others.
+"""Converts exceptions to JSON responses: OpenAI's error object for `/v1/…`, `/tokenize`, `/detokenize` and
+`/invocations`, `{"detail": …}` for the other routes.
 
 `errors_as_json` is the middleware of both servers. Guarantees that every error response is JSON with the status of the
 exception (see `kaito_presets.errors`), that 429 and 503 have `Retry-After`, and that an unexpected exception is logged

@@ -5,7 +5,8 @@ exchange data through vLLM's own multi-node mode; this channel only guarantees t
 same time, and that none of them outlives another:
 
 * An engine starts after all members have joined, so that it never joins an engine of an earlier start.
-* A member that ends reports why. A member that is killed, restarted, or silent for `SILENCE_SECONDS` ends the group.
+* A member that ends reports why. A member that is killed, restarted, or silent for
+  `--kaito-group-timeout` seconds ends the group.
 * When a group ends, every wrapper exits with `GroupEnded`. Kubernetes restarts the containers, which form a new group.
 
 Used by `main` (the leader) and `worker`.
@@ -28,19 +29,14 @@ from aiohttp import web
 
 from kaito_presets.errors import ConfigurationError, PresetError
 from kaito_presets.json_values import is_object
-from kaito_presets.vllm.options import WrapperOptions
+from kaito_presets.vllm.options import MASTER_PORT, SILENCE_SECONDS, WrapperOptions
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 5.0
-SILENCE_SECONDS: Final = 60.0
-"""Time without a heartbeat after which a member is lost. After an interruption of 30 s, TCP's retransmission delivers
-within 55 s, so that a group survives it."""
 REJOIN_SECONDS: Final = 10.0
 """Time in which a member may connect again after its connection broke."""
 CONNECT_INTERVAL_SECONDS: Final = 1.0
-MASTER_PORT: Final = 29501
-"""Port of torch.distributed's store on the leader: vLLM's default of --master-port."""
 
 
 class GroupEnded(PresetError):

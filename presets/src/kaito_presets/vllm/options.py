@@ -5,13 +5,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
 from kaito_presets.command_line import validated
 from kaito_presets.errors import ConfigurationError
 from kaito_presets.serving.config import InferenceConfigFile, read_config_file
+
+SILENCE_SECONDS: Final = 60.0
+"""Time without a heartbeat after which a member is lost. After an interruption of 30 s, TCP's retransmission delivers
+within 55 s, so that a group survives it."""
+
+MASTER_PORT: Final = 29501
+"""Port of torch.distributed's store on the leader: vLLM's default of --master-port."""
 
 
 class WrapperOptions(BaseModel, extra="forbid", frozen=True):
@@ -34,9 +41,13 @@ class WrapperOptions(BaseModel, extra="forbid", frozen=True):
     )
     kaito_leader: str = Field(default="", description="host of the leader; by default from the pod's name")
     kaito_group_port: int = Field(default=29502, ge=1, le=65535, description="port of the leader for the other nodes")
-    kaito_master_port: int = Field(default=29501, ge=1, le=65535, description="port of torch's store on the leader")
+    kaito_master_port: int = Field(
+        default=MASTER_PORT, ge=1, le=65535, description="port of torch's store on the leader"
+    )
     kaito_group_timeout: float = Field(
-        default=60.0, gt=0, description="seconds without a sign of another node after which all nodes restart"
+        default=SILENCE_SECONDS,
+        gt=0,
+        description="seconds without a sign of another node after which all nodes restart",
     )
     kaito_engine: str = Field(default="vllm", description="executable of the engine")
     kaito_drain_seconds: float = Field(default=25.0, ge=0, description="time for running requests after SIGTERM")

@@ -7,7 +7,7 @@ the leader.
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from aiohttp import web
@@ -107,9 +107,8 @@ def _application(progress: StartProgress, follower: Follower) -> web.Application
         return web.json_response({"status": "Worker"})
 
     async def document(_: web.Request) -> web.Response:
-        state: ServerState = "Healthy" if follower.ended.done() else "Loading"
-        found: Mapping[str, Any] = progress.document(state)
-        return web.json_response(found)
+        state: ServerState = "Draining" if follower.ended.done() else "Loading"
+        return web.json_response(progress.document(state))
 
     app = web.Application()
     app.add_routes([web.get("/", health), web.get("/health", health), web.get("/healthz", health)])

@@ -5,7 +5,7 @@ Used by `model`. A request selects a version of an adapter or of the combination
 not touch those in use, so that the weights of a running request never change; `release` deletes the versions that no
 request uses. Guarantees that an error names the adapter that cannot be loaded and changes nothing, and that exactly the
 selected version is active after `activate`. PEFT uses names as module names, which must not contain dots; versions
-therefore have numbers as names.
+therefore have numbers as names, with a slash that the name of an adapter cannot contain.
 """
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -93,11 +93,21 @@ class LoadedAdapters:
             self._retired[before[1]] = adapter.name
 
     def retire(self, name: str) -> None:
-        """Stops offering an adapter; its version is deleted by `release`."""
+        """Stops offering an adapter; its version is deleted by `release`.
+
+        Raises:
+            AdapterError: the others cannot be combined; nothing has changed then.
+        """
+        before = dict(self._current)
         found = self._current.pop(name, None)
-        if found is not None:
-            self._retired[found[1]] = name
+        if found is None:
+            return
+        try:
             self._replace_combination()
+        except AdapterError:
+            self._current = before
+            raise
+        self._retired[found[1]] = name
 
     def release(self, used: Collection[str | None]) -> frozenset[str]:
         """Deletes the retired versions that are not in `used`; returns the names of the adapters of the others.
@@ -137,7 +147,7 @@ class LoadedAdapters:
 
     def _next_version(self) -> str:
         self._count += 1
-        return f"version_{self._count}"
+        return f"version/{self._count}"
 
     def _insert(self, adapter: Adapter) -> str:
         """Loads the weights as a new version, which becomes the current one of its name."""
@@ -186,7 +196,7 @@ class LoadedAdapters:
             self._peft.add_weighted_adapter(
                 names, [adapter.strength for adapter in adapters], version, combination_type=kind, **density
             )
-        except ValueError as error:
+        except Exception as error:
             self._delete(version)
             together = ", ".join(adapter.name for adapter in adapters)
             raise AdapterError(together, f"cannot be combined with {kind}: {error}") from error

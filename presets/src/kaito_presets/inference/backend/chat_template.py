@@ -39,14 +39,13 @@ def template_facts(tokenizer: Any, tool_call_parser: str) -> TemplateFacts:
     if isinstance(template, dict):
         template = template.get("tool_use") or template.get("default") or ""
     renders = _reads_variable(template, "tools")
-    detected = detect_format(template) if tool_call_parser == "auto" else None
-    if tool_call_parser not in ("auto", "none"):
-        detected = tool_call_parser
-    elif detected is None and not renders and tool_call_parser == "auto":
-        detected = FALLBACK_FORMAT
+    if tool_call_parser == "auto":
+        tool_format = detect_format(template) or (None if renders else FALLBACK_FORMAT)
+    else:
+        tool_format = None if tool_call_parser == "none" else tool_call_parser
     return TemplateFacts(
         has_chat_template=True,
-        tool_format=detected,
+        tool_format=tool_format,
         renders_tools=renders,
         renders_tool_calls="tool_calls" in template,
     )

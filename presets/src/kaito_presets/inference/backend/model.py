@@ -104,6 +104,8 @@ class TransformersModel:
         self._batches: dict[BatchKey, Batch] = {}
         self._place: dict[Row, BatchKey] = {}
         self._newest: dict[BatchKey, torch.Tensor] = {}
+        self._unbatched: tuple[Row, UnbatchedRun] | None = None
+        """The latest row outside the batch, and its run."""
         embeddings: int = model.get_input_embeddings().num_embeddings
         head = model.get_output_embeddings()
         self._vocabulary = min(embeddings, head.weight.shape[0]) if hasattr(head, "weight") else embeddings
@@ -247,9 +249,7 @@ class TransformersModel:
 
     def prefill(self, rows: Sequence[Row], limit: int | None = None) -> list[RowOutput]:
         """See `LanguageModel.prefill`."""
-        reserved = _reserved_tokens([*self._place, *rows])
-        if self._prefixes is not None:
-            self._prefixes.shrink((self._budget_tokens - reserved) * self._token_bytes)
+        self._make_room(rows)
         try:
             outputs = self._prefill_slice(rows, limit or PROMPT_SLICE_TOKENS)
             while limit is None and len(outputs) < len(rows):
@@ -263,6 +263,14 @@ class TransformersModel:
             if limit is None:
                 self._prompts.drop(rows)
             raise
+
+    def _make_room(self, rows: Sequence[Row]) -> None:
+        """Evicts stored prefixes from the memory that `rows` and the running rows may use."""
+        if self._prefixes is None:
+            return
+        beside = [self._unbatched[0]] if self._unbatched is not None and self._unbatched[1].is_open else []
+        reserved = _reserved_tokens(list({*self._place, *self._prompts.rows, *beside, *rows}))
+        self._prefixes.shrink((self._budget_tokens - reserved) * self._token_bytes)
 
     def _prefill_slice(self, rows: Sequence[Row], limit: int) -> list[RowOutput]:
         """Computes one slice of prompts; adds rows whose prompts are complete to their batch."""
@@ -373,10 +381,7 @@ class TransformersModel:
         """
         plan = cast("TransformersPlan", row.plan)
         self.check_unbatched(row)
-        if self._prefixes is not None:
-            reserved = _reserved_tokens([*self._place, row])
-            self._prefixes.shrink((self._budget_tokens - reserved) * self._token_bytes)
-
+        self._make_room([row])
         config = copy.copy(plan.config)
         if self._batchable:
             size = SLICE_TOKENS if self._model.device.type == "cpu" else GPU_SLICE_TOKENS
@@ -406,13 +411,15 @@ class TransformersModel:
                 raise BadRequest(f"generate_kwargs ({reasons} with the other options): {error}") from error
             return self._new_tokens(output, len(row.prompt), plan.end_tokens)
 
-        return UnbatchedRun(
+        run = UnbatchedRun(
             generate,
             prepare=lambda: self._activate((row.adapter, False)),
             seed=row.seed,
             prompt_length=len(row.prompt),
             single=plan.width == 1,
         )
+        self._unbatched = (row, run)
+        return run
 
     def check_unbatched(self, row: Row) -> None:
         """See `LanguageModel.check_unbatched`."""

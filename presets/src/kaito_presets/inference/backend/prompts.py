@@ -10,7 +10,7 @@ after the prefix that `PrefixCache` has stored. Guarantees:
 # torch and transformers are partly untyped; their unknown values stay inside this module.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -87,6 +87,11 @@ class PromptReader:
         self._readings: dict[Row, Reading] = {}
         """Rows whose prompts are computed in part."""
         self._blocks: dict[Row, list[TokenBlock]] = {}
+
+    @property
+    def rows(self) -> Collection[Row]:
+        """Rows whose prompts are computed in part."""
+        return self._readings.keys()
 
     def select(self, rows: Sequence[Row], limit: int) -> Reading:
         """Selects the prompts of the next slice: the first of `rows`, with others that fit into `limit` tokens."""

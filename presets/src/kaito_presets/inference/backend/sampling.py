@@ -181,7 +181,9 @@ class Sampler:
             else:
                 chosen[members] = tokens
         for index in (chosen < 0).nonzero().flatten().tolist():
-            errors[index] = GenerationFailed("the logits of the model contain NaN or infinity; no token can be sampled")
+            # A grammar that allows no token has recorded its error; its row has no finite logits either.
+            broken = GenerationFailed("the logits of the model contain NaN or infinity; no token can be sampled")
+            errors.setdefault(index, broken)
             chosen[index] = 0
         return chosen
 

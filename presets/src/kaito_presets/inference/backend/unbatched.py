@@ -94,6 +94,11 @@ class UnbatchedRun:
         self._thread = threading.Thread(target=self._run, name="generate-unbatched", daemon=True)
         self._thread.start()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the run has neither a result nor an error."""
+        return self._result is None and self._error is None
+
     def advance(self) -> UnbatchedProgress:
         """Computes one more token, or a slice of the prompt.
 
@@ -126,7 +131,7 @@ class UnbatchedRun:
         `generate` cannot be interrupted inside a token, so the thread computes until its next pause.
         """
         self._cancelled = True
-        while self._result is None and self._error is None:
+        while self.is_open:
             self._turn.release()
             self._paused.acquire()
 
