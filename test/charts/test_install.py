@@ -54,22 +54,13 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("the API server did not change its answer within 20 s")
 
 
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with ControlPlane() as control_plane:
-        yield control_plane
-
-
 @pytest.fixture
-def cluster(plane: ControlPlane) -> Iterator[Cluster]:
-    """Each test starts without releases and CRDs; the namespace stays, since nothing empties a deleted one here."""
-    found = Cluster(plane.kubeconfig)
-    if NAMESPACE not in found.kubectl("get", "namespaces"):
+def cluster() -> Iterator[Cluster]:
+    """Each test has an API server of its own, since the deletion of CRDs sometimes takes longer than a start."""
+    with ControlPlane() as control_plane:
+        found = Cluster(control_plane.kubeconfig)
         found.kubectl("create", "namespace", NAMESPACE)
-    yield found
-    for name in NAMES:
-        found.helm("uninstall", name, "--ignore-not-found")
-    found.kubectl("delete", "crd", "--all", "--timeout=60s")
+        yield found
 
 
 def test_install_upgrade_rollback_and_uninstall(cluster: Cluster) -> None:
