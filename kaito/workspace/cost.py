@@ -32,6 +32,10 @@ class Cost:
         return f"{amount(self.per_hour)} {currency} per hour, {amount(self.per_month)} {currency} per month"
 
 
-def offering(hardware: Hardware, *, cloud: str, region: str, capacity_type: CapacityType = "on-demand") -> Offering:
-    """Returns the offering of the planned nodes."""
-    return Offering(cloud, region, hardware.instance_type, capacity_type)
+def offering(hardware: Hardware, *, cloud: str, region: str, capacity_type: CapacityType | None = None) -> Offering:
+    """Returns the offering of the planned nodes.
+
+    Nodes that may be spot or on-demand count as on-demand, which is the higher price.
+    """
+    is_spot = hardware.capacity_types == ("spot",)
+    return Offering(cloud, region, hardware.instance_type, capacity_type or ("spot" if is_spot else "on-demand"))

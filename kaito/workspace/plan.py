@@ -11,6 +11,7 @@ from typing import final
 from kaito.api import labels
 from kaito.models.planning import InferencePlan, TuningPlan
 from kaito.models.weights import IN_IMAGE, Weights
+from kaito.prices.price import CapacityType
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Quantity
 from kaito.workspace.hub.record import FactsRecord
@@ -27,6 +28,10 @@ class Hardware:
     """Nodes that serve one copy of the model together."""
     instance_type: str
     """The cloud's name of the instance type; empty with existing nodes."""
+    capacity_types: tuple[CapacityType, ...] = ()
+    """What new nodes may be, in the order in which it is tried; empty for the provisioner's default."""
+    zones: tuple[str, ...] = ()
+    """Zones of new nodes; empty for any."""
     gpus: int
     """GPUs of one node; 0 if unknown, as for a pod template, which contains its own requests."""
     gpu_resource: str = labels.NVIDIA_GPU

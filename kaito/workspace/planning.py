@@ -20,6 +20,7 @@ from kaito.models.planning import PresetPlan, plan_inference, plan_tuning
 from kaito.models.preset import Preset, RuntimeName
 from kaito.models.runtime import RUNTIME_FIELD
 from kaito.runtime.meta import Quantity
+from kaito.workspace.capacity_types import capacity_types
 from kaito.workspace.images import runtime_image
 from kaito.workspace.manifests.tuning import PUSH_CREDENTIALS_FILE
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
@@ -36,6 +37,8 @@ def template_plan(workspace: Workspace, instance: InstanceType | None, settings:
     hardware = Hardware(
         count=wanted_copies(workspace),
         instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
+        capacity_types=capacity_types(workspace),
+        zones=tuple(dict.fromkeys(workspace.resource.zones)),
         gpus=instance.gpus if instance else 0,
         gpu_resource=instance.gpu.resource_name if instance else labels.NVIDIA_GPU,
         disk=_TEMPLATE_DISK,
@@ -175,6 +178,8 @@ def _hardware(
         count=count,
         nodes_per_copy=nodes_per_copy,
         instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
+        capacity_types=capacity_types(workspace),
+        zones=tuple(dict.fromkeys(workspace.resource.zones)),
         gpus=planned.gpus,
         gpu_resource=planned.resource_name,
         disk=planned.disk,

@@ -11,6 +11,7 @@ from kaito.api.workspace.preset import (
     WeightsSource as WeightsSource,
 )
 from kaito.api.workspace.resource import (
+    CapacityTypeChoice as CapacityTypeChoice,
     NodeSelector as NodeSelector,
     Partition as Partition,
     ResourceSpec as ResourceSpec,

@@ -16,6 +16,10 @@ INSTANCE_TYPE_LIMIT = 63
 """Longest instance type: the value of the node label `node.kubernetes.io/instance-type`."""
 
 
+ZONE_PATTERN = "^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"
+
+CapacityTypeChoice = Literal["on-demand", "spot", "spot-preferred"]
+
 _RESERVED = ", ".join(f"'{key}'" for key in sorted(labels.RESERVED_KEYS))
 _FREE_KEY = f"!(k in [{_RESERVED}]) && " + " && ".join(
     f"!k.startsWith('{domain}/')" for domain in labels.RESERVED_DOMAINS
@@ -135,6 +139,18 @@ class ResourceSpec(Model):
     ] = ""
     """The cloud's name of the instance type, for example `Standard_NC24ads_A100_v4`. Required, except with existing
     nodes (`--node-api byo`), where it must be empty. Cannot be changed once set."""
+
+    capacity_type: CapacityTypeChoice | None = None
+    """`on-demand` (the default), `spot`, or `spot-preferred`: spot nodes, and on-demand nodes where the cloud has no
+    spot capacity. The cloud can evict spot nodes at any time. A change affects only nodes that are created later.
+    Must be empty with existing nodes (`--node-api byo`)."""
+
+    zones: Annotated[
+        list[Annotated[str, Field(json_schema_extra={"maxLength": 63, "pattern": ZONE_PATTERN})]],
+        Field(json_schema_extra={"maxItems": 16, "uniqueItems": True}),
+    ] = Field(default_factory=list[str])
+    """Availability zones of new nodes, for example `["1", "2"]` on Azure; empty for any. A change affects only nodes
+    that are created later. Must be empty with existing nodes (`--node-api byo`)."""
 
     label_selector: Annotated[NodeSelector, Field(json_schema_extra={"x-kubernetes-map-type": "atomic"})]
     """Labels of the Workspace's nodes. Cannot be changed."""

@@ -20,7 +20,9 @@ def add_arguments(plan: argparse.ArgumentParser) -> None:
     plan.add_argument("--context", default="", help="context of the kubeconfig (default: its current context)")
     plan.add_argument("--region", default="", help="region of the nodes, for prices (default: that of the cluster)")
     plan.add_argument(
-        "--capacity-type", choices=("on-demand", "spot"), default="on-demand", help="kind of price to print"
+        "--capacity-type",
+        choices=("on-demand", "spot"),
+        help="kind of price to print (default: that of resource.capacityType)",
     )
     plan.add_argument("--prices", type=Path, metavar="FILE", help="table of prices, which has precedence")
     plan.add_argument("--live-prices", action="store_true", help="read Azure's public price API, with a cache of a day")

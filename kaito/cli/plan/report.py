@@ -32,7 +32,8 @@ class PriceQuestion:
 
     book: PriceBook
     region: str = ""
-    capacity_type: CapacityType = "on-demand"
+    capacity_type: CapacityType | None = None
+    """None for what the Workspace requests."""
 
 
 @final
@@ -144,6 +145,8 @@ def _nodes(report: PlanReport) -> dict[str, Any]:
     hardware = found.plan.hardware
     data: dict[str, Any] = {"count": hardware.count, "instanceType": hardware.instance_type, "gpus": hardware.gpus}
     data |= {"perCopy": hardware.nodes_per_copy} if hardware.nodes_per_copy > 1 else {}
+    data |= {"capacityTypes": list(hardware.capacity_types)} if hardware.capacity_types else {}
+    data |= {"zones": list(hardware.zones)} if hardware.zones else {}
     if found.plan.model is not None:
         instance = found.plan.model.instance
         data |= {"gpu": instance.gpu.name, "memoryPerGPU": instance.memory_per_gpu}

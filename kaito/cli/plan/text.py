@@ -17,6 +17,7 @@ from kaito.models.memory import GpuMemory
 from kaito.models.planning import InferencePlan
 from kaito.prices.price import amount
 from kaito.runtime.kinds import StatefulSet
+from kaito.workspace.plan import Hardware
 from kaito.workspace.preview import PLACEHOLDER_UID
 from kaito.workspace.settings import NodeApi
 
@@ -114,7 +115,7 @@ def _facts(report: PlanReport, style: Style) -> Iterator[str]:
     else:
         kind = hardware.instance_type or "existing nodes"
     disk = "" if report.settings.node_api is NodeApi.BYO else f", {hardware.disk} of disk each"
-    yield f"nodes    {hardware.count} x {kind}{disk}"
+    yield f"nodes    {hardware.count} x {kind}{_offered(hardware)}{disk}"
     if plan.explanation:
         yield f"         {plan.explanation}"
     yield from _node_notes(report)
@@ -122,6 +123,12 @@ def _facts(report: PlanReport, style: Style) -> Iterator[str]:
         yield from _memory(report.memory, style)
     if report.price is not None:
         yield from _price(report.price)
+
+
+def _offered(hardware: Hardware) -> str:
+    """Describes capacity types and zones that the Workspace names, as a part of a line."""
+    capacity = f", {' or '.join(hardware.capacity_types)}" if hardware.capacity_types else ""
+    return capacity + (f", in zone {' or '.join(hardware.zones)}" if hardware.zones else "")
 
 
 def _node_notes(report: PlanReport) -> Iterator[str]:

@@ -6,6 +6,7 @@ stale cache, returns 409 AlreadyExists instead of a second GPU.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, labels
 from kaito.api.karpenter import (
@@ -79,6 +80,23 @@ def _image_family(workspace: Workspace, settings: WorkspaceSettings) -> dict[str
     return {} if family == "ubuntu" else {labels.NODE_IMAGE_FAMILY: family}
 
 
+def _offering_requirements(hardware: Hardware, *, default: Sequence[str] = (), region: str = "") -> list[Requirement]:
+    """Returns the requirements on capacity type and zone; none for what the Workspace leaves to the provisioner.
+
+    Args:
+        hardware: the planned nodes.
+        default: capacity types if the Workspace names none.
+        region: prefix of zones that are only a number; empty for none.
+    """
+    found: list[Requirement] = []
+    if allowed := hardware.capacity_types or default:
+        found.append(Requirement.is_in(labels.CAPACITY_TYPE, *allowed))
+    if hardware.zones:
+        zones = [f"{region}-{zone}" if region and zone.isdecimal() else zone for zone in hardware.zones]
+        found.append(Requirement.is_in(labels.ZONE, *zones))
+    return found
+
+
 def _labels(workspace: Workspace, **identity: str) -> dict[str, str]:
     """Returns the labels of a claim. The controller's keys override the user's."""
     chosen = {
@@ -121,6 +139,7 @@ def _machine(workspace: Workspace, hardware: Hardware, settings: WorkspaceSettin
                 Requirement.is_in(labels.MACHINE_TYPE, "gpu" if has_gpu(hardware.instance_type) else "cpu"),
                 Requirement.is_in(labels.ARCH, "amd64"),
                 Requirement.is_in(labels.OS, "linux"),
+                *_offering_requirements(hardware),
             ],
             taints=_taints(),
             resources=_resources(hardware),
@@ -135,7 +154,7 @@ def _provider_requirements(
     requirements: list[Requirement] = []
     if node_class.group == AZURE_GROUP or (node_class.group == KAITO.group and settings.cloud == "azure"):
         requirements.append(Requirement.is_in(labels.AZURE_SKU_NAME, hardware.instance_type))
-    if node_class.group == AZURE_GROUP:
+    if node_class.group == AZURE_GROUP and not hardware.zones:
         requirements.append(Requirement.is_in(_AZURE_PLACEMENT_SCOPE, "regional"))
     if node_class.group == AWS_GROUP and has_gpu(hardware.instance_type, settings.cloud):
         requirements.append(Requirement(key=_AWS_GPU_COUNT, operator="Gt", values=["0"]))
@@ -152,6 +171,10 @@ def _node_claim(
     ]
     node_class = settings.node_class.reference_for(workspace, settings.cloud)
     requirements.extend(_provider_requirements(hardware, settings, node_class))
+    # Karpenter takes the cheapest offering that the requirements allow, and the gpu-provisioner on-demand nodes.
+    default = () if node_class.group == KAITO.group else ("on-demand",)
+    region = settings.region if node_class.group == AZURE_GROUP else ""
+    requirements.extend(_offering_requirements(hardware, default=default, region=region))
     family = image_family(workspace, settings)
     return NodeClaim(
         metadata=ObjectMeta(

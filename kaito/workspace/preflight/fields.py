@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from kaito.api import Workspace
 from kaito.api.workspace.validation import Policy, validate
 from kaito.models.admission import check
-from kaito.workspace.node_class import KAITO
+from kaito.workspace.node_class import AZURE_GROUP, KAITO
 from kaito.workspace.pod_options import mount_problems
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
@@ -15,11 +15,14 @@ from kaito.workspace.weights import preset_spec
 
 def policy(settings: WorkspaceSettings) -> Policy:
     """Returns the settings that the rules of `kaito.api` depend on."""
-    named = settings.node_api is NodeApi.NODECLAIM and settings.node_class.kind_on(settings.cloud) != KAITO
+    kind = settings.node_class.kind_on(settings.cloud)
+    named = settings.node_api is NodeApi.NODECLAIM and kind != KAITO
     return Policy(
         node_api=settings.node_api.value,
         in_cluster_data_urls=settings.allow_in_cluster_data_urls,
         named_node_classes=named,
+        cloud=settings.cloud,
+        zones_need_region=named and kind.group == AZURE_GROUP and not settings.region,
     )
 
 

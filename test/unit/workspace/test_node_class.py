@@ -236,8 +236,12 @@ def test_settings_report_the_flag() -> None:
     ("group", "keys", "requests"),
     [
         ("kaito.sh", ["karpenter.azure.com/sku-name"], ["storage"]),
-        ("karpenter.azure.com", ["karpenter.azure.com/sku-name", "karpenter.azure.com/placement-scope"], []),
-        ("karpenter.kwok.sh", [], []),
+        (
+            "karpenter.azure.com",
+            ["karpenter.azure.com/sku-name", "karpenter.azure.com/placement-scope", "karpenter.sh/capacity-type"],
+            [],
+        ),
+        ("karpenter.kwok.sh", ["karpenter.sh/capacity-type"], []),
     ],
 )
 def test_a_claim_contains_only_what_its_provider_can_satisfy(

@@ -25,6 +25,12 @@ class Policy:
     named_node_classes: bool = False
     """Whether node classes of the configured kind are objects with names (`--karpenter-node-class-kind`)."""
 
+    cloud: Literal["azure", "aws", "arc"] = "azure"
+    """Cloud whose zones are named."""
+
+    zones_need_region: bool = False
+    """Whether the zones of Azure's Karpenter provider, which contain the region, cannot be completed by a number."""
+
     partitions: bool = False
     """Whether the controller supports workloads on parts of a node's GPUs."""
 

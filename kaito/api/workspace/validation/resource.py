@@ -11,6 +11,7 @@ from kaito.api.workspace.node_count import MAX_NODE_COUNT
 from kaito.api.workspace.validation.policy import Policy, Rule
 
 _MIG_PROFILE: Final = re.compile(r"\d+g\.\d+gb")
+_AZURE_ZONE: Final = re.compile(r"([A-Za-z0-9]+-)?[1-9]")
 _LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
 
@@ -28,6 +29,26 @@ def instance_type_given(workspace: Workspace, policy: Policy) -> Iterator[Violat
         yield Violation("resource.instanceType", "is empty: set an instance type, for example Standard_NC24ads_A100_v4")
     elif not _LABEL_VALUE.fullmatch(instance_type):
         yield Violation("resource.instanceType", f"{instance_type!r} is not an instance type: it must fit a node label")
+
+
+def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """Checks capacity type and zones: nodes are created with them, and the cloud's zones have such names."""
+    resource = workspace.resource
+    if policy.node_api == "byo":
+        remedy = "is set, but this controller uses existing nodes (--node-api byo) and creates none: remove it"
+        if resource.capacity_type is not None:
+            yield Violation("resource.capacityType", remedy)
+        if resource.zones:
+            yield Violation("resource.zones", remedy)
+        return
+    for index, zone in enumerate(resource.zones):
+        path = f"resource.zones[{index}]"
+        if not _LABEL_VALUE.fullmatch(zone) or not zone:
+            yield Violation(path, f"{zone!r} is not a zone: it must fit a node label")
+        elif policy.cloud != "aws" and not _AZURE_ZONE.fullmatch(zone):
+            yield Violation(path, f"{zone!r} is not a zone: use a number such as 1, or REGION-1")
+        elif policy.zones_need_region and zone.isdecimal():
+            yield Violation(path, f"{zone!r} has no region: use REGION-{zone}, or set --region of the controller")
 
 
 def selector_selects(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
@@ -140,6 +161,7 @@ def partition_shape(workspace: Workspace, policy: Policy) -> Iterator[Violation]
 
 RULES: Final = (
     Rule("instance-type-given", instance_type_given),
+    Rule("offering-possible", offering_possible),
     Rule("selector-not-empty", selector_selects),
     Rule.always("selector-keys-free", selector_keys_free),
     Rule.always("selector-not-contradictory", selector_not_contradictory),
