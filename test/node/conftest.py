@@ -29,6 +29,7 @@ ORDER = (
     "test_operations",
     "test_uninstall",
     "test_charts",
+    "test_walkthrough",
     "test_machine_path",
 )
 

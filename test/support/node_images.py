@@ -39,7 +39,7 @@ def build_and_push(cluster: Cluster, names: Sequence[str], report: Callable[[str
     if not _has_image(BASE):
         _run(report, sys.executable, "-m", "hack.images", "base", "--engine", "buildah")
     images = (sys.executable, "-m", "hack.images")
-    cache = ("--uv-cache", str(_uv_cache()))
+    cache = ("--uv-cache", str(uv_cache()))
     _run(report, *images, "build", *names, "--engine", "buildah", "--base-image", BASE, *cache)
     push = (*images, "push", *names, "--engine", "buildah", "--registry", PREFIX, "--plain-http", "--no-compression")
     _run(report, *cluster.command(*push))
@@ -73,7 +73,7 @@ def push_model(cluster: Cluster, directory: Path, reference: str, report: Callab
     _run(report, *cluster.command("env", authority, *pack))
 
 
-def _uv_cache() -> Path:
+def uv_cache() -> Path:
     """Return uv's cache of the machine, which has the packages of the presets environment."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("UV_CACHE_DIR") or root / "uv")

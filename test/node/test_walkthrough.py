@@ -1,0 +1,84 @@
+"""Runs every command of docs/getting-started/walkthrough.md, in order, as one user of the real node."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from hack.cluster import Cluster
+from test.node.conftest import say
+from test.support.codeblocks import CodeBlock, code_blocks
+from test.support.node_images import BASE, make_base, smollm2, uv_cache
+from test.support.real_node import MODELS, PREFIX, ROOT, Diagnosis, Kubernetes
+
+PAGE = ROOT / "docs" / "getting-started" / "walkthrough.md"
+WRITTEN = ("my-controller.yaml", "workspace.yaml")
+"""Files that the commands write into the checkout."""
+BLOCK_SECONDS = 1200
+
+
+class Shell:
+    """Runs blocks of the page, each in a process of its own, with the variables that the page exports."""
+
+    def __init__(self, cluster: Cluster, variables: Mapping[str, str]) -> None:
+        self._cluster = cluster
+        self._variables = variables
+
+    def run(self, block: CodeBlock) -> str:
+        """Return the output of a block."""
+        # Only the build needs packages from an index; the network of the cluster has no route to one.
+        is_build = block.code.startswith(("make images", "make sync"))
+        own = {"ARGS": self._variables["BUILD_ARGS"] if is_build else self._variables["PUSH_ARGS"]}
+        if not is_build:  # the authority of the cluster's registry, which this machine does not trust
+            own["SSL_CERT_FILE"] = str(self._cluster.layout.certificates / "ca.crt")
+        command = ["bash", "-euxo", "pipefail", "-c", block.code]
+        result = subprocess.run(
+            command if is_build else self._cluster.command(*command),
+            cwd=ROOT,
+            env={**self._cluster.environment, **self._variables, **own},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=BLOCK_SECONDS,
+        )
+        if result.returncode != 0:
+            output = f"{result.stdout[-4000:]}{result.stderr[-4000:]}"
+            pytest.fail(f"{block}: exit code {result.returncode}\n{output}\n{Diagnosis(self._cluster).text()}")
+        return result.stdout
+
+
+@pytest.fixture
+def shell(cluster: Cluster, helm: str) -> Iterator[Shell]:
+    make_base(cluster, say)
+    path = os.pathsep.join([str(Path(helm).parent), str(ROOT / ".venv" / "bin"), os.environ["PATH"]])
+    yield Shell(
+        cluster,
+        {
+            "PREFIX": PREFIX,
+            "MODELS": MODELS,
+            "NODE": cluster.layout.name,
+            "MODEL": str(smollm2(say)),
+            "PATH": path,
+            "BUILD_ARGS": f"--engine buildah --base-image {BASE} --uv-cache {uv_cache()}",
+            "PUSH_ARGS": "--engine buildah --plain-http --no-compression",
+        },
+    )
+    for name in WRITTEN:
+        (ROOT / name).unlink(missing_ok=True)
+    cluster.kubectl("label", "node", cluster.layout.name, "apps-")
+
+
+def test_every_command_of_the_page(shell: Shell, kubernetes: Kubernetes) -> None:
+    blocks = [block for block in code_blocks(PAGE) if block.language == "sh" and not block.code.startswith("export")]
+    outputs: dict[str, str] = {}
+    for block in blocks:
+        outputs[block.code] = shell.run(block)
+        say(f"walkthrough.md:{block.line}: {block.code.splitlines()[0]}")
+    answers = [text for code, text in outputs.items() if "capital of France" in code]
+    assert len(answers) == 2
+    assert all("Paris" in text for text in answers)
+    kinds = "crds,clusterroles,clusterrolebindings,validatingwebhookconfigurations,mutatingwebhookconfigurations"
+    left = kubernetes.items(kinds, "-l", "kaito.sh/installation=true")
+    assert [item["metadata"]["name"] for item in left] == []
