@@ -1,13 +1,12 @@
 """`kaito model`: packs, pushes, inspects and pulls model files, and names the images of a preset.
 
-The work is done by `kaito_oci`, which the extra `kaito[models]` installs; `image` needs the catalog only.
+The work is done by `kaito_oci`, which is loaded only for it; `image` needs the catalog only.
 """
 
 import argparse
 import json
 import logging
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns the exit code.
 
     Raises:
-        LookupError: the extra is not installed, or the preset does not exist.
+        LookupError: the preset does not exist, or the model cannot be read.
     """
     if arguments.action == "image":
         _print(images(arguments.preset, arguments.model_registry, arguments.image_registry, as_json=arguments.json))
@@ -101,9 +100,6 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.facts or model_facts.is_model(arguments.source):
             _print(_facts(arguments))
             return 0
-    if find_spec("kaito_oci") is None:
-        message = "the client of registries is not installed: pip install 'kaito[models]'"
-        raise LookupError(message)
     from kaito_oci.errors import ProgramError
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stderr)
@@ -129,10 +125,15 @@ def _catalog(arguments: argparse.Namespace) -> int:
 
 
 def _facts(arguments: argparse.Namespace) -> str:
-    """Returns the facts of a model directory or of a Hugging Face ID."""
+    """Returns the facts of a model directory, of an artifact, or of a Hugging Face ID."""
     from kaito.cli import model_facts
 
-    facts = model_facts.facts_of(arguments.source, endpoint=arguments.endpoint, token=arguments.token)
+    if model_facts.is_artifact(arguments.source):
+        facts = model_facts.facts_of_artifact(
+            arguments.source, docker_configs=arguments.docker_config, plain_http=arguments.plain_http
+        )
+    else:
+        facts = model_facts.facts_of(arguments.source, endpoint=arguments.endpoint, token=arguments.token)
     if arguments.facts:
         return model_facts.config_map(facts, arguments.facts).rstrip("\n")
     return facts.model_dump_json(indent=2) if arguments.json else "\n".join(model_facts.lines(facts))

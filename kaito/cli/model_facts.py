@@ -1,11 +1,11 @@
-"""Facts of a model for `kaito model inspect` and `kaito model catalog`: from a directory, or from Hugging Face."""
+"""Facts of a model for `kaito model inspect` and `kaito model catalog`: from a directory, an artifact, or the hub."""
 
 import asyncio
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +28,9 @@ from kaito.models.facts.weight_files import (
 )
 from kaito.models.preset import Preset
 from kaito.models.sizing import gib
-from kaito.workspace.hub.client import HubClient, ModelQuery
+from kaito.workspace.hub.client import HubClient
 from kaito.workspace.hub.errors import ModelUnavailable
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FACTS_KEY, FactsRecord, to_json
 from kaito.workspace.settings import DEFAULT_HUB
 
@@ -48,6 +49,34 @@ def is_model(source: str) -> bool:
     except InvalidReference:
         return False
     return True
+
+
+def is_artifact(source: str) -> bool:
+    """Whether a source is an image reference, and neither a directory nor a Hugging Face ID."""
+    return not Path(source).exists() and not is_model(source)
+
+
+def facts_of_artifact(reference: str, *, docker_configs: Sequence[Path] = (), plain_http: bool = False) -> ModelFacts:
+    """Returns the facts of an OCI artifact in a registry.
+
+    Raises:
+        LookupError: it cannot be read, or the engine does not serve the model.
+    """
+    from kaito_oci.errors import ProgramError
+    from kaito_oci.model_documents import read_documents
+    from kaito_oci.reference import parse_reference
+
+    from kaito.workspace.hub.artifact import DOCUMENTS, artifact_facts
+
+    try:
+        found = read_documents(
+            parse_reference(reference), DOCUMENTS, docker_configs=docker_configs, plain_http=plain_http
+        )
+        return artifact_facts(found, "", trust_remote_code=True)
+    except ProgramError as error:
+        raise LookupError(str(error)) from error
+    except FactsError as error:
+        raise LookupError(f"{reference} {error}") from error
 
 
 def facts_of(source: str, *, endpoint: str = "", token: str = "", trust_remote_code: bool = True) -> ModelFacts:

@@ -15,7 +15,7 @@ from kaito.runtime import Api, Request
 from kaito.runtime.errors import NotLeader
 from kaito.workspace.adapter_monitor import AdapterMonitor
 from kaito.workspace.failure import Step, StepFailure
-from kaito.workspace.hub.client import HubClient
+from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.node_class_reads import NodeClassReads
@@ -41,7 +41,7 @@ class ReconcileContext:
     """Polls pods whose adapters change; shared by all reconciles of the process."""
     facts: ClusterFacts = field(default_factory=ClusterFacts)
     """What is known about the cluster; shared by all reconciles of the process."""
-    models: ModelReads = field(default_factory=lambda: ModelReads(HubClient("").read))
+    models: ModelReads = field(default_factory=lambda: ModelReads(ModelReader("").read))
     """Reads models outside the catalog; shared by all reconciles of the process."""
     node_classes: NodeClassReads = field(default_factory=NodeClassReads)
     """Node classes that were read recently; shared by all reconciles of the process."""

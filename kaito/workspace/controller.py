@@ -37,7 +37,7 @@ from kaito.workspace import triggers
 from kaito.workspace.adapter_monitor import AdapterMonitor
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import Step, StepFailure
-from kaito.workspace.hub.client import HubClient
+from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads, ReadModel
 from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG, WORKSPACES_BY_SELECTOR
 from kaito.workspace.manifests.claim import claim_kind
@@ -88,7 +88,7 @@ class WorkspaceReconciler:
         self.monitor = monitor or StartMonitor()
         self.adapters = adapters or AdapterMonitor()
         self.facts = ClusterFacts()
-        self.models = ModelReads(read_model or HubClient(settings.hub_endpoint).read)
+        self.models = ModelReads(read_model or ModelReader(settings.hub_endpoint).read)
         self.node_classes = NodeClassReads()
 
     async def reconcile(self, request: Request[Workspace]) -> None:

@@ -24,7 +24,7 @@ from kaito.workspace.capacity_types import capacity_types
 from kaito.workspace.images import runtime_image
 from kaito.workspace.manifests.tuning import PUSH_CREDENTIALS_FILE
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
-from kaito.workspace.pod_options import pod_options
+from kaito.workspace.pod_options import pull_secrets
 from kaito.workspace.settings import DEFAULT_HUB, WorkspaceSettings
 from kaito.workspace.weights import WeightsChoice, preset_spec
 
@@ -154,7 +154,7 @@ def _container(
         preset=preset.name,
         image=_private_image(workspace) or program_image,
         tools_image=program_image,
-        pull_secrets=_pull_secrets(workspace, settings),
+        pull_secrets=pull_secrets(workspace, settings.pod_defaults),
         command=tuple(command),
         access_secret=access_secret(workspace),
         # A private image contains a server of an unknown version.
@@ -195,10 +195,3 @@ def _private_image(workspace: Workspace) -> str:
     """Returns the image of a model with access mode `private`; empty for a public one."""
     given = _preset_spec(workspace)
     return given.preset_options.image if given is not None and given.access_mode == "private" else ""
-
-
-def _pull_secrets(workspace: Workspace, settings: WorkspaceSettings) -> tuple[str, ...]:
-    """Returns the pull secrets of the pod: for its images, and for everything that it pulls."""
-    given = _preset_spec(workspace)
-    own = given.preset_options.image_pull_secrets if given is not None else ()
-    return tuple(dict.fromkeys((*own, *pod_options(workspace, settings.pod_defaults).image_pull_secrets)))

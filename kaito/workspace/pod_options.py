@@ -29,6 +29,13 @@ def pod_options(workspace: Workspace, defaults: PodOptions) -> PodOptions:
     return defaults if found is None else merge_options(defaults, found[0].pod_options)
 
 
+def pull_secrets(workspace: Workspace, defaults: PodOptions) -> tuple[str, ...]:
+    """Returns the pull secrets of the Workspace's pods: for their images, and for everything that they pull."""
+    found = preset_spec(workspace)
+    own = found[0].preset_options.image_pull_secrets if found is not None else ()
+    return tuple(dict.fromkeys((*own, *pod_options(workspace, defaults).image_pull_secrets)))
+
+
 def merge_options(defaults: PodOptions, own: PodOptions) -> PodOptions:
     """Returns both options. Where both set the same name, key or directory, `own` takes precedence."""
     return PodOptions(

@@ -24,7 +24,7 @@ from kaito.prices.table import PriceTable, PriceTableError, read_table
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.workspace.flags import Invocation, parse
-from kaito.workspace.hub.client import HubClient
+from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.preflight import Finding
 from kaito.workspace.preview import Observed, Preview, identified, preview
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -146,7 +146,7 @@ async def plan_workspace(
         documents,
         workspace.namespace,
         live.reader(workspace) if live is not None else None,
-        read_model=HubClient(settings.hub_endpoint).read,
+        read_model=ModelReader(settings.hub_endpoint).read,
     )
     found = await preview(workspace, settings, reader, now=clock.now(), old=old, observed=observed or Observed())
     if live is not None and not found.errors and (error := await live.admission_error(workspace, old)) is not None:

@@ -28,7 +28,7 @@ from kaito.runtime.kinds import (
 )
 from kaito.runtime.meta import Resource
 from kaito.runtime.ownership import controlled_by
-from kaito.workspace.hub.client import HubClient
+from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.main import FIELD_MANAGER
 from kaito.workspace.manifests.claim import claim_kind
@@ -121,7 +121,7 @@ class LiveComparison:
 
     def reader(self, workspace: Workspace) -> LiveCluster:
         """Returns the reader of the preflight checks for a Workspace."""
-        return LiveCluster(self._api, workspace, self._settings, self._facts, ModelReads(HubClient("").read))
+        return LiveCluster(self._api, workspace, self._settings, self._facts, ModelReads(ModelReader("").read))
 
     async def observe(self, workspace: Workspace) -> Observed:
         """Returns the Workspace's claims and nodes.

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, final
 
 from kaito.cli.plan.documents import Documents
-from kaito.models.facts.derive import ModelFacts
 from kaito.runtime.errors import Forbidden
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
 from kaito.runtime.meta import Resource
-from kaito.workspace.hub.client import ModelQuery
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.reads import ReadModel
 from kaito.workspace.hub.record import FactsRecord
 from kaito.workspace.preflight import ClusterReader, Finding
@@ -73,8 +72,8 @@ class PlanReader:
         except LookupUnavailable:
             return None
 
-    async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
-        """Reads the facts of a model outside the catalog from Hugging Face.
+    async def model_facts(self, query: ModelQuery) -> FactsRecord | None:
+        """Reads the facts of a model outside the catalog from its artifact or from Hugging Face.
 
         Raises:
             ModelUnavailable: they cannot be read.

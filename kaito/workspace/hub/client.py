@@ -5,7 +5,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, final
 from urllib.parse import quote
 
@@ -16,7 +15,6 @@ from kaito.api.json_values import json_list, json_object
 from kaito.models.facts.derive import ModelFacts, Source, derive_facts
 from kaito.models.facts.documents import parse_config
 from kaito.models.facts.errors import FactsError
-from kaito.models.facts.reference import ModelReference
 from kaito.models.facts.weight_files import (
     CONFIG,
     MISTRAL_CONFIG,
@@ -27,6 +25,7 @@ from kaito.models.facts.weight_files import (
     select_weights,
 )
 from kaito.workspace.hub.errors import ModelUnavailable
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.transfer import CONNECT_SECONDS, READ_SECONDS, HubTransfer
 
 READ_LIMIT_SECONDS: Final = 120.0
@@ -45,19 +44,6 @@ MAX_HEADER_FILES: Final = 4
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _INDEXED: Final = re.compile(rb':\s*"([^"\\\x00-\x1f]{1,255}\.safetensors)"')
 _TAIL_BYTES: Final = 512
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ModelQuery:
-    """A model to read."""
-
-    reference: ModelReference
-    token: str = ""
-    trust_remote_code: bool = False
-
-    def __repr__(self) -> str:
-        return f"ModelQuery({self.reference})"
 
 
 @final

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 from kaito.api import conditions
-from kaito.models.facts.derive import ModelFacts
 from kaito.runtime.cache import View
 from kaito.runtime.clock import monotonic
 from kaito.runtime.handler import Enqueue
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.workqueue import Cause
-from kaito.workspace.hub.client import ModelQuery
 from kaito.workspace.hub.errors import ModelUnavailable
+from kaito.workspace.hub.query import ModelQuery
+from kaito.workspace.hub.record import FactsRecord
 
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 600.0
@@ -33,7 +33,7 @@ KEPT_SECONDS: Final = 600.0
 MAX_CONCURRENT_READS: Final = 4
 MAX_ENTRIES: Final = 1024
 
-ReadModel = Callable[[ModelQuery], Awaitable[ModelFacts]]
+ReadModel = Callable[[ModelQuery], Awaitable[FactsRecord]]
 """Reads a model. Raises `ModelUnavailable`."""
 
 
@@ -44,7 +44,7 @@ class _Entry:
 
     query: ModelQuery
     waiting: set[ObjectKey] = field(default_factory=set[ObjectKey])
-    facts: ModelFacts | None = None
+    record: FactsRecord | None = None
     failure: ModelUnavailable | None = None
     failures: int = 0
     due: float = 0.0
@@ -66,7 +66,7 @@ class ModelReads:
         self._wanted: list[str] = []
         self._added = asyncio.Event()
 
-    def find(self, workspace: ObjectKey, query: ModelQuery) -> ModelFacts | None:
+    def find(self, workspace: ObjectKey, query: ModelQuery) -> FactsRecord | None:
         """Returns the facts; None if a read is in progress, after which the Workspace is queued.
 
         Raises:
@@ -78,8 +78,8 @@ class ModelReads:
             self._forget()
             entry = self._entries[key] = _Entry(query)
         is_due = not entry.is_reading and monotonic() >= entry.due
-        if entry.facts is not None and not is_due:
-            return entry.facts
+        if entry.record is not None and not is_due:
+            return entry.record
         entry.waiting.add(workspace)
         if is_due:
             entry.is_reading = True
@@ -104,12 +104,12 @@ class ModelReads:
         entry = self._entries[key]
         try:
             async with limit:
-                entry.facts, entry.failure = await self._read(entry.query), None
+                entry.record, entry.failure = await self._read(entry.query), None
         except ModelUnavailable as error:
-            entry.facts, entry.failure = None, error
+            entry.record, entry.failure = None, error
         except Exception as error:  # noqa: BLE001 - a defect of a read must not end the reads of other models
             message = f"{entry.query.reference} cannot be read: {error!r}"
-            entry.facts = None
+            entry.record = None
             entry.failure = ModelUnavailable(conditions.MODEL_UNREACHABLE, message, is_transient=True)
         finally:
             entry.is_reading = False
@@ -137,6 +137,6 @@ def _pause(error: ModelUnavailable, failures: int) -> float:
 
 
 def _key(query: ModelQuery) -> str:
-    """Returns a digest of the query: another token is another query."""
-    text = "\0".join((str(query.reference), query.token, str(query.trust_remote_code)))
+    """Returns a digest of the query: other credentials are another query."""
+    text = "\0".join((query.name, query.token, str(query.trust_remote_code), *query.docker_configs))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -24,8 +24,8 @@ class FactsRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reference: str = Field(default="", max_length=256)
-    """Name in the Workspace that they were read for; empty if a user gives them."""
+    reference: str = Field(default="", max_length=768)
+    """What they were read for (`ModelQuery.name`); empty if a user gives them."""
     source: str = Field(default="", max_length=512)
     """Where they were read."""
     facts: ModelFacts

@@ -6,11 +6,10 @@ from typing import Any, Protocol, final
 
 from kaito.api import Workspace
 from kaito.models.engine import DEFAULT_ENGINE, EngineSettings
-from kaito.models.facts.derive import ModelFacts
 from kaito.models.gpu import InstanceType
 from kaito.models.preset import Preset
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
-from kaito.workspace.hub.client import ModelQuery
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
 from kaito.workspace.plan import Plan
 from kaito.workspace.preflight.finding import Finding
@@ -54,8 +53,8 @@ class ClusterReader(Protocol):
         """
         ...
 
-    async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
-        """Returns the facts of a model from Hugging Face; None while they are being read.
+    async def model_facts(self, query: ModelQuery) -> FactsRecord | None:
+        """Returns the facts of a model from its artifact or from Hugging Face; None while they are being read.
 
         Raises:
             ModelUnavailable: they cannot be read.

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
 from kaito.api import Workspace, conditions, labels
-from kaito.models.facts.derive import ModelFacts
 from kaito.runtime import Api
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import AlreadyExists, ApiError, Forbidden, NotFound
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.digest import digest
 from kaito.workspace.failure import is_rejection
-from kaito.workspace.hub.client import ModelQuery
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.hub.record import FactsRecord, InvalidFacts, read_record, record_name
 from kaito.workspace.indexes import NODES
@@ -123,7 +122,7 @@ class LiveCluster:
         found = await self._api.find(ConfigMap, name, self._workspace.namespace)
         return None if found is None or is_controller_of(self._workspace, found) else found
 
-    async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
+    async def model_facts(self, query: ModelQuery) -> FactsRecord | None:
         """Returns the result of a read in the background."""
         return self._models.find(self._workspace.key, query)
 

@@ -1,24 +1,32 @@
 """Check of the model: it is in the catalog, or its facts are known. It fills in the preset.
 
 Facts come from the first of these places: the ConfigMap in `presetOptions.modelFacts`, the ConfigMap that the
-controller keeps for the Workspace, and Hugging Face. The last is read in the background; until then the Workspace has
-no plan, so that no node is claimed.
+controller keeps for the Workspace, the artifact with the weights, and Hugging Face. The last two are read in the
+background; until then the Workspace has no plan, so that no node is claimed.
+
+An artifact is read only from the registry of `--model-registry`: the controller sends no requests to addresses that a
+user of Workspaces chooses.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
+
+from kaito_config.image_references import ImageReference, parse_image_reference
 
 from kaito.api import conditions
+from kaito.api.references import registry_of
 from kaito.api.workspace import PresetSpec
 from kaito.models import catalog
 from kaito.models.admission import preset_of
 from kaito.models.facts.presets import preset_of_facts
 from kaito.models.facts.reference import ModelReference
-from kaito.workspace.hub.client import ModelQuery
 from kaito.workspace.hub.errors import ModelUnavailable
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord, InvalidFacts, read_record, record_name
+from kaito.workspace.pod_options import pull_secrets
 from kaito.workspace.preflight.context import LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
-from kaito.workspace.preflight.objects import name_conflict, token_of
+from kaito.workspace.preflight.objects import docker_config_of, name_conflict, token_of
 from kaito.workspace.weights import preset_spec
 
 
@@ -66,38 +74,62 @@ async def _record(
     given = spec.preset_options.model_facts
     if given:
         return await _given(ctx, given, reference, f"{path}.presetOptions.modelFacts")
-    kept = await ctx.cluster.kept_facts(str(reference))
+    query = ModelQuery(reference, "", spec.preset_options.trust_remote_code, _artifact(ctx, spec))
+    kept = await ctx.cluster.kept_facts(query.name)
     if kept is not None:
         return kept
     if conflict := await name_conflict(ctx, record_name(ctx.workspace)):
         return conflict
+    if query.artifact is not None:
+        query = replace(query, docker_configs=await _docker_configs(ctx))
     secret = spec.preset_options.model_access_secret
-    token = ""
     if secret:
         try:
             stored = await ctx.cluster.secret(secret)
         except LookupUnavailable:
-            return await _read(ctx, ModelQuery(reference, "", spec.preset_options.trust_remote_code), path)
+            return await _read(ctx, query, path)
         if stored is None or not (token := token_of(stored)):
             problem = "does not exist" if stored is None else "has no key HF_TOKEN with a token"
             message = f"Secret {secret!r} {problem} in namespace {ctx.workspace.namespace}"
             reason = conditions.SECRET_NOT_FOUND if stored is None else conditions.SECRET_INVALID
             return Finding(reason, f"{path}.presetOptions.modelAccessSecret", message, resolved_by="poll")
-    return await _read(ctx, ModelQuery(reference, token, spec.preset_options.trust_remote_code), path)
+        query = replace(query, token=token)
+    return await _read(ctx, query, path)
+
+
+def _artifact(ctx: PreflightContext, spec: PresetSpec) -> ImageReference | None:
+    """Returns the artifact with the files of the model, if it is in the registry of `--model-registry`."""
+    artifact, registry = spec.preset_options.weights.artifact, ctx.settings.model_registry
+    if not artifact or not registry or registry_of(artifact) != registry_of(f"{registry}/model"):
+        return None
+    return parse_image_reference(artifact)
+
+
+async def _docker_configs(ctx: PreflightContext) -> tuple[str, ...]:
+    """Returns the contents of the pull secrets that exist; another check reports the others."""
+    found: list[str] = []
+    for name in pull_secrets(ctx.workspace, ctx.settings.pod_defaults):
+        try:
+            stored = await ctx.cluster.secret(name)
+        except LookupUnavailable:
+            continue
+        if stored is not None and (text := docker_config_of(stored)):
+            found.append(text)
+    return tuple(found)
 
 
 async def _read(ctx: PreflightContext, query: ModelQuery, path: str) -> FactsRecord | Finding:
-    """Returns the facts from the hub."""
+    """Returns the facts from the artifact or from the hub."""
     try:
-        facts = await ctx.cluster.model_facts(query)
+        found = await ctx.cluster.model_facts(query)
     except ModelUnavailable as error:
         return Finding(
             error.reason, f"{path}.name", error.message, resolved_by="poll" if error.is_transient else "edit"
         )
-    if facts is None:
-        message = f"reading the facts of {query.reference} from {ctx.settings.hub_endpoint}"
+    if found is None:
+        message = f"reading the facts of {query.reference} from {query.artifact or ctx.settings.hub_endpoint}"
         return Finding(conditions.MODEL_PENDING, f"{path}.name", message, resolved_by="watch")
-    return FactsRecord(reference=str(query.reference), source=ctx.settings.hub_endpoint, facts=facts)
+    return found
 
 
 async def _given(ctx: PreflightContext, name: str, reference: ModelReference, field: str) -> FactsRecord | Finding:

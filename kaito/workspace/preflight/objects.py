@@ -242,6 +242,11 @@ def token_of(secret: Secret) -> str:
     return text if text.isascii() and text.isprintable() and " " not in text else ""
 
 
+def docker_config_of(secret: Secret) -> str:
+    """Returns the Docker configuration in a Secret; empty if it has none."""
+    return _decoded(secret.data.get(DOCKER_CONFIG, "")).decode("utf-8", "replace")
+
+
 def _decoded(encoded: str) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True)

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from kaito.models.facts.derive import ModelFacts
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
-from kaito.workspace.hub.client import ModelQuery
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
 from kaito.workspace.preflight.context import LookupUnavailable, Workload
 from kaito.workspace.preflight.finding import Finding
@@ -68,7 +67,7 @@ class ManifestReader:
         """Returns None, because owners are known in a cluster only."""
         return None
 
-    async def model_facts(self, query: ModelQuery) -> ModelFacts | None:
+    async def model_facts(self, query: ModelQuery) -> FactsRecord | None:
         """Raises, because tools do not read models.
 
         Raises:

@@ -1,7 +1,6 @@
 """`kaito model`: from a directory to a registry and back, the images of a preset, and wrong arguments."""
 
 import json
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -96,15 +95,3 @@ def test_images_of_a_preset() -> None:
     published = json.loads(command.images("phi-3-mini-4k-instruct", as_json=True))
     assert published["artifact"] == "mcr.microsoft.com/aks/kaito/kaito-phi-3-mini-4k-instruct:0.2.0"
     assert "none published" in command.images("llama-3.1-8b-instruct")
-
-
-def test_a_missing_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def absent(_: str) -> None:
-        return None
-
-    monkeypatch.setattr(command, "find_spec", absent)
-    assert run("inspect", tmp_path) == 1
-    assert "pip install 'kaito[models]'" in capsys.readouterr().err
-    assert "kaito.cli.model" in sys.modules

@@ -1,6 +1,7 @@
 """A Workspace with a model outside the catalog: nothing is claimed before its facts are known, and they are kept."""
 
 import base64
+import json
 from typing import Any, Protocol
 
 import pytest
@@ -12,8 +13,8 @@ from kaito.runtime.kinds import ConfigMap, Secret, StatefulSet
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World
-from kaito.workspace.hub.client import ModelQuery
 from kaito.workspace.hub.errors import ModelUnavailable
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord, facts_config_map
 from kaito.workspace.main import workspace_manager
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -46,12 +47,13 @@ class Reader:
         self.results: list[ModelFacts | ModelUnavailable] = []
         self.queries: list[ModelQuery] = []
 
-    async def __call__(self, query: ModelQuery) -> ModelFacts:
+    async def __call__(self, query: ModelQuery) -> FactsRecord:
         self.queries.append(query)
         result = self.results.pop(0) if len(self.results) > 1 else self.results[0]
         if isinstance(result, ModelUnavailable):
             raise result
-        return result
+        source = str(query.artifact or "https://huggingface.co")
+        return FactsRecord(reference=query.name, source=source, facts=result)
 
 
 def workspace(name: str = MODEL, **options: Any) -> Workspace:
@@ -233,6 +235,42 @@ async def test_the_token_of_the_workspace_is_used(cluster: Cluster, reader: Read
 
         assert resolved(cluster)[0] == "True"
     assert [query.token for query in reader.queries] == ["hf_abc"]
+
+
+async def test_the_artifact_of_the_model_registry_is_read_with_the_pull_secrets(
+    cluster: Cluster, reader: Reader
+) -> None:
+    reader.results = [facts(revision="")]
+    document = json.dumps({"auths": {"registry.example.com": {"auth": base64.b64encode(b"me:secret").decode()}}})
+    encoded = base64.b64encode(document.encode()).decode()
+    metadata = ObjectMeta(name="pull", namespace="default")
+    cluster.world.put(Secret(metadata=metadata, data={".dockerconfigjson": encoded}))
+    artifact = "registry.example.com/other/smollm2:1"
+    async with controller(cluster, reader, model_registry="registry.example.com/models", hub_endpoint=""):
+        cluster.apply(workspace(weights={"artifact": artifact}, imagePullSecrets=["pull"]))
+        await cluster.world.settle()
+
+        assert resolved(cluster)[0] == "True"
+        assert f"from {artifact}" in resolved(cluster)[2]
+    (query,) = reader.queries
+    assert (str(query.artifact), query.docker_configs) == (artifact, (document,))
+    assert "secret" not in repr(query)
+    # Another artifact may contain another quantization of the model: its facts are read again.
+    async with controller(cluster, reader, model_registry="registry.example.com/models", hub_endpoint=""):
+        patch = {"inference": {"preset": {"presetOptions": {"weights": {"artifact": f"{artifact}-awq"}}}}}
+        cluster.world.patch(Workspace, NAME, patch)
+        await cluster.world.settle()
+    assert [str(query.artifact) for query in reader.queries] == [artifact, f"{artifact}-awq"]
+
+
+async def test_no_request_goes_to_a_registry_that_a_user_chooses(cluster: Cluster, reader: Reader) -> None:
+    reader.results = [facts()]
+    async with controller(cluster, reader, model_registry="registry.example.com/models"):
+        cluster.apply(workspace(weights={"artifact": "169.254.169.254/m/smollm2:1"}))
+        await cluster.world.settle()
+
+        assert "from https://huggingface.co" in resolved(cluster)[2]
+    assert [query.artifact for query in reader.queries] == [None]
 
 
 async def test_facts_of_the_user_need_no_network(cluster: Cluster, reader: Reader) -> None:

@@ -65,6 +65,18 @@ def find_credentials(reference: ImageReference, files: Sequence[Path]) -> list[C
     return found
 
 
+def parse_credentials(reference: ImageReference, document: str) -> Credentials | None:
+    """Returns the credentials for an image in the text of a Docker configuration, such as that of a Secret; None if
+    there are none, or the text is not a configuration. Credential helpers are not run.
+    """
+    try:
+        parsed = json.loads(document)
+    except ValueError:
+        return None
+    entries = parsed.get("auths") if is_object(parsed) else None
+    return _match(reference, entries) if is_object(entries) else None
+
+
 def default_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
     """Returns the configuration files that the docker command reads."""
     folder = environment.get("DOCKER_CONFIG")

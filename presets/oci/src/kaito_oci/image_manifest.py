@@ -11,10 +11,10 @@ from typing import Any
 
 from kaito_config.image_references import ImageReference
 
-from kaito_oci.credentials import find_credentials
+from kaito_oci.credentials import Credentials, find_credentials
 from kaito_oci.errors import CredentialsRejected, RegistryError
 from kaito_oci.json_values import is_list, is_object
-from kaito_oci.registry import DOCKER_LIST, INDEX, FetchedManifest, Registry
+from kaito_oci.registry import DOCKER_LIST, INDEX, MAX_ATTEMPTS, FetchedManifest, Registry
 
 
 def open_image(
@@ -22,24 +22,26 @@ def open_image(
     docker_configs: Sequence[Path],
     *,
     plain_http: bool,
+    credentials: Sequence[Credentials] | None = None,
+    tries: int = MAX_ATTEMPTS,
     sleep: Callable[[float], Any] = time.sleep,
 ) -> tuple[Registry, FetchedManifest]:
     """Returns the client and the manifest of an image; an index is resolved to one of its images.
 
-    The credentials of each Docker configuration are tried in order, then anonymous access.
+    The credentials of each Docker configuration are tried in order, then anonymous access. `credentials` take the place
+    of those in files.
 
     Raises:
         ConfigurationError: a Docker configuration cannot be read.
         CredentialsRejected: the registry rejects all credentials.
         RegistryError: the manifest cannot be fetched, or is malformed.
     """
-    others = find_credentials(reference, docker_configs)
-    for credentials in others:
+    for each in find_credentials(reference, docker_configs) if credentials is None else credentials:
         try:
-            return _open(Registry(reference, credentials, plain_http=plain_http, sleep=sleep))
+            return _open(Registry(reference, each, plain_http=plain_http, tries=tries, sleep=sleep))
         except CredentialsRejected:
             continue
-    return _open(Registry(reference, None, plain_http=plain_http, sleep=sleep))
+    return _open(Registry(reference, None, plain_http=plain_http, tries=tries, sleep=sleep))
 
 
 def _open(registry: Registry) -> tuple[Registry, FetchedManifest]:

@@ -7,8 +7,9 @@ import pytest
 
 from kaito.models.facts.reference import ModelReference
 from kaito.workspace.hub import client as client_module, transfer
-from kaito.workspace.hub.client import HubClient, ModelQuery
+from kaito.workspace.hub.client import HubClient
 from kaito.workspace.hub.errors import ModelUnavailable
+from kaito.workspace.hub.query import ModelQuery
 from test.support.hub_server import COMMIT, HubServer, Repository, hub_server, safetensors
 
 MODEL = "org/Small-Model"
