@@ -28,7 +28,7 @@ MAX_DOCUMENT_BYTES: Final = 32 * 2**20
 """Limit of a layer with a document. The index of the largest models has a few MiB."""
 
 _ATTEMPTS: Final = 2
-"""Attempts of the whole reading. The callers repeat it later, so that a registry that does not answer delays no other read for long."""
+"""Attempts of a request. The callers repeat the reading later, so that a silent registry delays others little."""
 
 
 @dataclass(frozen=True, slots=True)
