@@ -156,6 +156,7 @@ GPU_PROVISIONER = Program(
 )  # fmt: skip
 
 _WORKSPACES = Rule("", ("kaito.sh",), ("workspaces",), (*INFORMER, "create", "update", "patch", "delete"))
+_SCALE = Rule("", ("kaito.sh",), ("workspaces/scale",), ("get", "update", "patch"))
 _AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
 
 
@@ -170,6 +171,6 @@ def user_roles() -> list[dict[str, Any]]:
     read = Rule("", ("kaito.sh",), ("workspaces", "workspaces/status"), INFORMER)
     editors = {f"{_AGGREGATE}admin": "true", f"{_AGGREGATE}edit": "true"}
     return [
-        _role("ClusterRole", "workspace-editor", (_WORKSPACES, read), editors),
+        _role("ClusterRole", "workspace-editor", (_WORKSPACES, _SCALE, read), editors),
         _role("ClusterRole", "workspace-viewer", (read,), {f"{_AGGREGATE}view": "true"}),
     ]

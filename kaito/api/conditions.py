@@ -159,6 +159,9 @@ MODEL_NEEDS_REMOTE_CODE: Final = "RemoteCodeRequired"
 INFERENCE_SERVING: Final = "WorkspaceInferenceStatusSuccess"
 """Every pod is ready."""
 
+SCALED_TO_ZERO: Final = "ScaledToZero"
+"""`spec.replicas` is 0: no copy of the model and no node exists, until the Workspace is scaled up."""
+
 INFERENCE_PENDING: Final = "WorkspaceInferenceStatusPending"
 """Pods are starting; no failure is reported."""
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from kaito.api.karpenter import Machine, NodeClaim
 from kaito.api.workspace import Workspace, WorkspaceV1Alpha1
-from kaito.runtime.crd import Column, Version, crd
+from kaito.runtime.crd import Column, Scale, Version, crd
 
 _AGE: Final = Column("Age", ".metadata.creationTimestamp", "date")
 
@@ -25,10 +25,14 @@ WORKSPACE_COLUMNS: Final = (
     _condition("WorkspaceSucceeded", "WorkspaceSucceeded", priority=1),
     Column("TargetNodeCount", ".status.targetNodeCount", "integer", priority=1),
     Column("State", ".status.state", priority=1),
+    Column("Replicas", ".status.replicas", "integer", priority=1),
     _AGE,
 )
 """Columns of both versions, because kubectl requests the preferred version. Without `-o wide` they are NAME INSTANCE
 RESOURCEREADY INFERENCEREADY WORKSPACEREADY AGE."""
+
+WORKSPACE_SCALE: Final = Scale(selector=".status.selector")
+"""Scale subresource: `kubectl scale workspace`, HorizontalPodAutoscaler and KEDA use it."""
 
 _MACHINE_COLUMNS: Final = (
     Column("Type", r".metadata.labels.node\.kubernetes\.io/instance-type"),
@@ -59,8 +63,8 @@ def workspace_crd() -> dict[str, Any]:
     """Returns the definition of `workspaces.kaito.sh`: v1beta1 is stored, v1alpha1 is served with the same fields."""
     return crd(
         [
-            Version(model=WorkspaceV1Alpha1, columns=WORKSPACE_COLUMNS),
-            Version(model=Workspace, storage=True, columns=WORKSPACE_COLUMNS),
+            Version(model=WorkspaceV1Alpha1, columns=WORKSPACE_COLUMNS, scale=WORKSPACE_SCALE),
+            Version(model=Workspace, storage=True, columns=WORKSPACE_COLUMNS, scale=WORKSPACE_SCALE),
         ],
         short_names=("wk", "wks"),
         categories=("workspace",),

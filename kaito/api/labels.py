@@ -258,7 +258,8 @@ NODE_IMAGE_FAMILY: Final = "kaito.sh/node-image-family"
 """`ubuntu` or `azurelinux` (any case): operating system of new nodes. Copied to the claim's annotations."""
 
 NODE_COUNT_OVERRIDE: Final = "kaito.sh/node-count-override"
-"""A positive number: the number of nodes, instead of `resource.count` copies. A multiple of the nodes of one copy."""
+"""A positive number: the number of nodes, instead of `resource.count` copies. A multiple of the nodes of one copy. Like
+`resource.count`, it holds while `spec.replicas` is not set, and a change also sets `spec.replicas`."""
 
 DISABLE_BENCHMARK: Final = "kaito.sh/disable-benchmark"
 """`true` or `false` (any case). This controller runs no benchmark, so the value has no effect."""

@@ -33,7 +33,7 @@ class LocalWebhook:
     def configurations(self) -> tuple[ValidatingWebhookConfiguration, MutatingWebhookConfiguration]:
         """The webhook configurations; the rules are those of `config/webhook`."""
         validation = self._webhook(VALIDATION, "/validate/workspace.kaito.sh", "Fail", "CREATE", "UPDATE")
-        defaulting = self._webhook(DEFAULTING, "/default/workspace.kaito.sh", "Ignore", "CREATE")
+        defaulting = self._webhook(DEFAULTING, "/default/workspace.kaito.sh", "Ignore", "CREATE", "UPDATE")
         return (
             ValidatingWebhookConfiguration.model_validate(validation),
             MutatingWebhookConfiguration.model_validate(defaulting),

@@ -12,7 +12,7 @@ from kaito.api.violation import Violation, introduced
 from kaito.api.workspace import Workspace
 from kaito.api.workspace.validation import NodeApi
 from kaito.models import catalog, instance_types
-from kaito.models.copies import COUNT_FIELD, wanted_copies
+from kaito.models.copies import COUNT_FIELD, REPLICAS_FIELD, wanted_copies
 from kaito.models.errors import InstanceTypeTooSmall, NoGpu, PlanError, UnknownInstanceType
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
@@ -159,11 +159,12 @@ def _inference_warnings(workspace: Workspace, preset: Preset, instance: Instance
     )
     copies = wanted_copies(workspace, plan.nodes_per_copy)
     is_own_choice = plan.nodes_per_copy == 1 and copies != workspace.resource.count
-    several = "" if is_own_choice else _nodes_warning(copies, plan)
+    field = COUNT_FIELD if copies == workspace.resource.count else REPLICAS_FIELD
+    several = "" if is_own_choice or copies == 0 else _nodes_warning(copies, plan, field)
     return (several, *plan.warnings) if several else plan.warnings
 
 
-def _nodes_warning(copies: int, plan: InferencePlan) -> str:
+def _nodes_warning(copies: int, plan: InferencePlan, field: str) -> str:
     """Returns a warning with the number of nodes; empty for one node.
 
     Upstream uses as many nodes as one copy needs and ignores a larger count, so the same object costs more here.
@@ -171,7 +172,7 @@ def _nodes_warning(copies: int, plan: InferencePlan) -> str:
     name, each, nodes = plan.preset.name, plan.nodes_per_copy, copies * plan.nodes_per_copy
     if each == 1 and copies > 1:
         return (
-            f"{COUNT_FIELD}: is {copies}: {copies} nodes are used, and each serves a whole copy of {name}: "
+            f"{field}: is {copies}: {copies} nodes are used, and each serves a whole copy of {name}: "
             "set it to 1 for one copy"
         )
     if each == 1:
@@ -179,7 +180,7 @@ def _nodes_warning(copies: int, plan: InferencePlan) -> str:
     if copies == 1:
         return f"{INSTANCE_FIELD}: {nodes} nodes are used for one copy of {name}: {plan.explanation}"
     return (
-        f"{COUNT_FIELD}: is {copies}: {nodes} nodes are used for {copies} copies of {name}: {plan.explanation}: set it "
+        f"{field}: is {copies}: {nodes} nodes are used for {copies} copies of {name}: {plan.explanation}: set it "
         f"to 1 for one copy on {each} nodes"
     )
 

@@ -1,9 +1,10 @@
 """Determines the number of copies of a model that a Workspace requests, and with it the number of nodes.
 
-`resource.count` is the number of copies. A copy may need several nodes (`InferencePlan.nodes_per_copy`), so that the
-number of nodes is `count` x nodes of a copy. Upstream Kaito ignores `count` of a preset and uses the nodes of one copy.
-A Workspace that upstream has reconciled therefore keeps the number of nodes that upstream computed, also if its `count`
-is higher: it is the cheaper reading, and `count` cannot be changed any more.
+`spec.replicas` is the number of copies. While it is not set, `resource.count` is, or the annotation with a number of
+nodes. A copy may need several nodes (`InferencePlan.nodes_per_copy`), so that the number of nodes is copies x nodes of
+a copy. Upstream Kaito has no `spec.replicas`, ignores `count` of a preset and uses the nodes of one copy. A Workspace
+that upstream has reconciled therefore keeps the number of nodes that upstream computed, also if its `count` is higher,
+until it is scaled: it is the cheaper reading.
 """
 
 from kaito.api import labels
@@ -12,6 +13,7 @@ from kaito.api.workspace.node_count import MAX_NODE_COUNT, parse_node_count
 from kaito.models.errors import PlanError
 
 COUNT_FIELD = "resource.count"
+REPLICAS_FIELD = "spec.replicas"
 OVERRIDE_FIELD = f"metadata.annotations[{labels.NODE_COUNT_OVERRIDE}]"
 
 
@@ -20,7 +22,7 @@ class InvalidNodeCount(PlanError):
 
 
 def wanted_copies(workspace: Workspace, nodes_per_copy: int = 1) -> int:
-    """Returns the number of copies.
+    """Returns the number of copies; 0 if the Workspace is scaled to zero.
 
     Args:
         workspace: the Workspace.
@@ -30,7 +32,12 @@ def wanted_copies(workspace: Workspace, nodes_per_copy: int = 1) -> int:
         InvalidNodeCount: there would be more than `MAX_NODE_COUNT` nodes, or the annotation with the number of nodes is
             not a multiple of the nodes of a copy.
     """
-    override = parse_node_count(workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, ""))
+    if workspace.tuning is not None:
+        return 1
+    replicas = workspace.spec.replicas
+    if replicas is not None:
+        return _limited(max(replicas, 0), nodes_per_copy, REPLICAS_FIELD)
+    override = node_count_override(workspace)
     if override is not None:
         copies, rest = divmod(override, nodes_per_copy)
         if rest:
@@ -38,14 +45,23 @@ def wanted_copies(workspace: Workspace, nodes_per_copy: int = 1) -> int:
             raise InvalidNodeCount(OVERRIDE_FIELD, message)
         return copies
     copies = _upstream_copies(workspace, nodes_per_copy) or max(workspace.resource.count, 1)
+    return _limited(copies, nodes_per_copy, COUNT_FIELD)
+
+
+def _limited(copies: int, nodes_per_copy: int, field: str) -> int:
     most = MAX_NODE_COUNT // nodes_per_copy
     if copies > most and nodes_per_copy > 1:
         message = (
             f"is {copies}, and {copies} copies on {nodes_per_copy} nodes each are more than {MAX_NODE_COUNT} nodes: "
             f"use at most {most}"
         )
-        raise InvalidNodeCount(COUNT_FIELD, message)
+        raise InvalidNodeCount(field, message)
     return min(copies, most)
+
+
+def node_count_override(workspace: Workspace) -> int | None:
+    """Returns the number of nodes in the annotation; None if it is missing or not a number of nodes."""
+    return parse_node_count(workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, ""))
 
 
 def _upstream_copies(workspace: Workspace, nodes_per_copy: int) -> int:
@@ -53,3 +69,33 @@ def _upstream_copies(workspace: Workspace, nodes_per_copy: int) -> int:
     if labels.REVISION not in workspace.annotations or workspace.preset_name == "":
         return 0
     return max(workspace.status.target_node_count // nodes_per_copy, 1) if workspace.status.target_node_count else 0
+
+
+def with_replicas(workspace: Workspace, old: Workspace | None) -> Workspace:
+    """Returns the Workspace with `spec.replicas` as admission sets it.
+
+    `resource.count` sets `spec.replicas` when the Workspace is created, and when `count` changes but `spec.replicas`
+    does not. An update that leaves `spec.replicas` out, as a client that replaces the object does, keeps the stored
+    number. With the annotation `kaito.sh/node-count-override`, `spec.replicas` stays unset for the controller, which
+    knows the number of nodes of one copy.
+
+    Args:
+        workspace: the Workspace as the client requests it.
+        old: the stored Workspace; None on creation.
+    """
+    if workspace.inference is None or workspace.deleting:
+        return workspace
+    replicas, count = workspace.spec.replicas, workspace.resource.count
+    if old is None:
+        wanted = count if replicas is None and node_count_override(workspace) is None else replicas
+    elif replicas is not None and replicas != old.spec.replicas:
+        wanted = replicas
+    elif node_count_override(workspace) != node_count_override(old):
+        wanted = None
+    elif count != old.resource.count and node_count_override(workspace) is None:
+        wanted = count
+    else:
+        wanted = old.spec.replicas
+    if wanted == replicas:
+        return workspace
+    return workspace.evolve(spec=workspace.spec.evolve(replicas=wanted))

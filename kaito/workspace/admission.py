@@ -1,14 +1,15 @@
 """Admission webhook of Workspaces.
 
-Validates with the checks of `preflight` that need only the object, on create and update, and adds the finalizer of the
-controller to new Workspaces. It reads neither cluster nor network. The controller does both again where necessary,
-because a Workspace may be stored while the webhook is off. Warnings contain the planned nodes and, if a table contains
-it, their price.
+Validates with the checks of `preflight` that need only the object, on create and update, adds the finalizer of the
+controller to new Workspaces, and sets `spec.replicas` from `resource.count` (`models.copies`). It reads neither cluster
+nor network. The controller does all of it again where necessary, because a Workspace may be stored while the webhook is
+off. Warnings contain the planned nodes and, if a table contains it, their price.
 """
 
 from typing import Final
 
 from kaito.api import Workspace, labels
+from kaito.models.copies import with_replicas
 from kaito.prices.book import PriceBook
 from kaito.runtime.webhook import Admission, Webhook
 from kaito.workspace.plan_warnings import plan_warnings
@@ -38,8 +39,14 @@ def workspace_webhook(settings: WorkspaceSettings, prices: PriceBook | None = No
             for warning in await plan_warnings(admission.object, admission.old, settings, book):
                 admission.warn(warning)
 
+    def mutate(admission: Admission[Workspace]) -> Workspace:
+        if admission.object is None:
+            raise AssertionError  # pragma: no cover -- the framework does not call it for deletions
+        return with_replicas(admission.object, admission.old)
+
     return Webhook(
         Workspace,
+        mutate=mutate,
         validate=review,
         finalizer=labels.WORKSPACE_FINALIZER,
         mutate_path=DEFAULT_PATH,

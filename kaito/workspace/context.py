@@ -45,6 +45,8 @@ class ReconcileContext:
     """Reads models outside the catalog; shared by all reconciles of the process."""
     node_classes: NodeClassReads = field(default_factory=NodeClassReads)
     """Node classes that were read recently; shared by all reconciles of the process."""
+    mirrors_count: bool = False
+    """Whether admission sets `spec.replicas` when `resource.count` changes."""
     state: ReconcileState = field(default_factory=ReconcileState)
     """What the steps observed; the status is computed from it."""
     deferred_errors: list[Exception] = field(default_factory=list[Exception])

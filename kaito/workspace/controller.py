@@ -6,6 +6,7 @@
     services   applies the Services of an inference Workspace                steps.services
     workload   applies the StatefulSet or the Job, and observes its pods     steps.inference, steps.tuning
     surplus    deletes claims of nodes that are no longer needed             steps.surplus
+    replicas   sets `spec.replicas` of a Workspace that has none             steps.replicas
     status     sets the conditions from what the steps observed              steps.status
 
 A step also observes if there is no plan, or if an earlier step failed: the status then still describes the nodes and
@@ -52,6 +53,7 @@ from kaito.workspace.steps.cleanup import clean_up
 from kaito.workspace.steps.inference import ensure_inference
 from kaito.workspace.steps.nodes import observe_nodes
 from kaito.workspace.steps.plan import plan_workspace
+from kaito.workspace.steps.replicas import set_replicas
 from kaito.workspace.steps.services import ensure_services
 from kaito.workspace.steps.status import WORKLOAD_CONDITIONS, defers_status, set_all_unknown, update_status
 from kaito.workspace.steps.surplus import delete_surplus_claims
@@ -64,6 +66,7 @@ SERVICE_STEP: Final = Step("applying the Services", WORKLOAD_CONDITIONS)
 INFERENCE_STEP: Final = Step("applying the inference workload", WORKLOAD_CONDITIONS)
 TUNING_STEP: Final = Step("applying the tuning Job", WORKLOAD_CONDITIONS)
 SURPLUS_STEP: Final = Step("deleting surplus claims", frozenset({conditions.RESOURCE_READY}))
+REPLICAS_STEP: Final = Step("setting spec.replicas", frozenset({conditions.RESOURCE_READY}))
 STATUS_STEP: Final = Step("computing the status")
 
 RECONCILE_TIMEOUT_SECONDS: Final = 240.0
@@ -82,8 +85,11 @@ class WorkspaceReconciler:
         monitor: StartMonitor | None = None,
         read_model: ReadModel | None = None,
         adapters: AdapterMonitor | None = None,
+        *,
+        mirrors_count: bool = False,
     ) -> None:
         self.settings = settings
+        self.mirrors_count = mirrors_count
         self.metrics = metrics or WorkspaceMetrics()
         self.monitor = monitor or StartMonitor()
         self.adapters = adapters or AdapterMonitor()
@@ -106,6 +112,7 @@ class WorkspaceReconciler:
             self.facts,
             self.models,
             self.node_classes,
+            mirrors_count=self.mirrors_count,
         )
         async with request.status() as status:
             await self._run_steps_in_time(ctx)
@@ -140,6 +147,7 @@ class WorkspaceReconciler:
         workload = await run(INFERENCE_STEP, ensure_inference(ctx, plan, can_place=can_place))
         await run(TUNING_STEP, ensure_tuning(ctx, plan, can_place=can_place))
         await run(SURPLUS_STEP, delete_surplus_claims(ctx, plan, claims, workload))
+        await run(REPLICAS_STEP, set_replicas(ctx, plan))
 
     async def finalize(self, request: Request[Workspace]) -> Again | None:
         """Deletes the workload and the claims of a Workspace that is being deleted."""

@@ -42,14 +42,19 @@ def workspace_manager(
     settings: Settings,
     *,
     webhook: bool = False,
+    mirrors_count: bool | None = None,
     prices: PriceBook | None = None,
     transport: Transport | None = None,
     clock: Clock | None = None,
     read_model: ReadModel | None = None,
 ) -> Manager:
-    """Returns the manager with all controllers, ready to start. Tests pass the last three arguments."""
+    """Returns the manager with all controllers, ready to start.
+
+    Tests pass the last three arguments, and `mirrors_count` if another process serves admission.
+    """
     metrics = WorkspaceMetrics()
-    reconciler = WorkspaceReconciler(workspace, metrics, read_model=read_model)
+    mirrors = webhook if mirrors_count is None else mirrors_count
+    reconciler = WorkspaceReconciler(workspace, metrics, read_model=read_model, mirrors_count=mirrors)
     kind = claim_kind(workspace.node_api)
     periodic = [] if kind is None else [orphan_collector(kind)]
     guards = [installation_guard(workspace)] if workspace.installation_guard else []

@@ -18,7 +18,13 @@ from kaito.api import Workspace
 PROVISION_BOUNDS_SECONDS = (10, 30, 60, 120, 180, 240, 300, 420, 600, 900, 1800, 3600)
 """Bucket bounds: a GPU node takes minutes, an exhausted quota takes hours."""
 
-_PHASES = {"Ready": "succeeded", "Succeeded": "succeeded", "Failed": "error", "NotReady": "error"}
+_PHASES = {
+    "Ready": "succeeded",
+    "ScaledToZero": "succeeded",
+    "Succeeded": "succeeded",
+    "Failed": "error",
+    "NotReady": "error",
+}
 
 
 def phase(workspace: Workspace) -> str:

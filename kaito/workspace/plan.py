@@ -49,6 +49,11 @@ class Hardware:
         """Number of nodes that serve a copy together with the node of its leader; 0 if a node serves a whole copy."""
         return self.count - self.copies
 
+    @property
+    def is_group(self) -> bool:
+        """Whether a copy of the model is divided over several nodes, also while there are no copies."""
+        return self.nodes_per_copy > 1
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)

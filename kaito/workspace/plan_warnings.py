@@ -29,13 +29,15 @@ async def plan_warnings(
     if old is not None and (before := await _plan(old, settings)) is not None and before.hardware == plan.hardware:
         return []
     count, instance_type = plan.hardware.count, plan.hardware.instance_type
+    if count == 0:
+        return ["spec.replicas: is 0: no copies run, and nodes are given back"]
     nodes = f"{count} node{'s' if count > 1 else ''} of {instance_type}"
     return [f"resource: the plan is {nodes}: {_price(plan, settings, prices)}{_unread(workspace)}"]
 
 
 def _plan_fields(workspace: Workspace) -> tuple[object, ...]:
     """Returns what a plan depends on, so that an update of other fields computes none."""
-    return workspace.annotations, workspace.resource, workspace.inference, workspace.tuning
+    return workspace.annotations, workspace.spec, workspace.resource, workspace.inference, workspace.tuning
 
 
 async def _plan(workspace: Workspace, settings: WorkspaceSettings) -> Plan | None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final, final
 
 from kaito.api import Claim, Workspace, conditions
+from kaito.models.copies import with_replicas
 from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, StatefulSet
 from kaito.workspace.claim_policy import ClaimDecision, decide
 from kaito.workspace.claim_state import claim_state, wanted_claims
@@ -107,7 +108,7 @@ async def preview(
     Raises:
         ApiError: the cluster could not be read.
     """
-    workspace = identified(workspace)
+    workspace = with_replicas(identified(workspace), old)
     violations = [Finding.from_violation(violation) for violation in validate_workspace(workspace, old, settings)]
     checked = await run_checks(workspace, settings, cluster)
     planned = tuple(map(_from_text, checked.plan.warnings if checked.plan is not None else ()))

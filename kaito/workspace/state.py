@@ -96,7 +96,8 @@ class ReconcileState:
         """The planned nodes. Without a plan, the nodes that the Workspace requests, to evaluate those it has."""
         if self.plan is not None:
             return self.plan.hardware
-        wanted = workspace.status.target_node_count or workspace.resource.count
+        is_zero = workspace.tuning is None and workspace.spec.replicas == 0
+        wanted = 0 if is_zero else workspace.status.target_node_count or workspace.resource.count
         return Hardware(count=wanted, instance_type=workspace.resource.instance_type, gpus=0, disk=Quantity(0))
 
 

@@ -106,7 +106,9 @@ def workspace_state(workspace: Workspace, state: ReconcileState, summary: Condit
     if workspace.tuning is None:
         if summary.is_true:
             return "Ready"
-        return "NotReady" if workspace.status.state in {"Ready", "NotReady"} else "Pending"
+        if summary.reason == conditions.SCALED_TO_ZERO:
+            return "ScaledToZero"
+        return "NotReady" if workspace.status.state in {"Ready", "NotReady", "ScaledToZero"} else "Pending"
     workload = state.workload or _NO_WORKLOAD
     if workload.job is None:
         return "Pending"
@@ -299,6 +301,8 @@ def _first_not_true(*updates: ConditionUpdate | None) -> ConditionUpdate | None:
 
 def _inference(state: ReconcileState, resource: ConditionUpdate) -> ConditionUpdate:
     stateful_set = state.workload.stateful_set if state.workload is not None else None
+    if state.plan is not None and state.plan.hardware.copies == 0 and state.rejection is None:
+        return _scaled_to_zero(stateful_set)
     if stateful_set is not None:
         return _serving(state, stateful_set)
     if state.rejection is not None:
@@ -310,6 +314,15 @@ def _inference(state: ReconcileState, resource: ConditionUpdate) -> ConditionUpd
         return ConditionUpdate.unknown(conditions.INFERENCE_READY, conditions.WAITING_FOR_RESOURCES, resource.message)
     reason = state.plan_failure.reason if state.plan_failure else conditions.WAITING_FOR_RESOURCES
     return ConditionUpdate.false(conditions.INFERENCE_READY, reason, resource.message)
+
+
+def _scaled_to_zero(stateful_set: StatefulSet | None) -> ConditionUpdate:
+    """Returns the InferenceReady condition of a Workspace without copies."""
+    ending = stateful_set.status.replicas if stateful_set is not None else 0
+    message = "no copies, because spec.replicas is 0"
+    if ending:
+        message += f"; {ending} {'pod finishes its' if ending == 1 else 'pods finish their'} requests"
+    return ConditionUpdate.false(conditions.INFERENCE_READY, conditions.SCALED_TO_ZERO, message)
 
 
 def _serving(state: ReconcileState, stateful_set: StatefulSet) -> ConditionUpdate:

@@ -160,6 +160,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "accessMode private needs presetOptions.image",
     ),
     (TUNE, {"resource": {"count": 2}}, "resource.count", "a tuning Job runs on one node"),
+    (TUNE, {"spec": {"replicas": 1}}, "spec.replicas", "a tuning Job is not scaled: remove spec.replicas"),
+    (PHI, {"spec": {"replicas": 129}}, "spec.replicas", "less than or equal to 128"),
     (TUNE, {"tuning": {"method": "magic"}}, "tuning.method", "is not a method: use lora or qlora"),
     (TUNE, {"tuning": {"input": {"image": "x"}}}, "tuning.input", "set exactly one of urls, volumeSource and image"),
     (TUNE, {"tuning": {"input": {"urls": ["/a"]}}}, "tuning.input.urls", "must be absolute http or https URLs"),
@@ -185,7 +187,6 @@ async def test_bad_input_is_rejected_by_the_server_alone_with_field_and_remedy(s
 
 FIXED: list[tuple[str, dict[str, Any], str]] = [
     (PHI, {"resource": {"instanceType": "Standard_NC12s_v3"}}, "resource.instanceType"),
-    (PHI, {"resource": {"count": 2}}, "resource.count"),
     (PHI, {"resource": {"labelSelector": {"matchLabels": {"more": "x"}}}}, "resource.labelSelector"),
     (PHI, {"resource": {"partition": {"mode": "mig", "profile": "1g.5gb"}}}, "resource.partition"),
     (PHI, {"inference": {"preset": {"name": "phi-4"}}}, "inference.preset.name"),
@@ -225,10 +226,11 @@ async def test_what_may_change_may(server: Server) -> None:
         {"inference": {"config": "settings"}},
         {"inference": {"preset": {"presetOptions": {"modelAccessSecret": "rotated"}}}},
         {"resource": {"preferredNodes": ["node-1"]}},
+        {"resource": {"count": 3}},
     ):
         await server.ok("PATCH", f"{BETA}/{PHI}", change, MERGE)
 
-    assert (await server.ok("GET", f"{BETA}/{PHI}"))["metadata"]["generation"] == 5
+    assert (await server.ok("GET", f"{BETA}/{PHI}"))["metadata"]["generation"] == 6
 
 
 async def test_a_pod_template_and_a_volume_keep_every_field(server: Server) -> None:

@@ -16,6 +16,7 @@ from kaito.api.workspace.resource import (
     Partition as Partition,
     ResourceSpec as ResourceSpec,
 )
+from kaito.api.workspace.scaling import WorkspaceSpec as WorkspaceSpec
 from kaito.api.workspace.status import (
     AdapterStatus as AdapterStatus,
     PerformanceMetric as PerformanceMetric,

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from kaito.api.workspace.inference import InferenceSpec
 from kaito.api.workspace.resource import ResourceSpec
+from kaito.api.workspace.scaling import WorkspaceSpec
 from kaito.api.workspace.status import WorkspaceStatus
 from kaito.api.workspace.tuning import TuningSpec
 from kaito.runtime.crd import Rule
@@ -61,11 +62,19 @@ class Workspace(Resource, api="kaito.sh/v1beta1", kind="Workspace"):
             field_path=".resource.count",
         ),
         Rule(
+            "!has(self.tuning) || !has(self.spec) || !has(self.spec.replicas)",
+            "a tuning Job is not scaled: remove spec.replicas",
+            field_path=".spec.replicas",
+        ),
+        Rule(
             "!has(self.tuning) || !has(self.resource.partition)",
             "tuning takes a whole node: remove resource.partition",
             field_path=".resource.partition",
         ),
     ]
+
+    spec: WorkspaceSpec = Field(default_factory=WorkspaceSpec)
+    """How many copies of the model run."""
 
     resource: ResourceSpec
     """The nodes that the Workspace needs."""

@@ -1,4 +1,5 @@
-"""Limit of the number of nodes, for `resource.count` and the annotation `kaito.sh/node-count-override`."""
+"""Limit of the number of nodes, for `resource.count`, `spec.replicas` and the annotation
+`kaito.sh/node-count-override`."""
 
 from typing import Final
 

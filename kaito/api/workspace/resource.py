@@ -118,11 +118,6 @@ class ResourceSpec(Model):
             field_path=".instanceType",
         ),
         Rule(
-            "!has(oldSelf.count) || !has(self.count) || self.count == oldSelf.count",
-            "cannot be changed: delete the Workspace and create a new one",
-            field_path=".count",
-        ),
-        Rule(
             "has(self.partition) == has(oldSelf.partition) && "
             "(!has(self.partition) || self.partition == oldSelf.partition)",
             "cannot be added, changed or removed: delete the Workspace and create a new one",
@@ -131,8 +126,8 @@ class ResourceSpec(Model):
     ]
 
     count: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_NODE_COUNT, "format": "int32"})] = 1
-    """Number of copies of the model. Each serves a part of the requests, on one node, or on as many as the model needs;
-    tuning runs on one node. Cannot be changed."""
+    """Number of copies of the model while `spec.replicas` is not set. Each serves a part of the requests, on one node,
+    or on as many as the model needs; tuning runs on one node. A change also sets `spec.replicas`."""
 
     instance_type: Annotated[
         str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT, "pattern": _LABEL_VALUE})

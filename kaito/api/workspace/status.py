@@ -6,7 +6,7 @@ from pydantic import Field
 
 from kaito.runtime.meta import Condition, Model
 
-WorkspaceState = Literal["Pending", "Running", "Ready", "NotReady", "Succeeded", "Failed"]
+WorkspaceState = Literal["Pending", "Running", "Ready", "NotReady", "ScaledToZero", "Succeeded", "Failed"]
 
 
 class PerformanceMetric(Model):
@@ -67,11 +67,21 @@ class WorkspaceStatus(Model):
     """Names of the Workspace's Machines or NodeClaims, sorted. A claim that is missing later was lost."""
 
     state: WorkspaceState | None = None
-    """Inference: `Pending` until the model is served for the first time, then `Ready` or `NotReady`. Tuning: `Pending`,
-    `Running`, `Succeeded` or `Failed`."""
+    """Inference: `Pending` until the model is served for the first time, then `Ready` or `NotReady`; `ScaledToZero`
+    without copies. Tuning: `Pending`, `Running`, `Succeeded` or `Failed`."""
+
+    replicas: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0
+    """Number of copies of the model that exist, ready or not."""
+
+    ready_replicas: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0
+    """Number of copies that are ready to answer."""
+
+    selector: str = ""
+    """Label selector of the pods that answer requests, one for each copy; autoscalers read it from the scale
+    subresource."""
 
     target_node_count: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0
-    """Number of nodes that the Workspace needs; 0 before it is computed."""
+    """Number of nodes that the Workspace needs; 0 before it is computed, and without copies."""
 
     adapters: list[AdapterStatus] = Field(default_factory=list[AdapterStatus])
     """State of the adapters that change without a restart, sorted by name."""

@@ -49,7 +49,11 @@ def _bury(data: Object, path: str, value: Json) -> None:
 
 
 def scale_of(resource: Resource, data: Object) -> Object:
-    """Return the `autoscaling/v1` Scale of an object."""
+    """Return the `autoscaling/v1` Scale of an object.
+
+    Raises:
+        StatusError: a custom object lacks the field with its number of replicas.
+    """
     paths = resource.scale or _BUILTIN_SCALE
     metadata: Object = data["metadata"]
     names = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -61,6 +65,8 @@ def scale_of(resource: Resource, data: Object) -> Object:
     if selector:
         status["selector"] = selector
     replicas = _dig(data, paths.replicas)
+    if replicas is None and resource.custom:
+        raise errors.internal(f'the spec replicas field "{paths.replicas}" does not exist')
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",

@@ -144,6 +144,7 @@ def _nodes(report: PlanReport) -> dict[str, Any]:
         return {}
     hardware = found.plan.hardware
     data: dict[str, Any] = {"count": hardware.count, "instanceType": hardware.instance_type, "gpus": hardware.gpus}
+    data["copies"] = hardware.copies
     data |= {"perCopy": hardware.nodes_per_copy} if hardware.nodes_per_copy > 1 else {}
     data |= {"capacityTypes": list(hardware.capacity_types)} if hardware.capacity_types else {}
     data |= {"zones": list(hardware.zones)} if hardware.zones else {}

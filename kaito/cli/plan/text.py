@@ -115,6 +115,7 @@ def _facts(report: PlanReport, style: Style) -> Iterator[str]:
     else:
         kind = hardware.instance_type or "existing nodes"
     disk = "" if report.settings.node_api is NodeApi.BYO else f", {hardware.disk} of disk each"
+    yield from _copies(report, hardware)
     yield f"nodes    {hardware.count} x {kind}{_offered(hardware)}{disk}"
     if plan.explanation:
         yield f"         {plan.explanation}"
@@ -129,6 +130,17 @@ def _offered(hardware: Hardware) -> str:
     """Describes capacity types and zones that the Workspace names, as a part of a line."""
     capacity = f", {' or '.join(hardware.capacity_types)}" if hardware.capacity_types else ""
     return capacity + (f", in zone {' or '.join(hardware.zones)}" if hardware.zones else "")
+
+
+def _copies(report: PlanReport, hardware: Hardware) -> Iterator[str]:
+    """Describes the number of copies of a model that is served, unless it is one copy on one node."""
+    if report.preview.workspace.inference is None or (hardware.copies == 1 and not hardware.is_group):
+        return
+    if hardware.copies == 0:
+        yield "copies   0: spec.replicas is 0, so that no node is used"
+        return
+    each = f", each on {hardware.nodes_per_copy} nodes" if hardware.is_group else ", each on a node"
+    yield f"copies   {hardware.copies}{each}"
 
 
 def _node_notes(report: PlanReport) -> Iterator[str]:

@@ -36,7 +36,7 @@ class InProcessWebhooks:
         path = webhook.mutate_path if webhook.mutates else webhook.validate_path
         return admission_manifests(
             webhook,
-            name=path.strip("/"),
+            name=path.strip("/").replace("/", "."),
             namespace="default",
             service=SERVICE,
             operations=("CREATE", "UPDATE", "DELETE"),

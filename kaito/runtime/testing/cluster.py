@@ -79,7 +79,13 @@ class _Stage:
         pods, again = await _keep_pods(request, workload.spec.template, names, self.ready_after)
         ready = sum(_is_ready(pod) for pod in pods)
         async with request.api.status(workload) as status:
-            status.set(replicas=wanted, ready_replicas=ready, updated_replicas=wanted, available_replicas=ready)
+            status.set(
+                observed_generation=workload.metadata.generation,
+                replicas=wanted,
+                ready_replicas=ready,
+                updated_replicas=wanted,
+                available_replicas=ready,
+            )
             if isinstance(workload, Deployment):
                 _tell_available(status, enough=ready >= wanted)
         return again

@@ -167,6 +167,12 @@ class ServerObjects:
         path = _path(kind, namespace, name, subresource)
         return codec.decode(kind, self._send("PATCH", path, change, content_type="application/merge-patch+json"))
 
+    def scale(self, kind: type[Resource], name: str, replicas: int, namespace: str = "default") -> None:
+        """Set the number of replicas through the scale subresource, as `kubectl scale` and autoscalers do."""
+        change = {"spec": {"replicas": replicas}}
+        path = _path(kind, namespace, name, "scale")
+        self._send("PATCH", path, change, content_type="application/merge-patch+json")
+
     def install(self, *kinds: type[Resource] | Mapping[str, Any]) -> None:
         """Install kinds: models (a CRD is generated unless the kind is served), or CRD manifests."""
         for kind in kinds:

@@ -4,6 +4,7 @@ HTTP and TLS are in `server`, the wire format in `review`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from inspect import isawaitable
 from typing import Any, TypeVar, cast
 
@@ -29,21 +30,28 @@ def defaulting_handler(webhook: AnyWebhook) -> AdmissionHandler:
 
     async def handle(review: AdmissionReview) -> AdmissionResponse:
         operation = review.request.get("operation")
-        if operation == "DELETE":
+        if operation not in _OPERATIONS or operation == "DELETE":
             return AdmissionResponse(allowed=True)
         finalizer = webhook.finalizer if operation == "CREATE" else ""
-        if not webhook.defaults:  # an object that does not fit the model gets the finalizer, too
-            return AdmissionResponse(allowed=True, patch=_finalizer_patch(review.request.get("object"), finalizer))
+        only_finalizer = _finalizer_patch(review.request.get("object"), finalizer)
+        if not webhook.defaults and webhook.mutate is None:
+            return AdmissionResponse(allowed=True, patch=only_finalizer)
         try:
-            given = _decode(webhook.kind, review.request.get("object"))
+            admission = _admission(webhook.kind, operation, review.request, with_old=webhook.mutate is not None)
         except UnreadableObject as error:
+            if not webhook.defaults:  # an object that does not fit the model gets the finalizer, too
+                return AdmissionResponse(allowed=True, patch=only_finalizer)
             return AdmissionResponse(allowed=False, code=400, message=str(error))
+        given = admission.object
         if given is None:
             return AdmissionResponse(allowed=True)
         obj: Resource = given
         try:
             for default in webhook.defaults:
                 result = default(obj)
+                obj = await result if isawaitable(result) else cast("Resource", result)
+            if webhook.mutate is not None:
+                result = webhook.mutate(replace(admission, object=obj))
                 obj = await result if isawaitable(result) else cast("Resource", result)
         except ApiError as error:
             return denial_of_error(error)
@@ -97,12 +105,14 @@ def validating_handler(webhook: AnyWebhook) -> AdmissionHandler:
     return handle
 
 
-def _admission(kind: type[R], operation: Operation, request: Mapping[str, Any]) -> Admission[R]:
+def _admission(
+    kind: type[R], operation: Operation, request: Mapping[str, Any], *, with_old: bool = True
+) -> Admission[R]:
     user: Mapping[str, Any] = request.get("userInfo") or {}
     return Admission(
         operation=operation,
         object=_decode(kind, request.get("object")),
-        old=_decode(kind, request.get("oldObject")),
+        old=_decode(kind, request.get("oldObject")) if with_old else None,
         user=str(user.get("username", "")),
         groups=tuple(user.get("groups") or ()),
         dry_run=bool(request.get("dryRun")),

@@ -6,6 +6,8 @@
 
     Manager(settings, webhooks=[Webhook(Memcached, default=fill_in, validate=check)])
 
+`mutate=` is for defaults that depend on the stored object: it also gets the operation and the old object.
+
 `finalizer=` adds the finalizer of a controller to new objects, which saves the controller one request for each of them.
 
 The functions must not have side effects, because the request may be a dry run. They may be async. Their deadline is one
@@ -73,6 +75,10 @@ class Admission(Generic[R]):
 Default = Callable[[R], R | Awaitable[R]]
 """Returns the object with defaults; the same object if there is nothing to set."""
 
+Mutate = Callable[[Admission[R]], R | Awaitable[R]]
+"""Returns the object with changes that depend on the operation or on the stored object: `admission.object` and
+`admission.old` are set as in the request. Called after the defaults; not for deletions."""
+
 Validate = Callable[[Admission[R]], Awaitable[None] | None]
 """Calls `admission.deny` and `admission.warn`, or raises an `ApiError`, which becomes the response."""
 
@@ -84,6 +90,8 @@ class Webhook(Generic[R]):
     Args:
         kind: the kind, in the version of the functions.
         default: one function or several; each gets the result of the one before it.
+        mutate: gets the result of the defaults as `admission.object`, and the stored object of an update. An object
+            that does not fit the model is left unchanged.
         validate: validates creations, updates and deletions.
         finalizer: added to every created object, so that the controller with this finalizer sends no request to add it.
             The controller still adds it to objects that were created while the webhook was not called.
@@ -91,8 +99,8 @@ class Webhook(Generic[R]):
         validate_path: path of the validating webhook; `/validate-<group>-<version>-<kind>` by default.
 
     Raises:
-        ConfigurationError: none of default, validate and finalizer, or a path or a finalizer that the API server
-            rejects.
+        ConfigurationError: none of default, mutate, validate and finalizer, or a path or a finalizer that the API
+            server rejects.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class Webhook(Generic[R]):
         kind: type[R],
         *,
         default: Default[R] | Sequence[Default[R]] = (),
+        mutate: Mutate[R] | None = None,
         validate: Validate[R] | None = None,
         finalizer: str = "",
         mutate_path: str = "",
@@ -107,13 +116,14 @@ class Webhook(Generic[R]):
     ) -> None:
         self.kind = kind
         self.defaults: Sequence[Default[R]] = (default,) if callable(default) else tuple(default)
+        self.mutate = mutate
         self.validate = validate
         if finalizer and not is_finalizer_name(finalizer):
             message = f"Webhook({kind.kind}): finalizer {finalizer!r} is not of the form domain/name"
             raise ConfigurationError(message)
         self.finalizer = finalizer
         if not self.mutates and validate is None:
-            message = f"Webhook({kind.kind}) has nothing to do: give default=, validate= or finalizer="
+            message = f"Webhook({kind.kind}) has nothing to do: give default=, mutate=, validate= or finalizer="
             raise ConfigurationError(message)
         self.mutate_path: str = checked_path(mutate_path or _path("mutate", kind))
         self.validate_path: str = checked_path(validate_path or _path("validate", kind))
@@ -121,7 +131,7 @@ class Webhook(Generic[R]):
     @property
     def mutates(self) -> bool:
         """Whether the webhook has a mutating path."""
-        return bool(self.defaults or self.finalizer)
+        return bool(self.defaults or self.mutate or self.finalizer)
 
     def __repr__(self) -> str:
         return f"Webhook({self.kind.gvk()})"

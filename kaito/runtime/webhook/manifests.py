@@ -59,13 +59,13 @@ def admission_manifests(
     defaults = [
         _entry("default", webhook, _client(namespace, service or name, url, webhook.mutate_path), changes) | common
         for webhook in webhooks
-        if webhook.defaults
+        if webhook.defaults or webhook.mutate
     ] + [
         _entry("finalizer", webhook, _client(namespace, service or name, url, webhook.mutate_path), ["CREATE"])
         | common
         | {"failurePolicy": "Ignore"}
         for webhook in webhooks
-        if webhook.finalizer and not webhook.defaults and "CREATE" in operations
+        if webhook.finalizer and not (webhook.defaults or webhook.mutate) and "CREATE" in operations
     ]
     validations = [
         _entry("validate", webhook, _client(namespace, service or name, url, webhook.validate_path), operations)

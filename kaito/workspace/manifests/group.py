@@ -22,7 +22,7 @@ from kaito.runtime.kinds import (
 )
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.workspace.manifests.adapters import PodParts
-from kaito.workspace.manifests.service import SERVER_PORT, headless_name
+from kaito.workspace.manifests.service import SERVER_PORT, copy_labels, headless_name
 from kaito.workspace.ownership import pod_labels
 from kaito.workspace.plan import Plan
 
@@ -34,7 +34,13 @@ _MAX_SET_NAME: Final = 52
 
 def is_group(plan: Plan) -> bool:
     """Whether a copy of the model is divided over several nodes."""
-    return plan.hardware.workers > 0
+    return plan.hardware.is_group
+
+
+def copy_selector(workspace: Workspace, plan: Plan) -> str:
+    """Returns the label selector of the pods that answer requests, as text."""
+    found = copy_labels(workspace, leaders_only=is_group(plan))
+    return ",".join(f"{key}={value}" for key, value in found.items())
 
 
 def workers_name(workspace: Workspace) -> str:

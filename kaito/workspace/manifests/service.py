@@ -23,6 +23,11 @@ def services(workspace: Workspace, *, leaders_only: bool = False) -> tuple[Servi
     return client_service(workspace, leaders_only=leaders_only), headless_service(workspace)
 
 
+def copy_labels(workspace: Workspace, *, leaders_only: bool) -> dict[str, str]:
+    """Returns the labels of the pods that answer requests, one for each copy of the model."""
+    return {**pod_labels(workspace), **({labels.GROUP_ROLE: labels.LEADER} if leaders_only else {})}
+
+
 def client_service(workspace: Workspace, *, leaders_only: bool = False) -> Service:
     """Returns the Service for clients: port 80 for the server, port 29500 for torch.
 
@@ -31,7 +36,7 @@ def client_service(workspace: Workspace, *, leaders_only: bool = False) -> Servi
     Service has only port 80: the other port is for the pods.
     """
     public = labels.is_true(workspace.annotations.get(labels.ENABLE_LOAD_BALANCER))
-    selector = {**pod_labels(workspace), **({labels.GROUP_ROLE: labels.LEADER} if leaders_only else {})}
+    selector = copy_labels(workspace, leaders_only=leaders_only)
     ports = [ServicePort(name="http", port=80, target_port=SERVER_PORT, protocol="TCP")]
     if not public and not leaders_only:
         ports.append(ServicePort(name="torch", port=TORCH_PORT, target_port=TORCH_PORT, protocol="TCP"))

@@ -75,5 +75,5 @@ async def _choose(ctx: PreflightContext, mounted: Weights, pulled: Weights, inpu
         return WeightsChoice(weights=pulled, inputs=inputs, is_provisional=True)
     if server_problem(version, BY_DEFAULT) or node_problem(nodes, BY_DEFAULT):
         return WeightsChoice(weights=pulled, inputs=inputs)
-    is_provisional = len(nodes) < (ctx.workspace.status.target_node_count or wanted_copies(ctx.workspace))
+    is_provisional = not nodes or len(nodes) < (ctx.workspace.status.target_node_count or wanted_copies(ctx.workspace))
     return WeightsChoice(weights=pulled if is_provisional else mounted, inputs=inputs, is_provisional=is_provisional)

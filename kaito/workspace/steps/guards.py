@@ -46,9 +46,14 @@ def record_rejection(ctx: ReconcileContext, reason: str, message: str) -> None:
 
 
 def is_undecided(ctx: ReconcileContext, plan: Plan | None) -> bool:
-    """Whether the source of the weights waits for nodes that appeared during this reconcile, which is then repeated."""
+    """Whether the source of the weights waits for nodes that appeared during this reconcile, which is then repeated.
+
+    Without copies it waits for the first nodes, and no workload is created before.
+    """
     if plan is None or plan.container is None or not plan.container.is_weights_provisional:
         return False
+    if plan.hardware.count == 0:
+        return True
     ctx.request.requeue_after(UNDECIDED_SECONDS, "the source of the weights depends on the new nodes")
     return True
 

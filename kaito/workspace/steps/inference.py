@@ -8,7 +8,7 @@ that copy (`_delete_outdated_workers`).
 from collections.abc import Sequence
 from typing import Final
 
-from kaito.api import conditions
+from kaito.api import conditions, labels
 from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import format_error
@@ -61,7 +61,7 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
     if present is None and can_place and is_undecided(ctx, plan):
         return report
     if plan is not None and can_write and (can_place or present is not None):
-        report.workers = await _apply_workers(ctx, plan, workers)
+        report.workers = await _apply_workers(ctx, plan, workers, pods)
         report.stateful_set = present = await _apply(ctx, plan, present)
     if present is None:
         return report
@@ -109,13 +109,30 @@ async def _apply(ctx: ReconcileContext, plan: Plan, present: StatefulSet | None)
         if was_published_ready(ctx):
             ctx.request.event("Normal", "StatefulSetCreated", f"created StatefulSet {applied.name}")
     elif applied.metadata.generation != present.metadata.generation:
-        ctx.request.log.info("workload updated", generation=applied.metadata.generation)
-        ctx.request.event("Normal", "StatefulSetUpdated", f"updated StatefulSet {applied.name}; its pods are replaced")
+        _record_update(ctx, present, applied)
     return applied
 
 
-async def _apply_workers(ctx: ReconcileContext, plan: Plan, present: StatefulSet | None) -> StatefulSet | None:
-    """Applies the StatefulSet of the workers, or deletes it if each node serves the whole model."""
+def _record_update(ctx: ReconcileContext, before: StatefulSet, after: StatefulSet) -> None:
+    """Records an event for a changed StatefulSet: for another number of copies, or for another template."""
+    ctx.request.log.info("workload updated", generation=after.metadata.generation, replicas=after.spec.replicas)
+    copies = (before.spec.replicas, after.spec.replicas)
+    if copies[0] != copies[1]:
+        reason = conditions.SCALED_TO_ZERO if copies[1] == 0 else "Scaled"
+        ctx.request.event("Normal", reason, f"scaled StatefulSet {after.name} from {copies[0]} to {copies[1]} copies")
+    if before.annotations.get(labels.TEMPLATE_HASH) != after.annotations.get(labels.TEMPLATE_HASH) or (
+        copies[0] == copies[1]
+    ):
+        ctx.request.event("Normal", "StatefulSetUpdated", f"updated StatefulSet {after.name}; its pods are replaced")
+
+
+async def _apply_workers(
+    ctx: ReconcileContext, plan: Plan, present: StatefulSet | None, pods: Sequence[Pod]
+) -> StatefulSet | None:
+    """Applies the StatefulSet of the workers, or deletes it if each node serves the whole model.
+
+    Workers whose leader still exists stay when the number of copies decreases: the leader finishes its requests.
+    """
     wanted = worker_stateful_set(ctx.workspace, plan, ctx.settings)
     if wanted is None:
         if present is not None and is_controller_of(ctx.workspace, present):
@@ -123,10 +140,20 @@ async def _apply_workers(ctx: ReconcileContext, plan: Plan, present: StatefulSet
         return None
     if present is not None and is_foreign(ctx, present):
         return None
+    kept = (present.spec.replicas or 0) if present is not None else 0
+    needed = max(plan.hardware.workers, min(kept, _workers_of_leaders(plan, pods)))
+    wanted = wanted.evolve(spec=wanted.spec.evolve(replicas=needed))
     applied = await unless_rejected(ctx, "the workers", ctx.api.ensure(wanted, owner=ctx.workspace))
     if applied is not None and present is None and was_published_ready(ctx):
         ctx.request.event("Normal", "StatefulSetCreated", f"created StatefulSet {applied.name}")
     return applied or present
+
+
+def _workers_of_leaders(plan: Plan, pods: Sequence[Pod]) -> int:
+    """Returns the number of workers of the copies whose leader exists, or finishes its requests."""
+    leaders = [pod.name for pod in pods if pod.labels.get(labels.GROUP_ROLE) == labels.LEADER]
+    ordinals = [int(ordinal) for name in leaders if (ordinal := name.rpartition("-")[2]).isdecimal()]
+    return (max(ordinals, default=-1) + 1) * (plan.hardware.nodes_per_copy - 1)
 
 
 def _render(ctx: ReconcileContext, plan: Plan) -> StatefulSet | None:

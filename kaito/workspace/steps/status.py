@@ -17,6 +17,7 @@ from kaito.api import Workspace, conditions
 from kaito.runtime.client import ConditionUpdate, StatusScope
 from kaito.runtime.meta import Condition
 from kaito.workspace.context import ReconcileContext
+from kaito.workspace.manifests.group import copy_selector
 from kaito.workspace.status import claim_condition_type, condition_updates, workspace_state
 
 _EVENT_REASONS: Final = {
@@ -112,12 +113,27 @@ def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None
     status.set(state=workspace_state(ctx.workspace, state, summary))
     if state.claims is not None and state.claims.complete:
         status.set(claims=sorted(claim.name for claim in state.claims.live))
+    _set_copies(ctx, status)
     if state.workload is not None and state.plan is not None:
         status.set(adapters=list(state.workload.adapters or ()))
     if state.nodes is not None:
         status.set(worker_nodes=list(state.nodes.names))
     if state.plan is not None:
         status.set(target_node_count=state.plan.hardware.count)
+
+
+def _set_copies(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None:
+    """Sets what the scale subresource contains: copies that exist, copies that are ready, and the pods' labels."""
+    workload, plan = ctx.state.workload, ctx.state.plan
+    if ctx.workspace.inference is None or workload is None:
+        return
+    observed = workload.stateful_set.status if workload.stateful_set is not None else None
+    status.set(
+        replicas=observed.replicas if observed is not None else 0,
+        ready_replicas=observed.ready_replicas if observed is not None else 0,
+    )
+    if plan is not None:
+        status.set(selector=copy_selector(ctx.workspace, plan))
 
 
 def _truncated(update: ConditionUpdate) -> ConditionUpdate:
@@ -164,6 +180,8 @@ def _record_change(ctx: ReconcileContext, status: StatusScope[Workspace], update
         _observe_duration(ctx, update.type)
     if update.type == conditions.WORKSPACE_SUCCEEDED and ctx.workspace.tuning is not None and update.is_true:
         ctx.request.event("Normal", "TuningSucceeded", update.message)
+    if update.reason == conditions.SCALED_TO_ZERO:
+        return  # recorded by the step that scaled the workload
     if update.type in _EVENT_REASONS and not update.is_true:
         ctx.request.event("Warning", _EVENT_REASONS[update.type][1], update.message)
 

@@ -1,16 +1,22 @@
-"""Deletes claims that are no longer needed, after the node count decreased or a preferred node was found.
+"""Deletes claims that are no longer needed, after the number of copies decreased or a preferred node was found.
 
 Deletes only while the workload is complete, only claims whose node runs no pod of the Workspace, and only as many as
-exceed the wanted number. A claim without a node counts as idle.
+exceed the wanted number. A claim without a node counts as idle. A pod that is being deleted still runs its requests, so
+that its node is kept until the pod does not exist any more.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from kaito.api import Claim
+from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.claim_policy import index_of
 from kaito.workspace.context import ReconcileContext
-from kaito.workspace.plan import Plan
+from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.state import ClaimsReport, WorkloadReport
+
+RESYNC_SECONDS: Final = 60.0
+"""Interval at which a Workspace with surplus claims is reconciled without an event."""
 
 
 async def delete_surplus_claims(
@@ -19,23 +25,46 @@ async def delete_surplus_claims(
     """Deletes idle claims beyond the wanted number."""
     if plan is None or ctx.is_read_only or claims is None or workload is None:
         return
-    stateful_set = workload.stateful_set
-    if stateful_set is None or not workload.pods:
-        return
-    hardware = plan.hardware
-    is_complete = stateful_set.spec.replicas == hardware.copies == stateful_set.status.ready_replicas
-    if hardware.workers:
-        is_complete = (
-            is_complete and workload.workers is not None and workload.workers.status.replicas == hardware.workers
-        )
     surplus = len(claims.live) - claims.wanted
-    if not is_complete or surplus <= 0:
+    if surplus <= 0:
+        return
+    if not _is_complete(plan.hardware, workload):
+        ctx.request.requeue_after(RESYNC_SECONDS, "nodes are given back once the pods are those of the wanted copies")
         return
     busy_nodes = {pod.spec.node_name for pod in workload.pods}
     for claim in _idle(claims.live, busy_nodes)[:surplus]:
         if await ctx.api.delete(claim):
             ctx.request.log.info("surplus claim deleted", claim=claim.name)
             ctx.request.event("Normal", f"{claim.kind}Released", f"deleted {claim.kind} {claim.name}: no longer needed")
+
+
+def _is_complete(hardware: Hardware, workload: WorkloadReport) -> bool:
+    """Whether the pods are those of the wanted copies, so that a node without a pod gets none later.
+
+    Without copies, every node is given back once the last pod does not exist. A Workspace that was scaled to zero
+    before its nodes were ready has no StatefulSet.
+    """
+    leaders, workers = workload.stateful_set, workload.workers
+    if hardware.copies == 0:
+        return not workload.pods and all(map(_is_empty, (leaders, workers)))
+    if leaders is None or not workload.pods:
+        return False
+    is_complete = leaders.spec.replicas == hardware.copies == leaders.status.ready_replicas
+    if hardware.is_group:
+        is_complete = is_complete and workers is not None and workers.status.replicas == hardware.workers
+    return is_complete
+
+
+def _is_empty(stateful_set: StatefulSet | None) -> bool:
+    """Whether no pod exists, according to a status of the current generation.
+
+    A StatefulSet of generation 1 that has no replicas never had a pod.
+    """
+    if stateful_set is None:
+        return True
+    status, generation = stateful_set.status, stateful_set.metadata.generation
+    is_observed = status.observed_generation >= generation or generation == 1
+    return is_observed and stateful_set.spec.replicas == 0 == status.replicas
 
 
 def _idle(claims: Sequence[Claim], busy_nodes: set[str | None]) -> list[Claim]:

@@ -46,6 +46,7 @@ def test_the_columns_of_kubectl_get() -> None:
         condition("WorkspaceSucceeded", 1),
         ("TargetNodeCount", "integer", ".status.targetNodeCount", 1),
         ("State", "string", ".status.state", 1),
+        ("Replicas", "integer", ".status.replicas", 1),
         AGE,
     ]
     assert columns("machines") == [

@@ -382,7 +382,6 @@ TRANSITIONS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str
         {"resource.instanceType": "Standard_NC12s_v3"},
         {"resource.instanceType": FIXED.replace("changed", "changed once set")},
     ),
-    (SERVE, {}, {"resource.count": 2}, {"resource.count": FIXED}),
     (SERVE, {}, {"resource.labelSelector.matchLabels": {"apps": "other"}}, {"resource.labelSelector": FIXED}),
     (SERVE, {}, PARTITION, {"resource.partition": FIXED.replace("be changed", "be added, changed or removed")}),
     (

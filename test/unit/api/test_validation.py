@@ -115,6 +115,9 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         r"matchExpressions\[0\].values: must be empty with operator Exists",
     ),
     (INFERENCE, {"resource": {"count": 0}}, "resource.count: 0 is less than 1"),
+    (INFERENCE, {"spec": {"replicas": -1}}, "spec.replicas: -1 is less than 0"),
+    (INFERENCE, {"spec": {"replicas": 129}}, "spec.replicas: 129 is more than 128"),
+    (TUNING, {"spec": {"replicas": 1}}, "spec.replicas: a tuning Job is not scaled"),
     (
         INFERENCE,
         {"resource": {"partition": {"mode": "mig"}}},
@@ -322,7 +325,6 @@ def changed(base: Mapping[str, Any], change: Mapping[str, Any]) -> list[str]:
     ("base", "change", "field"),
     [
         (INFERENCE, {"resource": {"instanceType": "Standard_NC12s_v3"}}, "resource.instanceType"),
-        (INFERENCE, {"resource": {"count": 2}}, "resource.count"),
         (INFERENCE, {"resource": {"labelSelector": {"matchLabels": {"more": "x"}}}}, "resource.labelSelector"),
         (INFERENCE, {"inference": {"preset": {"name": "phi-3-mini-128k-instruct"}}}, "inference.preset"),
         (TUNING, {"tuning": {"preset": {"name": "phi-3-mini-4k-instruct"}}}, "tuning.preset"),

@@ -156,6 +156,7 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     ResourceReady
     ResourcesNotReady
     ResourcesReady
+    ScaledToZero
     SecretInvalid
     SecretNotFound
     UnknownInstanceType

@@ -83,7 +83,6 @@ def _tunes(workspace: Workspace) -> bool:
 RULES: Final = (
     TransitionRule("purpose is immutable", purpose_fixed),
     TransitionRule("instance type is immutable once set", instance_type_fixed),
-    _fixed("resource.count", lambda workspace: workspace.resource.count),
     _fixed("resource.partition", lambda workspace: workspace.resource.partition),
     _fixed("resource.labelSelector", lambda workspace: workspace.resource.label_selector),
     _if_both(_fixed("inference.preset", _inference_preset), _serves_preset),

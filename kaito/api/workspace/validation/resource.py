@@ -128,6 +128,19 @@ def count_positive(workspace: Workspace) -> Iterator[Violation]:
         )
 
 
+def replicas_in_range(workspace: Workspace) -> Iterator[Violation]:
+    """Checks that the number of copies is within its limits, and is not set for tuning."""
+    replicas = workspace.spec.replicas
+    if replicas is None:
+        return
+    if workspace.tuning:
+        yield Violation("spec.replicas", "a tuning Job is not scaled: remove spec.replicas")
+    elif replicas < 0:
+        yield Violation("spec.replicas", f"{replicas} is less than 0: use 0 for no copies and no nodes")
+    elif replicas > MAX_NODE_COUNT:
+        yield Violation("spec.replicas", f"{replicas} is more than {MAX_NODE_COUNT}, the maximum for one Workspace")
+
+
 def preferred_nodes_used(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
     """Reports preferred nodes with existing nodes as a warning, because all matching nodes are used."""
     if policy.node_api == "byo" and workspace.resource.preferred_nodes:
@@ -167,6 +180,7 @@ RULES: Final = (
     Rule.always("selector-not-contradictory", selector_not_contradictory),
     Rule("selector-fits-new-nodes", selector_fits_new_nodes),
     Rule.always("count-positive", count_positive),
+    Rule.always("replicas-in-range", replicas_in_range),
     Rule("preferred-nodes-used", preferred_nodes_used),
     Rule("partition-shape", partition_shape),
 )
