@@ -1,6 +1,7 @@
-"""The `kaito` command: a local cluster, demonstrations, plans of Workspaces, a chat, and model files.
+"""The `kaito` command: a local cluster, demonstrations, plans and diagnoses of Workspaces, a chat, and model files.
 
-Called by the console script. Exit codes: 0 done, 1 failure (reported in one line), 2 wrong usage, 130 interrupted.
+Called by the console scripts `kaito` and `kubectl-kaito`.
+Exit codes: 0 done, 1 failure (reported in one line), 2 wrong usage, 130 interrupted.
 """
 
 import argparse
@@ -14,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from kaito.cli import chat_arguments, model
+from kaito.cli.explain import arguments as explain_arguments
 from kaito.cli.plan import arguments as plan_arguments
 
 
 def parser() -> argparse.ArgumentParser:
     """Every command and flag."""
     root = argparse.ArgumentParser(
-        prog="kaito",
-        description="Try Kaito on a single machine, plan Workspaces, chat with their models, and pack model files.",
+        prog="kubectl kaito" if Path(sys.argv[0]).name.startswith("kubectl-kaito") else "kaito",
+        description="Try Kaito on a single machine, plan and explain Workspaces, chat with their models, and pack "
+        "model files. As kubectl-kaito in the PATH it is a plug-in: kubectl kaito explain NAME.",
     )
     root.add_argument("--version", action="version", version=f"kaito {version('kaito')}")
     commands = root.add_subparsers(dest="command", required=True)
@@ -49,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     model.add_arguments(commands.add_parser("model", help="pack, push, inspect and pull model files as OCI artifacts"))
     planned = commands.add_parser("plan", help="print what the controller would do about Workspaces")
     plan_arguments.add_arguments(planned)
+    explained = commands.add_parser("explain", help="print why a Workspace is not ready, and what can be done")
+    explain_arguments.add_arguments(explained)
     return root
 
 
@@ -70,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             from kaito.cli.plan import command
 
             sys.exit(command.run(arguments))
+        if arguments.command == "explain":
+            from kaito.cli.explain import command as explain_command
+
+            sys.exit(explain_command.run(arguments))
         asyncio.run(_run(arguments))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)

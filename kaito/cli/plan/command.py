@@ -15,7 +15,8 @@ from kaito.cli.plan.documents import Documents, InputError, Source, read_documen
 from kaito.cli.plan.installed import installed_settings
 from kaito.cli.plan.reader import PlanReader
 from kaito.cli.plan.report import PlanReport, PriceQuestion, as_data, ask_price
-from kaito.cli.plan.text import Style, render
+from kaito.cli.plan.text import render
+from kaito.cli.style import Style
 from kaito.prices.azure_retail import AzureRetailPrices
 from kaito.prices.book import PriceBook
 from kaito.prices.cache import PriceCache, default_path

@@ -3,15 +3,14 @@
 On a terminal, bars are drawn with block characters and colors; otherwise the output is plain ASCII.
 """
 
-import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, TextIO, final
+from typing import Final
 
 from kaito.api import Claim
 from kaito.cli.plan.comparison import Change
 from kaito.cli.plan.report import PlanReport, PriceAnswer
+from kaito.cli.style import BAR_WIDTH, Style
 from kaito.models.gpu import GIB
 from kaito.models.memory import GpuMemory
 from kaito.models.planning import InferencePlan
@@ -21,14 +20,9 @@ from kaito.workspace.plan import Hardware
 from kaito.workspace.preview import PLACEHOLDER_UID
 from kaito.workspace.settings import NodeApi
 
-BAR_WIDTH: Final = 30
-"""Characters of a bar that stands for the whole memory of a GPU."""
-
 WIDTH: Final = 100
 """Width at which messages are wrapped."""
 
-_COLORS: Final[Mapping[str, str]] = {"green": "\033[32m", "yellow": "\033[33m", "red": "\033[31m", "dim": "\033[2m"}
-_RESET: Final = "\033[0m"
 _MARKS: Final[Mapping[str, str]] = {
     "create": "+",
     "update": "~",
@@ -38,31 +32,6 @@ _MARKS: Final[Mapping[str, str]] = {
     "unchanged": " ",
     "unknown": "?",
 }
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Style:
-    """What the output can show."""
-
-    colors: bool = False
-    blocks: bool = False
-
-    @classmethod
-    def of(cls, out: TextIO, environment: Mapping[str, str] = os.environ) -> "Style":
-        """Returns the style of a stream: colors and blocks on a terminal, unless NO_COLOR or the encoding forbid it."""
-        terminal = out.isatty() and environment.get("TERM", "") != "dumb"
-        unicode = (getattr(out, "encoding", "") or "").lower().replace("-", "") == "utf8"
-        return cls(colors=terminal and not environment.get("NO_COLOR"), blocks=terminal and unicode)
-
-    def paint(self, text: str, color: str) -> str:
-        """Returns the text in a color."""
-        return f"{_COLORS[color]}{text}{_RESET}" if self.colors else text
-
-    def bar(self, share: float) -> str:
-        """Returns a bar for a share of the whole; a share above 0 has at least one character."""
-        filled = max(round(share * BAR_WIDTH), 1) if share > 0 else 0
-        return ("█" if self.blocks else "#") * min(filled, BAR_WIDTH)
 
 
 def render(report: PlanReport, style: Style, *, compared: bool) -> str:

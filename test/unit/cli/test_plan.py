@@ -16,7 +16,7 @@ from kaito.cli.main import main
 from kaito.cli.plan import command, documents
 from kaito.cli.plan.comparison import CONTROLLER, LiveComparison
 from kaito.cli.plan.documents import InputError, read_documents
-from kaito.cli.plan.text import Style
+from kaito.cli.style import Style
 from kaito.prices.azure_retail import Found, PricesUnavailable
 from kaito.prices.book import PriceBook
 from kaito.prices.price import Offering, Price
