@@ -334,6 +334,9 @@ _PODS: Final[Mapping[str, Advice]] = {
         ("compare the message with the node: $ kubectl describe node {node}", _DESCRIBE_POD),
         "the scheduler tries again when a node or a pod changes",
     ),
+    ws.SCALED_TO_ZERO: Advice(
+        ("$ kubectl -n {namespace} scale workspace {name} --replicas=1",), "nothing, until the Workspace is scaled up"
+    ),
     ws.ADAPTERS_LOADING: Advice(next="the kubelet updates the list of adapters within about a minute", progress=True),
     ws.ADAPTER_FAILED: Advice(
         ("correct the adapter in the message; the base model and the other adapters are served",),

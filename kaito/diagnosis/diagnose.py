@@ -53,7 +53,7 @@ def _find(situation: Situation) -> Finding | None:
     """Returns the root cause: the first link of the chain that is not as it should be."""
     if situation.workspace.deleting:
         return find_deletion(situation)
-    if situation.workspace.status.state == "Succeeded":
+    if situation.workspace.status.state == "Succeeded" or _is_stopped(situation):
         return None
     finders = (
         find_namespace,
@@ -103,6 +103,8 @@ def _state(situation: Situation, finding: Finding | None, *, is_progress: bool) 
         return "deleting", "is being deleted"
     if workspace.status.state == "Succeeded":
         return "succeeded", "tuning has completed"
+    if finding is None and _is_stopped(situation):
+        return "stopped", "is scaled to zero: no copy of the model, and no node"
     if finding is None:
         return "ready", "the model answers" if workspace.inference is not None else "ready"
     if situation.is_true(conditions.INFERENCE_READY):
@@ -110,6 +112,12 @@ def _state(situation: Situation, finding: Finding | None, *, is_progress: bool) 
     if is_progress:
         return "progressing", "tuning is running" if _is_tuning(situation) else "is starting"
     return "failing", "is not ready"
+
+
+def _is_stopped(situation: Situation) -> bool:
+    """Whether no copy is requested."""
+    condition = situation.condition(conditions.INFERENCE_READY)
+    return condition is not None and condition.reason == conditions.SCALED_TO_ZERO
 
 
 def _is_tuning(situation: Situation) -> bool:
@@ -145,6 +153,8 @@ def _usage(situation: Situation) -> tuple[str, ...]:
         output = workspace.tuning.output.image
         where = f"the adapter is in {output}: name it in inference.adapters of a Workspace" if output else ""
         return tuple(filter(None, (where, f"$ kubectl -n {namespace} delete workspace {name}   # gives its node back")))
+    if _is_stopped(situation):
+        return (f"$ kubectl -n {namespace} scale workspace {name} --replicas=1   # starts it",)
     service = next((each for each in situation.services if each.name == name), None)
     ingress = service.status.load_balancer.ingress if service is not None else []
     address = next((entry.ip or entry.hostname for entry in ingress if entry.ip or entry.hostname), None)

@@ -70,6 +70,8 @@ class Situation:
     @property
     def wanted_nodes(self) -> int:
         """Number of nodes that the Workspace needs; as far as it is known."""
+        if self.workspace.spec.replicas == 0:
+            return 0
         return self.workspace.status.target_node_count or self.workspace.resource.count
 
     def condition(self, condition_type: str) -> Condition | None:

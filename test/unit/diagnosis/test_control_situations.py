@@ -195,6 +195,18 @@ async def test_a_ready_workspace_has_no_cause_and_shows_how_it_is_called(scene: 
     assert any("http://phi.default.svc/v1/models" in line for line in found.advice)
 
 
+async def test_a_workspace_without_copies_is_stopped(scene: Scene) -> None:
+    await scene.start()
+    await scene.apply(workspace())
+    await scene.until_ready()
+    scene.world.patch(Workspace, NAME, {"spec": {"replicas": 0}})
+    await scene.world.advance(600)
+    found = await scene.explain()
+    assert (found.state, found.cause, found.serving) == ("stopped", None, False)
+    assert "$ kubectl -n default scale workspace phi --replicas=1   # starts it" in found.advice
+    assert not {"Machine", "AgentPool", "Node"} & {link.kind for link in found.chain}
+
+
 async def test_a_finished_tuning_is_healthy_and_names_its_result(scene: Scene) -> None:
     scene.world.put(_push_secret())
     await scene.start(ready_after=10)
