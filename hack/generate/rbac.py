@@ -96,10 +96,12 @@ METRICS_AUTH = "-metrics-auth"
 WORKSPACE_CONTROLLER = Program(
     "workspace-controller",
     cluster=(
-        Rule("the kind it reconciles; patch for the finalizer and revision", ("kaito.sh",), ("workspaces",),
-             (*INFORMER, "patch")),
-        Rule("its status", ("kaito.sh",), ("workspaces/status",), ("patch",)),
-        Rule("owner references that block deletion", ("kaito.sh",), ("workspaces/finalizers",), ("update",)),
+        Rule("the kind it reconciles; patch for the finalizer and revision; create and delete those of InferenceSets",
+             ("kaito.sh",), ("workspaces",), (*INFORMER, *APPLY, "delete")),
+        Rule("InferenceSets; patch for the finalizer", ("kaito.sh",), ("inferencesets",), (*INFORMER, "patch")),
+        Rule("their status", ("kaito.sh",), ("workspaces/status", "inferencesets/status"), ("patch",)),
+        Rule("owner references that block deletion", ("kaito.sh",),
+             ("workspaces/finalizers", "inferencesets/finalizers"), ("update",)),
         Rule("claims: one per node", ("karpenter.sh",), ("machines", "nodeclaims"), (*INFORMER, "create", "delete")),
         Rule("readiness and GPU capacity; patch labels them", ("",), ("nodes",), (*INFORMER, "patch")),
         Rule("why a workload is not ready; delete those that block an update", ("",), ("pods",),
@@ -117,7 +119,7 @@ WORKSPACE_CONTROLLER = Program(
         Rule("which webhook configurations point here", ("admissionregistration.k8s.io",),
              ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"), ("list",)),
         Rule("the CA bundle in ours", ("admissionregistration.k8s.io",), ("validatingwebhookconfigurations",),
-             ("patch",), names=("validation.workspace.kaito.sh",)),
+             ("patch",), names=("validation.workspace.kaito.sh", "validation.inferenceset.kaito.sh")),
         Rule("the same", ("admissionregistration.k8s.io",), ("mutatingwebhookconfigurations",),
              ("patch",), names=("defaulting.workspace.kaito.sh",)),
         Rule("the policy that protects an installation in use; its name cannot limit create",
@@ -155,8 +157,9 @@ GPU_PROVISIONER = Program(
     namespaced=(_ELECTION,),
 )  # fmt: skip
 
-_WORKSPACES = Rule("", ("kaito.sh",), ("workspaces",), (*INFORMER, "create", "update", "patch", "delete"))
-_SCALE = Rule("", ("kaito.sh",), ("workspaces/scale",), ("get", "update", "patch"))
+_WORKSPACES = Rule("", ("kaito.sh",), ("workspaces", "inferencesets"),
+                   (*INFORMER, "create", "update", "patch", "delete"))  # fmt: skip
+_SCALE = Rule("", ("kaito.sh",), ("workspaces/scale", "inferencesets/scale"), ("get", "update", "patch"))
 _AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
 
 
@@ -168,7 +171,8 @@ def metrics_reader() -> dict[str, Any]:
 
 def user_roles() -> list[dict[str, Any]]:
     """Roles for people, added to the cluster's own admin, edit and view."""
-    read = Rule("", ("kaito.sh",), ("workspaces", "workspaces/status"), INFORMER)
+    kinds = ("workspaces", "workspaces/status", "inferencesets", "inferencesets/status")
+    read = Rule("", ("kaito.sh",), kinds, INFORMER)
     editors = {f"{_AGGREGATE}admin": "true", f"{_AGGREGATE}edit": "true"}
     return [
         _role("ClusterRole", "workspace-editor", (_WORKSPACES, _SCALE, read), editors),

@@ -29,9 +29,10 @@ def pages() -> dict[Path, str]:
     """Returns every page, by its path relative to the root of the repository."""
     folder = Path("docs", "reference")
     return {
-        folder / "workspace.md": NOTE + workspace_page(),
+        folder / "workspace.md": NOTE + kind_page("Workspace", ("resource", "inference", "tuning", "status")),
+        folder / "inference-set.md": NOTE + kind_page("InferenceSet", ("spec", "status")),
         folder / "conditions.md": NOTE + constants_page(
-            "Conditions of a Workspace", ROOT / "kaito" / "api" / "conditions.py"),
+            "Conditions of a Workspace and of an InferenceSet", ROOT / "kaito" / "api" / "conditions.py"),
         folder / "claim-conditions.md": NOTE + constants_page(
             "Conditions of Machines and NodeClaims", ROOT / "kaito" / "api" / "karpenter" / "conditions.py"),
         folder / "labels.md": NOTE + constants_page(
@@ -73,11 +74,12 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def workspace_page() -> str:
-    """Every field of a Workspace with type, limits and meaning."""
-    schema = manifests()[0]["spec"]["versions"][1]["schema"]["openAPIV3Schema"]
-    lines = ["# Workspace\n", _cell(schema["description"]), "", "| field | type | |", "|---|---|---|"]
-    for part in ("resource", "inference", "tuning", "status"):
+def kind_page(kind: str, parts: tuple[str, ...]) -> str:
+    """Every field of a kind with type, limits and meaning."""
+    (definition,) = (each for each in manifests() if each["spec"]["names"]["kind"] == kind)
+    schema = definition["spec"]["versions"][1]["schema"]["openAPIV3Schema"]
+    lines = [f"# {kind}\n", _cell(schema["description"]), "", "| field | type | |", "|---|---|---|"]
+    for part in parts:
         lines += [
             f"| `{path}` | {kind} | {text} |" for path, kind, text in _fields(part, schema["properties"][part], "")
         ]

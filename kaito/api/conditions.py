@@ -1,4 +1,4 @@
-"""Condition types and reasons of a Workspace.
+"""Condition types and reasons of a Workspace and of an InferenceSet.
 
 The workspace controller writes them, and users and scripts read them, so they are part of the API. A condition is True
 only while it holds; `Unknown` means that it was not evaluated. Reasons are CamelCase (Kubernetes API conventions), with
@@ -261,3 +261,33 @@ ADAPTERS_LOADING: Final = "AdaptersLoading"
 
 ADAPTER_FAILED: Final = "AdapterFailed"
 """An adapter cannot be pulled or loaded; the message contains the cause. It is retried, and the others are served."""
+
+# ── InferenceSets ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+INFERENCE_SET_READY: Final = "InferenceSetReady"
+"""Type and reason: as many Workspaces serve as `spec.replicas` requests, behind the Service of the set."""
+
+INFERENCE_SET_UPDATED: Final = "InferenceSetUpdated"
+"""Type and reason: every Workspace of the set has the current template and is ready with it."""
+
+INFERENCE_SET_DELETING: Final = "InferenceSetDeleting"
+"""The InferenceSet is being deleted; the message contains what the deletion waits for."""
+
+INFERENCE_SET_NOT_READY: Final = "InferenceSetNotReady"
+"""Too few Workspaces serve; the message contains the cause of the first one that does not."""
+
+NODE_LIMIT_REACHED: Final = "NodeLimitReached"
+"""Another Workspace would need more nodes than `spec.nodeCountLimit` allows; the message contains both numbers."""
+
+WORKSPACE_REFUSED: Final = "WorkspaceRefused"
+"""The API server rejects a Workspace of the set; the message contains its error."""
+
+UPDATING: Final = "Updating"
+"""Workspaces are being changed or replaced. The message contains how many have the current template, and why one of
+them is not ready, for which the update waits."""
+
+UPDATE_ON_DELETE: Final = "OnDelete"
+"""Workspaces keep an old template until you delete them, because of `spec.updateStrategy.type`."""
+
+WAITING_FOR_WORKSPACES: Final = "WaitingForWorkspaces"
+"""The deletion waits until the Workspaces are deleted."""

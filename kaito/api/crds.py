@@ -5,6 +5,7 @@
 
 from typing import Any, Final
 
+from kaito.api.inference_set import InferenceSet, InferenceSetV1Alpha1
 from kaito.api.karpenter import Machine, NodeClaim
 from kaito.api.workspace import Workspace, WorkspaceV1Alpha1
 from kaito.runtime.crd import Column, Scale, Version, crd
@@ -31,8 +32,18 @@ WORKSPACE_COLUMNS: Final = (
 """Columns of both versions, because kubectl requests the preferred version. Without `-o wide` they are NAME INSTANCE
 RESOURCEREADY INFERENCEREADY WORKSPACEREADY AGE."""
 
-WORKSPACE_SCALE: Final = Scale(selector=".status.selector")
-"""Scale subresource: `kubectl scale workspace`, HorizontalPodAutoscaler and KEDA use it."""
+SCALE: Final = Scale(selector=".status.selector")
+"""Scale subresource of both kinds: `kubectl scale`, HorizontalPodAutoscaler and KEDA use it."""
+
+INFERENCE_SET_COLUMNS: Final = (
+    Column("Replicas", ".spec.replicas", "integer"),
+    Column("ReadyReplicas", ".status.readyReplicas", "integer"),
+    _condition("Ready", "InferenceSetReady", priority=1),
+    _condition("Updated", "InferenceSetUpdated", priority=1),
+    Column("Nodes", ".status.nodeCount", "integer", priority=1),
+    _AGE,
+)
+"""Columns of both versions, as upstream's; the others with `-o wide`."""
 
 _MACHINE_COLUMNS: Final = (
     Column("Type", r".metadata.labels.node\.kubernetes\.io/instance-type"),
@@ -63,11 +74,23 @@ def workspace_crd() -> dict[str, Any]:
     """Returns the definition of `workspaces.kaito.sh`: v1beta1 is stored, v1alpha1 is served with the same fields."""
     return crd(
         [
-            Version(model=WorkspaceV1Alpha1, columns=WORKSPACE_COLUMNS, scale=WORKSPACE_SCALE),
-            Version(model=Workspace, storage=True, columns=WORKSPACE_COLUMNS, scale=WORKSPACE_SCALE),
+            Version(model=WorkspaceV1Alpha1, columns=WORKSPACE_COLUMNS, scale=SCALE),
+            Version(model=Workspace, storage=True, columns=WORKSPACE_COLUMNS, scale=SCALE),
         ],
         short_names=("wk", "wks"),
         categories=("workspace",),
+    )
+
+
+def inference_set_crd() -> dict[str, Any]:
+    """Returns the definition of `inferencesets.kaito.sh`: v1beta1 is stored, v1alpha1 has the same fields."""
+    return crd(
+        [
+            Version(model=InferenceSetV1Alpha1, columns=INFERENCE_SET_COLUMNS, scale=SCALE),
+            Version(model=InferenceSet, storage=True, columns=INFERENCE_SET_COLUMNS, scale=SCALE),
+        ],
+        short_names=("is", "isets"),
+        categories=("inferenceset",),
     )
 
 
@@ -83,4 +106,4 @@ def node_claim_crd() -> dict[str, Any]:
 
 def manifests() -> tuple[dict[str, Any], ...]:
     """Returns every CustomResourceDefinition of Kaito."""
-    return workspace_crd(), machine_crd(), node_claim_crd()
+    return workspace_crd(), inference_set_crd(), machine_crd(), node_claim_crd()

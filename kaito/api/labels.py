@@ -56,7 +56,10 @@ RETRY_LAUNCH: Final = "kaito.sh/retry-launch"
 gpu-provisioner."""
 
 CREATED_BY_INFERENCESET: Final = "inferenceset.kaito.sh/created-by"
-"""Label on Workspaces and their pods: name of the InferenceSet (an upstream kind) that created them."""
+"""Label on Workspaces and on the pods that serve their requests: name of the InferenceSet that created them."""
+
+INFERENCESET_REVISION: Final = "inferenceset.kaito.sh/revision"
+"""Label on Workspaces of an InferenceSet: digest of the template that they were created from or changed to."""
 
 KARPENTER_WORKSPACE: Final = "karpenter.kaito.sh/workspace-name"
 """Label that upstream Kaito's Karpenter mode sets on nodes. Reserved."""
@@ -198,6 +201,12 @@ WORKSPACE_FINALIZER: Final = "workspace.kaito.sh/finalizer"
 
 LEGACY_WORKSPACE_FINALIZER: Final = "workspace.finalizer.kaito.sh"
 """Upstream Kaito's finalizer on Workspaces. The controller also removes it."""
+
+INFERENCESET_FINALIZER: Final = "inferenceset.kaito.sh/finalizer"
+"""Finalizer on InferenceSets: their Workspaces are deleted before the InferenceSet."""
+
+LEGACY_INFERENCESET_FINALIZER: Final = "inferenceset.finalizer.kaito.sh"
+"""Upstream Kaito's finalizer on InferenceSets. The controller also removes it."""
 
 REVISION: Final = "workspace.kaito.io/revision"
 """Annotation on Workspaces and workloads: number of the revision that they were rendered from."""

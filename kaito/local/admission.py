@@ -9,6 +9,7 @@ from kaito.local.certificate import certificate_of, key_of, write_certificate
 from kaito.runtime.kinds import MutatingWebhookConfiguration, ValidatingWebhookConfiguration
 
 VALIDATION = "validation.workspace.kaito.sh"
+SET_VALIDATION = "validation.inferenceset.kaito.sh"
 DEFAULTING = "defaulting.workspace.kaito.sh"
 
 
@@ -30,16 +31,24 @@ class LocalWebhook:
         """The flags of the workspace controller."""
         return [f"--webhook-port={self.port}", f"--webhook-cert-dir={self._folder}"]
 
-    def configurations(self) -> tuple[ValidatingWebhookConfiguration, MutatingWebhookConfiguration]:
+    def configurations(
+        self,
+    ) -> tuple[ValidatingWebhookConfiguration, ValidatingWebhookConfiguration, MutatingWebhookConfiguration]:
         """The webhook configurations; the rules are those of `config/webhook`."""
         validation = self._webhook(VALIDATION, "/validate/workspace.kaito.sh", "Fail", "CREATE", "UPDATE")
+        sets = self._webhook(
+            SET_VALIDATION, "/validate/inferenceset.kaito.sh", "Fail", "CREATE", "UPDATE", resource="inferencesets"
+        )
         defaulting = self._webhook(DEFAULTING, "/default/workspace.kaito.sh", "Ignore", "CREATE", "UPDATE")
         return (
             ValidatingWebhookConfiguration.model_validate(validation),
+            ValidatingWebhookConfiguration.model_validate(sets),
             MutatingWebhookConfiguration.model_validate(defaulting),
         )
 
-    def _webhook(self, name: str, path: str, failure_policy: str, *operations: str) -> dict[str, Any]:
+    def _webhook(
+        self, name: str, path: str, failure_policy: str, *operations: str, resource: str = "workspaces"
+    ) -> dict[str, Any]:
         rule = {"apiGroups": ["kaito.sh"], "apiVersions": ["v1beta1"], "operations": list(operations)}
         webhook = {
             "name": name,
@@ -50,7 +59,7 @@ class LocalWebhook:
             },
             "failurePolicy": failure_policy,
             "matchPolicy": "Equivalent",
-            "rules": [rule | {"resources": ["workspaces"], "scope": "Namespaced"}],
+            "rules": [rule | {"resources": [resource], "scope": "Namespaced"}],
             "sideEffects": "None",
             "timeoutSeconds": 5,
         }

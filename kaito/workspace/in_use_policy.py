@@ -30,8 +30,8 @@ POLICY_NAME: Final = "kaito-in-use"
 
 MESSAGE: Final = (
     "Kaito is in use: Workspaces or their Machines or NodeClaims exist, and without this object the GPU nodes behind "
-    "them would never be deleted. Delete the Workspaces first: kubectl delete workspaces --all --all-namespaces; when "
-    "'kubectl get machines,nodeclaims' shows none of them, repeat this command (docs/guides/uninstall.md)"
+    "them would never be deleted. Delete them first: kubectl delete inferencesets,workspaces --all --all-namespaces; "
+    "when 'kubectl get machines,nodeclaims' shows none of them, repeat this command (docs/guides/uninstall.md)"
 )
 
 C = TypeVar("C", bound=Claim)

@@ -18,6 +18,8 @@ from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_k
 from kaito.workspace.flags import parse
 from kaito.workspace.hub.reads import ReadModel
 from kaito.workspace.in_use_policy import POLICY_KINDS, installation_guard
+from kaito.workspace.inference_sets.admission import inference_set_webhook
+from kaito.workspace.inference_sets.controller import InferenceSetReconciler, inference_set_controller
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.orphans import orphan_collector
@@ -58,13 +60,15 @@ def workspace_manager(
     kind = claim_kind(workspace.node_api)
     periodic = [] if kind is None else [orphan_collector(kind)]
     guards = [installation_guard(workspace)] if workspace.installation_guard else []
+    sets = inference_set_controller(InferenceSetReconciler(workspace))
+    webhooks = [workspace_webhook(workspace, prices), inference_set_webhook(workspace, prices)] if webhook else ()
     manager = Manager(
         settings,
-        controllers=[workspace_controller(reconciler), *periodic, *guards],
+        controllers=[workspace_controller(reconciler), sets, *periodic, *guards],
         cache=cached_kinds(workspace),
         live=[*live_kinds(workspace), *POLICY_KINDS],
         lease=LEASE,
-        webhooks=[workspace_webhook(workspace, prices)] if webhook else (),
+        webhooks=webhooks,
         transport=transport,
         clock=clock or SystemClock(),
         field_manager=FIELD_MANAGER,

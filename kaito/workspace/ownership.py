@@ -4,7 +4,7 @@ Claims and nodes are cluster-scoped, so an owner reference cannot name a namespa
 owner, and a third contains its UID, so that a new Workspace does not own what a deleted one of the same name left.
 """
 
-from kaito.api import Claim, Workspace, labels
+from kaito.api import Claim, InferenceSet, Workspace, labels
 from kaito.runtime.kinds import Node
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.workspace.settings import NodeApi
@@ -47,15 +47,33 @@ def owns_claim(workspace: Workspace, claim: Claim) -> bool:
     return claim_created is None or created is None or claim_created >= created
 
 
-def is_controller_of(workspace: Workspace, obj: Resource) -> bool:
-    """Whether the Workspace is the controller of an object, by UID."""
-    return any(owner.controller and owner.uid == workspace.uid for owner in obj.metadata.owner_references)
+def is_controller_of(owner: Resource, obj: Resource) -> bool:
+    """Whether a Workspace, or an InferenceSet, is the controller of an object, by UID."""
+    return any(reference.controller and reference.uid == owner.uid for reference in obj.metadata.owner_references)
 
 
-def name_conflict_message(obj: Resource) -> str:
-    """Returns the message about an object that has the Workspace's name and another controller, with the remedy."""
+def inference_set_name(workspace: Workspace) -> str:
+    """Returns the name of the InferenceSet that controls the Workspace; empty if none does."""
+    owners = workspace.metadata.owner_references
+    return next((owner.name for owner in owners if owner.controller and owner.kind == InferenceSet.kind), "")
+
+
+def serving_pod_labels(workspace: Workspace) -> dict[str, str]:
+    """Returns the additional labels of the pods that serve requests, by which the Service of an InferenceSet and
+    autoscalers select them."""
+    name = inference_set_name(workspace)
+    return {labels.CREATED_BY_INFERENCESET: name} if name else {}
+
+
+def name_conflict_message(obj: Resource, named: str = "workspace") -> str:
+    """Returns the message about an object that has a Workspace's name and another controller, with the remedy.
+
+    Args:
+        obj: the object.
+        named: what has the name, if not a Workspace.
+    """
     owners = ", ".join(f"{owner.kind} {owner.name}" for owner in obj.metadata.owner_references) or "no controller"
-    return f"{obj.kind} {obj.name} exists and belongs to {owners}: delete it, or give the workspace another name"
+    return f"{obj.kind} {obj.name} exists and belongs to {owners}: delete it, or give the {named} another name"
 
 
 def is_node_of(workspace: Workspace, node: Node, *, node_api: NodeApi) -> bool:

@@ -54,8 +54,8 @@ GATES: Final = (
     ),
     Gate(
         "enableInferenceSetController",
-        Support.ACCEPTED,
-        "InferenceSets are not reconciled; the chart enables it, and Workspaces do not depend on it",
+        Support.HONORED,
+        "InferenceSets are reconciled, also if it is disabled",
     ),
     Gate(
         "enableMultiRoleInferenceController",
@@ -65,7 +65,7 @@ GATES: Final = (
     Gate(
         "gatewayAPIInferenceExtension",
         Support.ACCEPTED,
-        "it adds inference pools to InferenceSets, which are not reconciled",
+        "InferenceSets have a Service, and no inference pool",
     ),
     Gate("enableMIG", Support.ACCEPTED, "a Workspace that requests a partition of a GPU is rejected with the reason"),
     Gate("enableAccelerator", Support.ACCEPTED, "a Workspace that requests a part of a node's GPUs is rejected"),
@@ -79,7 +79,7 @@ GATES: Final = (
     Gate(
         "enableBaseImageAutoUpgrade",
         Support.ACCEPTED,
-        "it upgrades the images of InferenceSets, which are not reconciled",
+        "a new release of the controller updates all Workspaces; a set with `autoUpgrade.enabled` is rejected",
     ),
 )
 """Every gate of upstream v0.12, and one of earlier versions."""

@@ -65,14 +65,14 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 def test_install_upgrade_roll_back_and_uninstall_with_helm(shell: Shell) -> None:
     install, upgrade, uninstall = "getting-started/install.md", "guides/upgrade.md", "guides/uninstall.md"
     shell.run(install, "Namespace")
-    assert "kubectl delete workspaces" in shell.run(install, "With Helm on AKS")
+    assert "kubectl delete inferencesets,workspaces" in shell.run(install, "With Helm on AKS")
     with_helm = [b.code for b in code_blocks(DOCS / upgrade) if b.code.startswith("helm upgrade")]
     assert len(with_helm) == 1
     shell.bash(with_helm[0])
     shell.run(upgrade, "Go back")
     blocks = [b.code for b in code_blocks(DOCS / uninstall) if b.code.startswith("helm uninstall")]
     assert len(blocks) == 1
-    shell.bash("kubectl delete workspaces --all --all-namespaces")
+    shell.bash("kubectl delete inferencesets,workspaces --all --all-namespaces")
     shell.bash(blocks[0].replace("delete namespace kaito-system", "delete namespace kaito-system --wait=false"))
     assert shell.bash("kubectl get crd --output=name") == ""
 

@@ -66,7 +66,7 @@ def cluster() -> Iterator[Cluster]:
 def test_install_upgrade_rollback_and_uninstall(cluster: Cluster) -> None:
     cluster.helm("install", PROVISIONER, CHARTS / PROVISIONER, *AZURE)
     notes = cluster.helm("install", CONTROLLER, CHARTS / CONTROLLER)
-    assert "kubectl delete workspaces --all --all-namespaces" in notes
+    assert "kubectl delete inferencesets,workspaces --all --all-namespaces" in notes
     assert "kubectl delete crd workspaces.kaito.sh" in notes
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 

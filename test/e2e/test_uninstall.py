@@ -65,7 +65,7 @@ async def test_an_installation_in_use_stays_and_an_unused_one_goes_without_a_tra
         refused = delete_installation(running)
         assert refused.returncode != 0
         assert refused.stderr.count("Kaito is in use") >= len(everything)
-        assert "kubectl delete workspaces --all --all-namespaces" in refused.stderr
+        assert "kubectl delete inferencesets,workspaces --all --all-namespaces" in refused.stderr
         assert installed(running) == everything, "nothing of the installation was deleted"
         assert is_ready(running)
         assert list((await running.pools()).values()) == ["Succeeded"]

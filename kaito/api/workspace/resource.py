@@ -10,7 +10,8 @@ from kaito.api.workspace.node_count import MAX_NODE_COUNT
 from kaito.runtime.crd import Rule
 from kaito.runtime.meta import LabelSelector, LabelSelectorRequirement, Model, Operator
 
-_LABEL_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+LABEL_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+"""Pattern of a label value."""
 
 INSTANCE_TYPE_LIMIT = 63
 """Longest instance type: the value of the node label `node.kubernetes.io/instance-type`."""
@@ -130,7 +131,7 @@ class ResourceSpec(Model):
     or on as many as the model needs; tuning runs on one node. A change also sets `spec.replicas`."""
 
     instance_type: Annotated[
-        str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT, "pattern": _LABEL_VALUE})
+        str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT, "pattern": LABEL_VALUE})
     ] = ""
     """The cloud's name of the instance type, for example `Standard_NC24ads_A100_v4`. Required, except with existing
     nodes (`--node-api byo`), where it must be empty. Cannot be changed once set."""

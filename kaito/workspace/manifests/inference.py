@@ -20,7 +20,7 @@ from kaito.workspace.manifests.group import group_parts, is_group, one_pod_per_n
 from kaito.workspace.manifests.placement import affinity, tolerations
 from kaito.workspace.manifests.preset_pod import preset_template, weights_annotation
 from kaito.workspace.manifests.service import SERVER_PORT, headless_name
-from kaito.workspace.ownership import pod_labels
+from kaito.workspace.ownership import pod_labels, serving_pod_labels
 from kaito.workspace.plan import ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
 
@@ -46,6 +46,9 @@ def inference_stateful_set(workspace: Workspace, plan: Plan, settings: Workspace
         template = _user_template(workspace, without_nulls(inference.template), settings)
     else:
         raise ValueError(f"workspace {workspace.key} has neither a preset nor a template to serve")
+    if extra := serving_pod_labels(workspace):
+        metadata = template["metadata"]
+        template = {**template, "metadata": {**metadata, "labels": {**metadata["labels"], **extra}}}
     return _stateful_set(workspace, plan, template, replicas=plan.hardware.copies)
 
 

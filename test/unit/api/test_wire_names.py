@@ -19,7 +19,10 @@ LABELS_AND_ANNOTATIONS = """
     default
     gpu
     gpu-provisioner
+    inferenceset.finalizer.kaito.sh
     inferenceset.kaito.sh/created-by
+    inferenceset.kaito.sh/finalizer
+    inferenceset.kaito.sh/revision
     kaito
     kaito.sh/arm-operation
     kaito.sh/bypass-resource-checks
@@ -119,6 +122,10 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     HubUnreachable
     ImagePullError
     InferenceReady
+    InferenceSetDeleting
+    InferenceSetNotReady
+    InferenceSetReady
+    InferenceSetUpdated
     InstanceTypeTooSmall
     InvalidSpec
     JobStarted
@@ -140,11 +147,13 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     NodeClassNotFound
     NodeClassNotReady
     NodeDiskPressure
+    NodeLimitReached
     NodeMemoryPressure
     NodeNotReady
     NodePluginsNotReady
     NodeProvisionTimeout
     NodesReady
+    OnDelete
     PodCreationFailed
     PodEvicted
     PodFailed
@@ -163,8 +172,10 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     UnknownPreset
     Unschedulable
     UnsupportedArchitecture
+    Updating
     WaitingForClaims
     WaitingForResources
+    WaitingForWorkspaces
     WarmingUp
     WorkloadRefused
     WorkspaceDeleting
@@ -173,6 +184,7 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     WorkspaceInferenceStatusSuccess
     WorkspacePending
     WorkspaceReady
+    WorkspaceRefused
     WorkspaceSucceeded
     WorkspaceTuningJobStatusFailed
     WorkspaceTuningJobStatusPending

@@ -11,12 +11,13 @@ import jsonschema
 import pytest
 import yaml
 
-from kaito.api import Machine, NodeClaim, Workspace
+from kaito.api import InferenceSet, Machine, NodeClaim, Workspace
 from kaito.api.crds import manifests
 from kaito.api.workspace.validation import Policy, validate
 from kaito.local.admission import LocalWebhook
 from kaito.models.admission import check
 from kaito.workspace.admission import workspace_webhook
+from kaito.workspace.inference_sets.admission import inference_set_webhook, validate_inference_set
 from kaito.workspace.settings import WorkspaceSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -105,6 +106,8 @@ def test_a_sample_satisfies_its_schema_and_the_rules(path: Path) -> None:
         policy = Policy(node_api="byo" if own_nodes else "machine")
         assert validate(workspace, policy=policy) == []
         assert [found for found in check(workspace, node_api=policy.node_api) if found.severity == "error"] == []
+    elif sample["kind"] == "InferenceSet":
+        assert validate_inference_set(InferenceSet.model_validate(sample), None, WorkspaceSettings()) == []
     else:
         claim = (Machine if sample["kind"] == "Machine" else NodeClaim).model_validate(sample)
         assert claim.instance_type == "Standard_NC6s_v3"
@@ -220,35 +223,40 @@ def test_secrets_are_never_listed_in_the_cluster() -> None:
 
 
 def test_the_webhook_reaches_the_controller_and_may_be_rewritten_by_it() -> None:
-    declared = workspace_webhook(WorkspaceSettings())
+    declared, of_sets = workspace_webhook(WorkspaceSettings()), inference_set_webhook(WorkspaceSettings())
     container = named("Deployment", "manager")["workspace-controller"]["spec"]["template"]["spec"]["containers"][0]
     expected = {
-        "ValidatingWebhookConfiguration": (declared.validate_path, "Fail", ["CREATE", "UPDATE"]),
-        "MutatingWebhookConfiguration": (declared.mutate_path, "Ignore", ["CREATE"]),
+        "validation.workspace.kaito.sh": (declared.validate_path, "Fail", ["CREATE", "UPDATE"], ["workspaces"]),
+        "validation.inferenceset.kaito.sh": (of_sets.validate_path, "Fail", ["CREATE", "UPDATE"], ["inferencesets"]),
+        "defaulting.workspace.kaito.sh": (declared.mutate_path, "Ignore", ["CREATE", "UPDATE"], ["workspaces"]),
     }
-    configurations = {document["kind"]: document for document in documents("webhook")}
+    configurations = {document["metadata"]["name"]: document for document in documents("webhook")}
     assert configurations.keys() == expected.keys()
-    for kind, configuration in configurations.items():
+    for name, configuration in configurations.items():
+        kind = configuration["kind"]
         (webhook,) = configuration["webhooks"]
         service = webhook["clientConfig"]["service"]
         target = named("Service", "manager")[service["name"]]
         port = next(port for port in target["spec"]["ports"] if port["port"] == service["port"])
         writable = [
-            rule["resourceNames"]
+            allowed
             for rule in named("ClusterRole", "rbac")["workspace-controller"]["rules"]
-            if f"{kind.lower()}s" in rule["resources"] and "resourceNames" in rule
+            for allowed in rule.get("resourceNames", ())
+            if f"{kind.lower()}s" in rule["resources"]
         ]
         assert {"name": port["targetPort"], "containerPort": 9443} in container["ports"]
-        assert writable == [[configuration["metadata"]["name"]]]
-        assert webhook["rules"][0]["resources"] == ["workspaces"], "a status write must never be refused"
-        found = (service["path"], webhook["failurePolicy"], webhook["rules"][0]["operations"])
-        assert found == expected[kind]
+        assert name in writable
+        rule = webhook["rules"][0]
+        found = (service["path"], webhook["failurePolicy"], rule["operations"], rule["resources"])
+        assert found == expected[name], "and a status write must never be refused"
 
 
 def test_the_local_cluster_has_the_rules_of_the_installation(tmp_path: Path) -> None:
-    configured = {document["kind"]: document["webhooks"][0] for document in documents("webhook")}
-    for configuration in LocalWebhook(tmp_path, 9).configurations():
-        local, shipped = configuration.to_dict()["webhooks"][0], configured[configuration.kind]
+    configured = {document["metadata"]["name"]: document["webhooks"][0] for document in documents("webhook")}
+    configurations = LocalWebhook(tmp_path, 9).configurations()
+    assert {configuration.name for configuration in configurations} == configured.keys()
+    for configuration in configurations:
+        local, shipped = configuration.to_dict()["webhooks"][0], configured[configuration.name]
         assert local["clientConfig"]["url"].endswith(shipped["clientConfig"]["service"]["path"])
         for name in ("name", "rules", "failurePolicy", "sideEffects", "timeoutSeconds", "matchPolicy"):
             assert local[name] == shipped[name]

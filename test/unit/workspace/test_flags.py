@@ -146,8 +146,7 @@ def test_upstreams_chart_starts_the_controller_unedited() -> None:
     assert invocation.workspace.vllm
     assert invocation.manager.webhook_port == 9443
     assert invocation.manager.webhook_hosts == ("kaito-workspace-svc.kaito-workspace.svc",)
-    note, registry = invocation.notes
-    assert note.startswith("feature gate enableInferenceSetController has no effect: InferenceSets are not reconciled")
+    (registry,) = invocation.notes
     assert registry.startswith("PRESET_REGISTRY_NAME=mcr.microsoft.com/aks/kaito has no effect: upstream's images have")
 
 
@@ -171,7 +170,6 @@ def test_every_value_of_upstreams_chart_is_accepted() -> None:
 
     named = [note.split(" has no effect: ")[0] for note in invocation.notes]
     assert named == [
-        "feature gate enableInferenceSetController",
         "--karpenter-node-classes",
         "--default-model-mirror-storage-class",
         "--default-streaming-service-account",

@@ -56,9 +56,9 @@ async def test_only_objects_of_the_installation_are_protected(cluster: "Cluster"
     cluster.apply(phi)
     async with cluster.controller():
         await world.advance(5)
-        with pytest.raises(Forbidden, match="Delete the Workspaces first"):
+        with pytest.raises(Forbidden, match="Delete them first"):
             world.delete(Namespace, "kaito-system", "")
-        with pytest.raises(Forbidden, match="kubectl delete workspaces --all"):
+        with pytest.raises(Forbidden, match="kubectl delete inferencesets,workspaces --all"):
             world.delete(ConfigMap, "gpu-provisioner-azure")
         world.delete(ConfigMap, "other")
     with pytest.raises(Forbidden):

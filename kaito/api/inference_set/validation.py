@@ -1,0 +1,135 @@
+"""Validation rules of an InferenceSet that need its fields alone.
+
+The admission webhook adds the rules of the Workspace that the template describes (`kaito.workspace.inference_sets`).
+As for Workspaces, an update reports only the violations that it introduces.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, cast
+
+from kaito.api import labels
+from kaito.api.inference_set.bounds import bound
+from kaito.api.inference_set.kind import NAME_LIMIT, InferenceSet
+from kaito.api.inference_set.template import template_labels
+from kaito.api.violation import Violation
+from kaito.api.workspace.validation.annotations import KNOWN
+
+_DNS_1035: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+_METADATA: Final = "spec.template.metadata"
+_STRATEGY: Final = "spec.updateStrategy"
+
+_TEMPLATE_METADATA: Final = ("labels", "annotations")
+
+_OWNED_LABELS: Final = frozenset({labels.CREATED_BY_INFERENCESET, labels.INFERENCESET_REVISION})
+
+
+def name_fits(inference_set: InferenceSet) -> Iterator[Violation]:
+    """Checks that the name is valid for the Service and leaves room for the numbers of the Workspaces."""
+    name = inference_set.name or (inference_set.metadata.generate_name or "")
+    if len(name) > NAME_LIMIT:
+        message = f"{name!r} has {len(name)} characters, its Workspaces allow {NAME_LIMIT}: choose a shorter name"
+        yield Violation("metadata.name", message)
+    if inference_set.name and not _DNS_1035.fullmatch(name):
+        message = (
+            f"{name!r} cannot name its Service: begin with a lower-case letter, go on with lower-case letters, digits "
+            "and '-', end with a letter or digit"
+        )
+        yield Violation("metadata.name", message)
+
+
+def template_metadata(inference_set: InferenceSet) -> Iterator[Violation]:
+    """Checks that the metadata of the template contains only labels and annotations."""
+    for key, value in inference_set.spec.template.metadata.items():
+        if key == "creationTimestamp" and value is None:  # written by Go programs
+            continue
+        if key not in _TEMPLATE_METADATA:
+            yield Violation(f"{_METADATA}.{key}", "has no effect on Workspaces: use labels and annotations only")
+        elif value is not None and not isinstance(value, Mapping):
+            yield Violation(f"{_METADATA}.{key}", f"must be a map of texts, not {type(value).__name__}")
+        else:
+            yield from _map_entries(f"{_METADATA}.{key}", cast("Mapping[object, Any]", value or {}))
+
+
+def _map_entries(path: str, entries: Mapping[object, Any]) -> Iterator[Violation]:
+    for key, value in entries.items():
+        name = str(key)
+        domain, slash, rest = name.rpartition("/")
+        if not _LABEL_NAME.fullmatch(rest) or (slash and not (_DOMAIN.fullmatch(domain) and len(domain) <= 253)):
+            yield Violation(f"{path}[{name[:120]}]", "is not a key: use name, or domain/name")
+        elif not isinstance(value, str):
+            yield Violation(f"{path}[{name}]", f"must be a text, not {type(value).__name__}: put it in quotes")
+        elif path.endswith("labels") and value and not _LABEL_NAME.fullmatch(value):
+            message = f"{value[:80]!r} is not a label value: at most 63 letters, digits, '-', '_' and '.'"
+            yield Violation(f"{path}[{name}]", message)
+
+
+def template_labels_free(inference_set: InferenceSet) -> Iterator[Violation]:
+    """Checks that the template sets no labels that the controllers own."""
+    for key in sorted(template_labels(inference_set)):
+        if labels.is_reserved(key) or key in _OWNED_LABELS:
+            yield Violation(f"{_METADATA}.labels[{key}]", "is reserved for the controllers: use a label of your own")
+
+
+def update_bounds(inference_set: InferenceSet) -> Iterator[Violation]:
+    """Checks the strategy and bounds of a rolling update: one of them must allow progress."""
+    strategy = inference_set.spec.update_strategy
+    rolling = strategy.rolling_update
+    if rolling is None:
+        return
+    where = f"{_STRATEGY}.rollingUpdate"
+    if strategy.type == "OnDelete":
+        yield Violation(where, "belongs to type RollingUpdate: remove it")
+    if rolling.partition:
+        message = (
+            "is not supported: remove it; type OnDelete keeps Workspaces with the old template until you delete them"
+        )
+        yield Violation(f"{where}.partition", message)
+    numbers: list[int] = []
+    for field, value in (("maxUnavailable", rolling.max_unavailable), ("maxSurge", rolling.max_surge)):
+        try:
+            numbers.append(bound(value, 100))
+        except ValueError as error:
+            yield Violation(f"{where}.{field}", str(error))
+    if numbers == [0, 0]:
+        yield Violation(
+            where, "maxUnavailable and maxSurge are both 0, so that no Workspace could be updated: raise one"
+        )
+
+
+def auto_upgrade_supported(inference_set: InferenceSet) -> Iterator[Violation]:
+    """Refuses automatic upgrades within a window, which this controller does not have."""
+    upgrade = inference_set.spec.auto_upgrade
+    if upgrade is not None and upgrade.enabled:
+        message = "is not supported: remove it; a new release of the controller updates all Workspaces at once"
+        yield Violation("spec.autoUpgrade.enabled", message)
+
+
+def known_annotations(inference_set: InferenceSet) -> Iterator[Violation]:
+    """Reports annotations of Kaito's domains that neither a set nor its Workspaces have as warnings."""
+    for key in sorted(inference_set.annotations):
+        domain = key.partition("/")[0]
+        ours = domain == "kaito.sh" or domain.endswith(".kaito.sh")
+        if ours and key not in KNOWN and domain != SCALED_OBJECT_DOMAIN:
+            yield Violation(f"metadata.annotations[{key[:120]}]", "is not an annotation of InferenceSets", "warning")
+
+
+SCALED_OBJECT_DOMAIN: Final = "scaledobject.kaito.sh"
+"""Domain of the annotations that the external scaler keda-kaito-scaler reads."""
+
+RULES: Final[tuple[Callable[[InferenceSet], Iterator[Violation]], ...]] = (
+    name_fits,
+    template_metadata,
+    template_labels_free,
+    update_bounds,
+    auto_upgrade_supported,
+    known_annotations,
+)
+
+
+def violations(inference_set: InferenceSet) -> list[Violation]:
+    """Returns the violations and warnings of one state of an InferenceSet."""
+    return [violation for rule in RULES for violation in rule(inference_set)]

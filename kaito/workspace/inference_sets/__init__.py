@@ -1,0 +1,9 @@
+"""Reconciles InferenceSets into Workspaces, which the Workspace controller reconciles into nodes and pods.
+
+controller   the reconcile: observe the Workspaces, decide, act, report
+children     renders the Workspaces of a set, and evaluates those that exist
+rollout      decides which Workspaces to create, change and delete: a pure function
+service      renders the Service of the whole set
+status       computes the conditions
+admission    judges an InferenceSet and the Workspace that its template describes
+"""

@@ -1,0 +1,112 @@
+"""Judges an InferenceSet: its own fields, and the Workspace that its template describes, by the rules of Workspaces.
+
+The webhook reads neither cluster nor network. The controller applies the same rules, because a set may be stored while
+the webhook is off.
+"""
+
+from typing import Final
+
+from kaito.api import InferenceSet, Workspace
+from kaito.api.inference_set.template import template_annotations
+from kaito.api.inference_set.validation import violations
+from kaito.api.violation import Violation, introduced
+from kaito.prices.book import PriceBook
+from kaito.runtime.webhook import Admission, Webhook
+from kaito.workspace.inference_sets.children import child_workspace
+from kaito.workspace.inference_sets.nodes import nodes_per_workspace
+from kaito.workspace.plan_warnings import plan_warnings
+from kaito.workspace.preflight import validate_workspace
+from kaito.workspace.settings import WorkspaceSettings
+
+VALIDATE_PATH: Final = "/validate/inferenceset.kaito.sh"
+"""Path of the webhook in the ValidatingWebhookConfiguration of `config/webhook`, as in upstream Kaito."""
+
+_LIMIT: Final = "spec.nodeCountLimit"
+_ANNOTATION: Final = "metadata.annotations["
+
+
+def inference_set_webhook(settings: WorkspaceSettings, prices: PriceBook | None = None) -> Webhook[InferenceSet]:
+    """Returns the webhook. Deletions are allowed; an update is rejected only for violations that it introduces."""
+    book = prices or PriceBook()
+
+    async def review(admission: Admission[InferenceSet]) -> None:
+        if admission.object is None or admission.object.deleting:
+            return
+        found = validate_inference_set(admission.object, admission.old, settings)
+        limit = await _check_node_limit(admission.object, settings)
+        if admission.old is not None:
+            limit = introduced(await _check_node_limit(admission.old, settings), limit)
+        found += limit
+        for violation in found:
+            if violation.severity == "error":
+                admission.deny(violation.field, violation.message)
+            else:
+                admission.warn(str(violation))
+        if not admission.problems:
+            for warning in await _plan_warnings(admission.object, admission.old, settings, book):
+                admission.warn(warning)
+
+    return Webhook(InferenceSet, validate=review, validate_path=VALIDATE_PATH)
+
+
+def validate_inference_set(
+    inference_set: InferenceSet, old: InferenceSet | None, settings: WorkspaceSettings
+) -> list[Violation]:
+    """Returns every violation and warning of a new InferenceSet, or those that an update from `old` introduces."""
+    if inference_set.deleting:
+        return []
+    found = _violations(inference_set, settings)
+    return found if old is None else introduced(_violations(old, settings), found)
+
+
+def _violations(inference_set: InferenceSet, settings: WorkspaceSettings) -> list[Violation]:
+    child = child_workspace(inference_set, f"{inference_set.name}-0")
+    of_child = (_located(violation, inference_set) for violation in validate_workspace(child, None, settings))
+    return [*violations(inference_set), *(violation for violation in of_child if violation is not None)]
+
+
+def _located(violation: Violation, inference_set: InferenceSet) -> Violation | None:
+    """Returns the violation of a Workspace at the field of the set that determines it; None if the set has none."""
+    field = violation.field
+    if field.startswith(("metadata.name", "resource.count")):
+        return None
+    if field.startswith("resource.labelSelector"):
+        field = f"spec.labelSelector{field.removeprefix('resource.labelSelector')}"
+    elif field.startswith(_ANNOTATION):
+        key = field.removeprefix(_ANNOTATION).partition("]")[0]
+        field = f"spec.template.{field}" if key in template_annotations(inference_set) else field
+    else:
+        field = f"spec.template.{field}"
+    return Violation(field, violation.message, violation.severity)
+
+
+async def _check_node_limit(inference_set: InferenceSet, settings: WorkspaceSettings) -> list[Violation]:
+    """Checks that the limit allows one Workspace; that it does not allow all of them is a warning."""
+    limit, replicas = inference_set.spec.node_count_limit, inference_set.spec.replicas
+    each = await nodes_per_workspace(inference_set, settings) if limit else None
+    if each is None:
+        return []
+    if each > limit:
+        message = f"is {limit}, and one workspace needs {each} nodes: raise it, or use a larger instance type"
+        return [Violation(_LIMIT, message)]
+    if each * replicas > limit:
+        message = f"is {limit}, and {replicas} workspaces need {each * replicas} nodes: {limit // each} are created"
+        return [Violation(_LIMIT, message, "warning")]
+    return []
+
+
+async def _plan_warnings(
+    inference_set: InferenceSet, old: InferenceSet | None, settings: WorkspaceSettings, prices: PriceBook
+) -> list[str]:
+    """Returns the nodes and the price of all Workspaces together, unless an update does not change them."""
+    if not inference_set.spec.replicas:
+        return []
+    before = _with_all_copies(old) if old is not None and old.spec.replicas else None
+    found = await plan_warnings(_with_all_copies(inference_set), before, settings, prices)
+    return [f"spec: {warning.removeprefix('resource: ')}" for warning in found]
+
+
+def _with_all_copies(inference_set: InferenceSet) -> Workspace:
+    """Returns a Workspace with as many copies as the set has Workspaces, which needs the same nodes."""
+    child = child_workspace(inference_set, f"{inference_set.name}-0")
+    return child.evolve(spec=child.spec.evolve(replicas=inference_set.spec.replicas))
