@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kaito.api import Workspace
+from kaito.workspace.start_figures import cache_tokens
 
 PROVISION_BOUNDS_SECONDS = (10, 30, 60, 120, 180, 240, 300, 420, 600, 900, 1800, 3600)
 """Bucket bounds: a GPU node takes minutes, an exhausted quota takes hours."""
@@ -72,7 +73,7 @@ class WorkspaceCollector(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Returns the metrics without samples, so that registration does not read the cache."""
-        return [_count(), _presets(), _phases()]
+        return [_count(), _presets(), _phases(), _cache_tokens()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Returns the current gauges; none on a standby."""
@@ -80,7 +81,7 @@ class WorkspaceCollector(Collector):
         if known is None:
             return
         workspaces = list(known)
-        count, presets, phases = _count(), _presets(), _phases()
+        count, presets, phases, cache = _count(), _presets(), _phases(), _cache_tokens()
         by_phase = Tally(phase(workspace) for workspace in workspaces)
         for name in ("succeeded", "error", "pending", "deleting"):
             count.add_metric([name], by_phase[name])
@@ -88,7 +89,9 @@ class WorkspaceCollector(Collector):
             presets.add_metric([preset], amount)
         for workspace in workspaces:
             phases.add_metric([workspace.namespace, workspace.name, phase(workspace)], 1)
-        yield from (count, presets, phases)
+            for source, tokens in cache_tokens(workspace.status.performance):
+                cache.add_metric([workspace.namespace, workspace.name, source], tokens)
+        yield from (count, presets, phases, cache)
 
 
 def _count() -> GaugeMetricFamily:
@@ -97,6 +100,14 @@ def _count() -> GaugeMetricFamily:
 
 def _presets() -> GaugeMetricFamily:
     return GaugeMetricFamily("kaito_preset_workspaces", "Inference Workspaces by preset.", labels=["preset_name"])
+
+
+def _cache_tokens() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "kaito_workspace_kv_cache_tokens",
+        "Tokens that fit into the key-value cache of a copy, by source: measured at its start, or planned.",
+        labels=["namespace", "name", "source"],
+    )
 
 
 def _phases() -> GaugeMetricFamily:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import final
 
 from kaito.api import Claim, Workspace
-from kaito.api.workspace import AdapterStatus
+from kaito.api.workspace import AdapterStatus, PerformanceStatus
 from kaito.runtime.kinds import Job, Pod, StatefulSet
 from kaito.runtime.meta import Quantity
 from kaito.workspace.nodes import NodesReport
@@ -74,6 +74,8 @@ class WorkloadReport:
     """What each pod does that is not ready, by its name; only pods that report it."""
     adapters: Sequence[AdapterStatus] | None = None
     """State of the adapters that pods load without a restart; None if there are none."""
+    performance: PerformanceStatus | None = None
+    """What the servers measured when they started; None if nothing is known."""
 
 
 @final

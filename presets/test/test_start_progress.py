@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from kaito_presets.inference.service import GenerationService
-from kaito_presets.serving.progress import StartProgress, download_cache
+from kaito_presets.serving.progress import StartFigures, StartProgress, download_cache
 from kaito_presets.vllm.engine import LOADED, Engine
+from kaito_presets.vllm.figures import EngineFigures
 from running_server import Serve
 
 
@@ -49,9 +50,32 @@ def test_cache_of_the_environment_is_used_unless_the_options_set_one(
 
 async def test_engine_reports_that_the_weights_are_loaded() -> None:
     calls: list[str] = []
-    script = f"echo starting; echo 'INFO gpu_model_runner.py: {LOADED} 2.5 GiB memory and 3.1 seconds'"
+    lines = (
+        "starting",
+        f"(Worker_TP0) INFO gpu_model_runner.py: {LOADED} 2.5 GiB memory and 3.1 seconds",
+        f"(Worker_TP1) INFO gpu_model_runner.py: {LOADED} 2.25 GiB memory and 3.1 seconds",
+        "(EngineCore) INFO [kv_cache_utils.py:1301] GPU KV cache size: 1,283,456 tokens",
+        "(EngineCore) INFO [kv_cache_utils.py:1306] Maximum concurrency for 131,072 tokens per request: 9.79x",
+    )
+    script = "; ".join(f"echo '{line}'" for line in lines)
     engine = Engine(["/bin/sh", "-c", script], on_loaded=lambda: calls.append("loaded"))
     await engine.start()
     async with asyncio.timeout(20):
         assert await engine.wait() == 0
-    assert calls == ["loaded"]
+    assert calls == ["loaded", "loaded"]
+    figures = engine.figures.complete()
+    assert (figures.weights_bytes, figures.cache_tokens, figures.context_tokens) == (4.75 * 2**30, 1283456, 131072)
+    assert figures.load_seconds > 0
+    later = EngineFigures()
+    later.read("GPU KV cache size: 1,024 tokens, Maximum concurrency for 512 tokens per request: 2.00x")
+    later.read("GPU KV cache size: , tokens")
+    assert (later.complete().cache_tokens, later.complete().context_tokens) == (1024, 512)
+
+
+async def test_a_ready_server_reports_the_figures_of_its_start(serve: Serve) -> None:
+    server = await serve()
+    server.lifecycle.progress.figures = StartFigures(load_seconds=3.14159, weights_bytes=7, cache_tokens=9)
+    figures = {"loadSeconds": 3.1, "weightsBytes": 7, "cacheTokens": 9, "contextTokens": 0}
+    assert await server.get("/progress") == (200, {"phase": "ready", "figures": figures})
+    await server.lifecycle.drain(1)
+    assert await server.get("/progress") == (200, {"phase": "draining"})

@@ -26,10 +26,10 @@ class PerformanceMetric(Model):
 
 
 class PerformanceStatus(Model):
-    """Results of a benchmark of the workload."""
+    """Measurements of the workload."""
 
     metrics: dict[str, PerformanceMetric] = Field(default_factory=dict[str, PerformanceMetric])
-    """Measurements by name, for example `peakTokensPerMinute`."""
+    """Measurements by name: `loadTime`, `weights`, `kvCacheTokens` and `maxConcurrency` at the start of the servers."""
 
 
 AdapterState = Literal["Pending", "Pulling", "Loading", "Loaded", "Failed"]
@@ -87,4 +87,4 @@ class WorkspaceStatus(Model):
     """State of the adapters that change without a restart, sorted by name."""
 
     performance: PerformanceStatus | None = None
-    """Results of a benchmark, if one was run."""
+    """What the servers measured when they started; absent until a pod has reported it."""

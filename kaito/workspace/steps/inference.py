@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from kaito.api import conditions, labels
+from kaito.api.workspace import PerformanceStatus
 from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import format_error
@@ -18,6 +19,7 @@ from kaito.workspace.manifests.inference import inference_stateful_set, worker_s
 from kaito.workspace.ownership import is_controller_of
 from kaito.workspace.plan import Plan
 from kaito.workspace.pod_faults import Fault
+from kaito.workspace.start_figures import performance, planned_cache_tokens
 from kaito.workspace.start_progress import Progress
 from kaito.workspace.state import WorkloadReport
 from kaito.workspace.steps.adapters import ensure_adapter_list, observe_adapters
@@ -53,6 +55,7 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
         pods=pods,
         progress=_observe_start(ctx, pods),
         adapters=observe_adapters(ctx, plan, pods),
+        performance=_observe_figures(ctx, plan, pods),
     )
     report.workers = workers = await ctx.api.find(StatefulSet, workers_name(ctx.workspace), ctx.workspace.namespace)
     if workers is not None and not is_controller_of(ctx.workspace, workers):
@@ -93,6 +96,14 @@ def _observe_start(ctx: ReconcileContext, pods: Sequence[Pod]) -> dict[str, Prog
     ctx.monitor.watch(ctx.workspace.key, pods)
     found = {pod.name: ctx.monitor.find(pod) for pod in pods}
     return {name: progress for name, progress in found.items() if progress is not None}
+
+
+def _observe_figures(ctx: ReconcileContext, plan: Plan | None, pods: Sequence[Pod]) -> PerformanceStatus | None:
+    """Returns the figures of the ready pods; those of the last status until a pod has reported some."""
+    inference = ctx.workspace.inference
+    planned = planned_cache_tokens(plan, adapters=len(inference.adapters) if inference else 0) if plan else 0
+    found = performance(ctx.monitor.figures(pods), planned_tokens=planned)
+    return found or ctx.workspace.status.performance
 
 
 async def _apply(ctx: ReconcileContext, plan: Plan, present: StatefulSet | None) -> StatefulSet | None:

@@ -115,7 +115,7 @@ def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None
         status.set(claims=sorted(claim.name for claim in state.claims.live))
     _set_copies(ctx, status)
     if state.workload is not None and state.plan is not None:
-        status.set(adapters=list(state.workload.adapters or ()))
+        status.set(adapters=list(state.workload.adapters or ()), performance=state.workload.performance)
     if state.nodes is not None:
         status.set(worker_nodes=list(state.nodes.names))
     if state.plan is not None:

@@ -11,6 +11,7 @@ from kaito.runtime.kinds import Event, Pod, StatefulSet
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.testing import World, builders
 from kaito.workspace import start_progress
+from kaito.workspace.start_figures import StartFigures, cache_tokens, parse_figures, performance
 from kaito.workspace.start_progress import Progress, StartMonitor, fetch_progress, parse_progress
 from test.support.pod_servers import Servers
 from test.unit.workspace.test_pod_events import put_pod
@@ -67,7 +68,9 @@ async def test_condition_and_events_follow_the_phases_of_a_start(
     ]  # fmt: skip
 
 
-async def test_ready_and_deleted_pods_are_not_polled(cluster: "Cluster", phi: Workspace, servers: Servers) -> None:
+async def test_a_ready_pod_without_figures_is_polled_a_few_times(
+    cluster: "Cluster", phi: Workspace, servers: Servers
+) -> None:
     async with cluster.controller():
         pod = await starting_pod(cluster, phi)
         await cluster.world.advance(10)
@@ -76,10 +79,82 @@ async def test_ready_and_deleted_pods_are_not_polled(cluster: "Cluster", phi: Wo
             Pod, pod.name, {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, subresource="status"
         )
         cluster.serve()
-        await cluster.world.advance(10)
+        await cluster.world.advance(30)
         polls = servers.polls
         await cluster.world.advance(60)
         assert servers.polls == polls
+
+
+def ready_pod(cluster: "Cluster", pod: Pod) -> None:
+    cluster.world.patch(
+        Pod, pod.name, {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, subresource="status"
+    )
+    cluster.serve()
+
+
+FIGURES = {"loadSeconds": 41.26, "weightsBytes": 7_650_000_000, "cacheTokens": 20_000, "contextTokens": 4096}
+
+
+async def test_the_status_has_the_figures_of_the_start_also_after_a_restart_of_the_controller(
+    cluster: "Cluster", phi: Workspace, servers: Servers
+) -> None:
+    def values() -> dict[str, str]:
+        found = cluster.world.get(Workspace, NAME).status.performance
+        return {name: f"{each.value} {each.unit}" for name, each in (found.metrics if found else {}).items()}
+
+    async with cluster.controller():
+        pod = await starting_pod(cluster, phi)
+        servers.documents[ADDRESS] = {"phase": "warming"}
+        await cluster.world.advance(10)
+        assert values() == {}
+        servers.documents[ADDRESS] = {"phase": "ready", "figures": FIGURES}
+        ready_pod(cluster, pod)
+        await cluster.world.advance(10)
+        expected = {
+            "kvCacheTokens": "20000 tokens",
+            "maxConcurrency": "4.88 requests",
+            "weights": "7.12 GiB",
+            "loadTime": "41.3 seconds",
+        }
+        assert values() == expected
+        polls = servers.polls
+        await cluster.world.advance(60)
+        assert servers.polls == polls, "the figures of a pod are read once"
+    servers.documents.clear()
+    async with cluster.controller():
+        await cluster.world.advance(60)
+        assert values() == expected
+
+
+def test_the_worst_pod_counts() -> None:
+    slow = StartFigures(loadSeconds=90.0, cacheTokens=9000, contextTokens=1000, weightsBytes=2**30)
+    fast = StartFigures(loadSeconds=30.0, cacheTokens=10_000, contextTokens=1000)
+    found = performance([slow, fast, StartFigures(loadSeconds=1.0)], planned_tokens=9500)
+    assert found is not None
+    assert {name: each.value for name, each in found.metrics.items()} == {
+        "loadTime": "90.0", "kvCacheTokens": "9000", "maxConcurrency": "9.00", "weights": "1.00",
+    }  # fmt: skip
+    assert found.metrics["kvCacheTokens"].config == {"planned": "9500"}
+    assert performance([]) is None
+    assert list(cache_tokens(found)) == [("measured", 9000), ("planned", 9500)]
+    assert list(cache_tokens(performance([fast]))) == [("measured", 10_000)]
+    assert list(cache_tokens(performance([StartFigures(loadSeconds=1.0)]))) == list(cache_tokens(None)) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        b"",
+        b'{"phase": "ready"}',
+        b'{"phase": "ready", "figures": []}',
+        b'{"phase": "ready", "figures": {"loadSeconds": -1}}',
+        b'{"phase": "ready", "figures": {"loadSeconds": 1, "cacheTokens": 1e99}}',
+        b'{"phase": "ready", "figures": {"loadSeconds": NaN}}',
+    ],
+)
+def test_other_documents_contain_no_figures(body: bytes | None) -> None:
+    assert parse_figures(body) is None
 
 
 async def test_pods_of_a_template_are_not_polled(cluster: "Cluster", phi: Workspace, servers: Servers) -> None:

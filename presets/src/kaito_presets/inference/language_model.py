@@ -76,6 +76,10 @@ class ModelInfo:
     """Whether the chat template renders tools."""
     renders_tool_calls: bool = False
     """Whether the chat template renders the calls of earlier messages."""
+    weights_bytes: int = 0
+    """Memory of the weights; 0 if it is unknown."""
+    cache_tokens: int = 0
+    """Tokens of all rows together whose keys and values fit into memory; 0 if it is unknown."""
     unbatched_reasons: tuple[str, ...] = ()
     """Reasons for which every request runs outside the batch: options of the model's generation config, or its
     architecture. Empty if requests are batched."""

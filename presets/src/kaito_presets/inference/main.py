@@ -29,7 +29,7 @@ from kaito_presets.inference.service import GenerationService
 from kaito_presets.serving.adapter_sync import sync_from_environment
 from kaito_presets.serving.adapters import Adapter, find_adapters
 from kaito_presets.serving.config import read_strengths
-from kaito_presets.serving.progress import StartProgress, download_cache
+from kaito_presets.serving.progress import StartFigures, StartProgress, download_cache
 
 log = logging.getLogger("kaito_presets.inference")
 
@@ -141,8 +141,15 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
             host = SchedulerAdapters(model, scheduler, metrics)
             group.create_task(lifecycle.adapters.run(host), name="adapters")
             await lifecycle.adapters.wait_until_loaded()
+        seconds = asyncio.get_running_loop().time() - started
+        lifecycle.progress.figures = StartFigures(
+            load_seconds=seconds,
+            weights_bytes=model.info.weights_bytes,
+            cache_tokens=model.info.cache_tokens,
+            context_tokens=model.info.context_tokens,
+        )
         lifecycle.set_ready(GenerationService(model, scheduler, metrics))
-        _log_start(model.info, options, asyncio.get_running_loop().time() - started)
+        _log_start(model.info, options, seconds)
 
 
 def _log_start(info: ModelInfo, options: InferenceOptions, seconds: float) -> None:

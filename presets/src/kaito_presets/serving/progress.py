@@ -5,6 +5,7 @@ pulls weights in an init container serves the same document on the same port bef
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, final
 
@@ -18,6 +19,29 @@ INCOMPLETE_SUFFIX: Final = ".incomplete"
 """Suffix of a file that huggingface_hub is writing."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFigures:
+    """Measurements of a start that succeeded; 0 for what is unknown."""
+
+    load_seconds: float
+    """From the start of loading until requests are served."""
+    weights_bytes: int = 0
+    """Memory of the weights on this node."""
+    cache_tokens: int = 0
+    """Tokens of all requests together whose keys and values fit into memory."""
+    context_tokens: int = 0
+    """Most tokens of one request."""
+
+    def document(self) -> dict[str, object]:
+        """Returns the field `figures` of the response."""
+        return {
+            "loadSeconds": round(self.load_seconds, 1),
+            "weightsBytes": self.weights_bytes,
+            "cacheTokens": self.cache_tokens,
+            "contextTokens": self.context_tokens,
+        }
+
+
 @final
 class StartProgress:
     """Phase of the start of a server, and the bytes that are downloaded.
@@ -29,6 +53,8 @@ class StartProgress:
     def __init__(self, cache: Path | None = None) -> None:
         self.is_warming = False
         """Whether the weights are in memory and the server is still loading."""
+        self.figures: StartFigures | None = None
+        """Measurements, once requests are served."""
         self._cache = cache
 
     def set_warming(self) -> None:
@@ -36,8 +62,14 @@ class StartProgress:
         self.is_warming = True
 
     def document(self, state: ServerState) -> dict[str, object]:
-        """Returns the body of the response: `phase`, and in the phase `downloading` the number of `bytes` so far."""
+        """Returns the body of the response.
+
+        It has the `phase`, in the phase `downloading` the number of `bytes` so far, and in the phase `ready` the
+        `figures` of the start.
+        """
         phase = self._phase(state)
+        if phase == "ready" and self.figures is not None:
+            return {"phase": phase, "figures": self.figures.document()}
         if phase == "loading" and self._cache is not None:
             size, is_incomplete = _downloaded(self._cache)
             if is_incomplete:

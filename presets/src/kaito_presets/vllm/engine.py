@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, final
 
+from kaito_presets.vllm.figures import EngineFigures
+
 log = logging.getLogger(__name__)
 
 OUTPUT_LINES: Final = 400
@@ -38,6 +40,8 @@ class Engine:
         self._on_loaded = on_loaded
         self._process: asyncio.subprocess.Process | None = None
         self._output: deque[str] = deque(maxlen=OUTPUT_LINES)
+        self.figures = EngineFigures()
+        """Measurements that the output contains."""
 
     async def start(self) -> None:
         """Starts the process.
@@ -76,6 +80,7 @@ class Engine:
                 break
             text = line.decode(errors="replace")
             self._output.append(text)
+            self.figures.read(text)
             if LOADED in text:
                 self._on_loaded()
             sys.stderr.write(text)

@@ -165,7 +165,7 @@ async def _run_engine(
     group_end = asyncio.get_running_loop().create_future() if leader is None else leader.ended
     async with asyncio.TaskGroup() as group:
         exited = group.create_task(engine.wait(), name="engine")
-        ready = group.create_task(_become_ready(proxy, launch), name="readiness")
+        ready = group.create_task(_become_ready(engine, proxy, launch), name="readiness")
         stop = group.create_task(stopping.wait(), name="stop")
         await asyncio.wait({exited, stop, group_end}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
@@ -192,7 +192,7 @@ async def drain(proxy: Proxy, exited: "asyncio.Future[int]", seconds: float) -> 
         await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
-async def _become_ready(proxy: Proxy, launch: Launch) -> None:
+async def _become_ready(engine: Engine, proxy: Proxy, launch: Launch) -> None:
     """Waits for the engine and the adapters; follows the list of adapters until it is canceled, if there is one."""
     while not await proxy.engine_is_healthy():  # noqa: ASYNC110 - the engine sends no event when it is ready
         await asyncio.sleep(HEALTH_POLL_SECONDS)
@@ -202,6 +202,7 @@ async def _become_ready(proxy: Proxy, launch: Launch) -> None:
             host = EngineAdapters(proxy.names, proxy.send_to_engine, max_rank=rank, scratch=launch.scratch)
             group.create_task(launch.sync.run(host), name="adapters")
             await launch.sync.wait_until_loaded()
+        proxy.progress.figures = engine.figures.complete()
         proxy.state = "Healthy"
         log.info("ready")
 

@@ -154,6 +154,8 @@ class TransformersModel:
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             **template_facts(tokenizer, options.tool_call_parser),
+            weights_bytes=sum(part.numel() * part.element_size() for part in model.parameters()),
+            cache_tokens=self._budget_tokens,
             unbatched_reasons=self.plan({}).unbatched_reasons,
         )
 
