@@ -53,7 +53,7 @@ def _workspace(situation: Situation, state: LinkState) -> Link:
     created = workspace.metadata.creation_timestamp
     done = found[-1] if found else None
     if wrong is None and done is not None:
-        summary = workspace.status.state or "Ready"
+        summary: str = workspace.status.state or "Ready"
         return Link(
             kind=workspace.kind,
             name=workspace.name,

@@ -166,17 +166,17 @@ def find_nodes(situation: Situation) -> Finding | None:
     if condition is None:
         return None
     node_name = next((node.name for node in situation.nodes if node.name in condition.message), "")
-    node = situation.node(node_name)
-    if node is None:
+    named = situation.node(node_name)
+    if named is None:
         return workspace_finding(situation, condition, next_steps=_replacement(situation))
     cause = Cause(
-        kind=node.kind,
-        name=node.name,
+        kind=named.kind,
+        name=named.name,
         reason=condition.reason,
         message=condition.message,
         since=situation.since(situation.workspace, condition),
     )
-    return Finding(cause=cause, node=node.name)
+    return Finding(cause=cause, node=named.name)
 
 
 def _not_ready(situation: Situation, node: Node) -> Finding:

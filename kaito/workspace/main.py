@@ -6,6 +6,7 @@ The only module of the package that reads the command line and the environment.
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from kaito.api import Workspace
 from kaito.prices.book import PriceBook
@@ -13,6 +14,7 @@ from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.webhook import Webhook
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
 from kaito.workspace.flags import parse
@@ -61,7 +63,9 @@ def workspace_manager(
     periodic = [] if kind is None else [orphan_collector(kind)]
     guards = [installation_guard(workspace)] if workspace.installation_guard else []
     sets = inference_set_controller(InferenceSetReconciler(workspace))
-    webhooks = [workspace_webhook(workspace, prices), inference_set_webhook(workspace, prices)] if webhook else ()
+    webhooks: list[Webhook[Any]] = []
+    if webhook:
+        webhooks = [workspace_webhook(workspace, prices), inference_set_webhook(workspace, prices)]
     manager = Manager(
         settings,
         controllers=[workspace_controller(reconciler), sets, *periodic, *guards],

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final, final
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from kaito.api.workspace import PerformanceMetric, PerformanceStatus
 from kaito.models.memory import gpu_memory
@@ -26,12 +25,12 @@ _GIB: Final = 2**30
 class StartFigures(BaseModel):
     """Field `figures` of the document that a ready server returns; 0 for what is unknown."""
 
-    model_config = ConfigDict(frozen=True, strict=True, alias_generator=to_camel)
+    model_config = ConfigDict(frozen=True, strict=True)
 
-    load_seconds: float = Field(ge=0, le=1e7)
-    weights_bytes: int = Field(default=0, ge=0, le=_LARGEST)
-    cache_tokens: int = Field(default=0, ge=0, le=_LARGEST)
-    context_tokens: int = Field(default=0, ge=0, le=_LARGEST)
+    load_seconds: float = Field(alias="loadSeconds", ge=0, le=1e7)
+    weights_bytes: int = Field(default=0, alias="weightsBytes", ge=0, le=_LARGEST)
+    cache_tokens: int = Field(default=0, alias="cacheTokens", ge=0, le=_LARGEST)
+    context_tokens: int = Field(default=0, alias="contextTokens", ge=0, le=_LARGEST)
 
 
 @final

@@ -10,8 +10,8 @@ import pytest
 from kaito.api import conditions
 from kaito.runtime.kinds import Node, Pod, Secret, StatefulSet
 from kaito.runtime.meta import format_time
-from kaito.workspace.hub.client import ModelQuery
 from kaito.workspace.hub.errors import ModelUnavailable
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
 from test.unit.diagnosis.conftest import NAME, Scene, tuning, workspace
 from test.unit.diagnosis.table import Expected, Table
