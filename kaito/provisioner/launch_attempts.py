@@ -58,7 +58,12 @@ def mark_unavailable(ctx: ReconcileContext, offering: Offering, error: CloudErro
 
 
 async def record_failure(
-    ctx: ReconcileContext, error: CloudError, *, retry: float | None = None, is_created: bool = False
+    ctx: ReconcileContext,
+    error: CloudError,
+    *,
+    retry: float | None = None,
+    is_created: bool = False,
+    continues: bool = False,
 ) -> None:
     """Records a failed attempt, or a request that failed, and schedules the next attempt.
 
@@ -67,6 +72,8 @@ async def record_failure(
         error: the cloud's error.
         retry: seconds until the next attempt, if the offerings determine it.
         is_created: whether an instance was created and failed; then errors of every category count as a failed launch.
+        continues: whether another offering of the claim is tried next. The launch then has not failed, so that readers
+            of the condition, which may give the claim up, wait for the other offerings.
     """
     backoff, uid = ctx.deps.backoff, ctx.claim.uid
     is_launch_failure = is_created or error.category not in REQUEST_FAILURES
@@ -77,7 +84,7 @@ async def record_failure(
         wait = max(wait, min(VISIBLE_SECONDS * 2.0 ** min(failures - 1, 10), ctx.settings.capacity_retry_cap_seconds))
     backoff.defer(uid, wait)
     ctx.request.requeue_after(wait, failure.reason)
-    report_failure(ctx, failure.status, failure.reason, _message(ctx, failure, wait))
+    report_failure(ctx, "Unknown" if continues else failure.status, failure.reason, _message(ctx, failure, wait))
     if is_launch_failure:
         backoff.attempts(uid).last_failure = f"{failure.reason}: {error}"
         await write_record(ctx)

@@ -164,15 +164,20 @@ async def _delete_failed_pool(
 ) -> None:
     """Records why the instance failed, and deletes it; the next attempt creates another one."""
     error = error or OperationFailed(f"agent pool {instance.name} is {instance.state}")
-    retry = await _mark_unavailable(ctx, plan, instance, error) if launch_attempts.is_about_offering(error) else None
+    retry: float | None = None
+    continues = False
+    if launch_attempts.is_about_offering(error):
+        retry = await _mark_unavailable(ctx, plan, instance, error)
+        continues = retry <= 0
+        retry = max(retry, ctx.settings.poll_interval_seconds)
     # Recorded before the deletion: afterwards the cloud does not return the error any more.
-    await launch_attempts.record_failure(ctx, error, retry=retry, is_created=True)
+    await launch_attempts.record_failure(ctx, error, retry=retry, is_created=True, continues=continues)
     await ctx.cloud.delete(instance.name)
     await _clear_operation(ctx)
 
 
 async def _mark_unavailable(ctx: ReconcileContext, plan: LaunchPlan, instance: Instance, error: CloudError) -> float:
-    """Marks the instance's offering as unavailable; returns the seconds until an offering may be tried."""
+    """Marks the instance's offering as unavailable; returns the seconds until an offering may be tried, 0 for now."""
     offering = _offering_of(instance)
     try:
         candidates = await list_candidates(ctx, plan)
@@ -183,7 +188,7 @@ async def _mark_unavailable(ctx: ReconcileContext, plan: LaunchPlan, instance: I
         launch_attempts.mark_unavailable(ctx, offering, error)
     else:
         mark_unavailable(ctx, candidate, candidates, error)
-    return max(next_offering_seconds(ctx, candidates), ctx.settings.poll_interval_seconds)
+    return next_offering_seconds(ctx, candidates)
 
 
 def _offering_of(instance: Instance) -> Offering:
