@@ -88,6 +88,14 @@ created."""
 CLAIM_REPLACEMENT_PENDING: Final = "ReplacementPending"
 """A claim was lost or deleted; the message contains the time at which the next one is created."""
 
+INSTANCE_TYPE_REFUSED: Final = "InstanceTypeRefused"
+"""The cloud has no capacity or quota for an instance type of `resource.instanceTypes`, or `kaito.sh/replan` is set: the
+claims are deleted, and the next alternative is used."""
+
+ALTERNATIVES_EXHAUSTED: Final = "AlternativesExhausted"
+"""The cloud is out of every instance type of `resource.instanceTypes`; the message contains the cause of each and the
+time of the next attempt."""
+
 CLAIMS_PENDING: Final = "ClaimsPending"
 """Claims are about to be created."""
 

@@ -227,6 +227,10 @@ PROVISION_ATTEMPTS: Final = "kaito.sh/provision-attempts"
 """Annotation on Workspaces: JSON record of lost claims and their replacements. Written by the workspace controller, so
 that a restart keeps the backoff and creates no claim twice."""
 
+ALTERNATIVES: Final = "kaito.sh/alternatives"
+"""Annotation on Workspaces with `resource.instanceTypes`: JSON record of the chosen instance type, and of offerings
+that were unavailable with the time at which each is tried again. Written by the workspace controller."""
+
 TEMPLATE_HASH: Final = "kaito.sh/template-hash"
 """Annotation on workloads: digest of the rendered pod template."""
 
@@ -278,6 +282,10 @@ USE_LOCAL_WEIGHTS: Final = "kaito.sh/use-local-weights"
 
 MODEL_STREAMING: Final = "kaito.sh/model-streaming"
 """`disabled` only: weights are not streamed from object storage."""
+
+REPLAN: Final = "kaito.sh/replan"
+"""Any value: use the first possible entry of `resource.instanceTypes` now, although nodes of another one exist. These
+are deleted first, so that the model is not served meanwhile. Removed by the workspace controller."""
 
 NODE_CLASS: Final = "kaito.sh/node-class"
 """Node class of the Workspace's new NodeClaims as `group/kind/name`, for example

@@ -12,6 +12,7 @@ from kaito.api.violation import Violation, introduced
 from kaito.api.workspace import Workspace
 from kaito.api.workspace.validation import NodeApi
 from kaito.models import catalog, instance_types
+from kaito.models.alternatives import FIELD as ALTERNATIVES_FIELD, alternatives, resolved
 from kaito.models.copies import COUNT_FIELD, REPLICAS_FIELD, wanted_copies
 from kaito.models.errors import InstanceTypeTooSmall, NoGpu, PlanError, UnknownInstanceType
 from kaito.models.gpu import InstanceType
@@ -46,22 +47,54 @@ def check(
 def _violations(
     workspace: Workspace, node_api: NodeApi, cloud: Cloud, weights: WeightsDefaults, preset: Preset | None
 ) -> Iterator[Violation]:
-    instance = None
     try:
         if preset is None:
             preset = preset_of(workspace)
             yield from _outside(workspace)
     except PlanError as error:
         yield error.violation()
-    if node_api != "byo" and workspace.resource.instance_type:
-        try:
-            instance = instance_type_of(workspace, cloud)
-        except PlanError as error:
-            yield error.violation()
-    if preset and instance:
-        yield from _plan(workspace, preset, instance, cloud)
+    if node_api != "byo":
+        yield from _hardware(workspace, preset, cloud)
     if preset:
         yield from _weights(workspace, preset, weights)
+
+
+def _hardware(workspace: Workspace, preset: Preset | None, cloud: Cloud) -> Iterator[Violation]:
+    """Checks the instance type, or that one of the alternatives can run the model."""
+    named = alternatives(workspace)
+    if not named:
+        yield from _of_instance_type(workspace, preset, cloud)
+        return
+    found = [list(_of_instance_type(resolved(workspace, name), preset, cloud)) for name in named]
+    possible = [not any(violation.severity == "error" for violation in each) for each in found]
+    for index, (name, violations) in enumerate(zip(named, found, strict=True)):
+        # What holds for every alternative is reported once.
+        common = {str(each) for each in found[0]} if index else set[str]()
+        for each in violations:
+            if str(each) in common:
+                continue
+            field = each.field
+            message = each.message
+            if field == INSTANCE_FIELD:
+                field = f"{ALTERNATIVES_FIELD}[{index}]"
+                message = each.message if name in each.message else f"{name} {each.message}"
+            if each.severity == "error" and any(possible):
+                yield Violation(field, f"{message}; this alternative is skipped", "warning")
+            else:
+                yield Violation(field, message, each.severity)
+
+
+def _of_instance_type(workspace: Workspace, preset: Preset | None, cloud: Cloud) -> Iterator[Violation]:
+    """Checks the only instance type of a Workspace, and the preset on it."""
+    if not workspace.resource.instance_type:
+        return
+    try:
+        instance = instance_type_of(workspace, cloud)
+    except PlanError as error:
+        yield error.violation()
+        return
+    if preset and instance:
+        yield from _plan(workspace, preset, instance, cloud)
 
 
 def preset_of(workspace: Workspace) -> Preset | None:

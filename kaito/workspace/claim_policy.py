@@ -21,6 +21,7 @@ from typing import Any, Final, Self, cast, final
 
 from kaito.api import Claim, labels
 from kaito.runtime.kinds import Node
+from kaito.workspace.alternatives import has_launched
 from kaito.workspace.settings import WorkspaceSettings
 
 BACKOFF_BASE_SECONDS: Final = 30.0
@@ -146,6 +147,10 @@ class ClaimState:
     """Names of absent claims that existed according to an Event."""
     ready_since: datetime | None = None
     """Since when claims and nodes were all Ready at the end of the last reconcile; None if they were not."""
+    foreign: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names of claims that the Workspace does not use any more, each with the reason."""
+    not_before: datetime | None = None
+    """Earliest time of the next creation, because the cloud is out of every instance type; None for now."""
     claim_name: Callable[[int, int], str] = lambda index, serial: f"{index}-{serial}"
     """Returns the name of the claim with an index and a serial."""
 
@@ -203,6 +208,8 @@ def decide(state: ClaimState, settings: WorkspaceSettings) -> ClaimDecision:
     due = attempts.next_attempt_at
     if terminating:
         due = max(held_until[name] for name in terminating) + attempts.backoff
+    if state.not_before is not None:
+        due = max(due, state.not_before) if due is not None else state.not_before
     must_wait = due is not None and due > now
     create = () if must_wait else _free_places(state, live, held_until, attempts.serial)
     if create and attempts.failures:
@@ -302,6 +309,9 @@ def _find_broken(state: ClaimState, settings: WorkspaceSettings) -> tuple[list[t
     for claim in state.claims:
         if claim.deleting:
             continue
+        if claim.name in state.foreign:
+            broken.append((claim, state.foreign[claim.name]))
+            continue
         found = _launch_deadline(claim, settings) or _health_deadline(claim, state.nodes, settings)
         if found is None:
             continue
@@ -315,10 +325,8 @@ def _find_broken(state: ClaimState, settings: WorkspaceSettings) -> tuple[list[t
 
 def _launch_deadline(claim: Claim, settings: WorkspaceSettings) -> tuple[datetime, str] | None:
     """Returns when a claim without an instance is deleted, and the reason; None if it has launched."""
-    launched = claim.condition(claim.stages.launched)
     created = claim.metadata.creation_timestamp
-    has_launched = claim.is_ready or claim.status.provider_id or (launched is not None and launched.is_true)
-    if created is None or has_launched:
+    if created is None or has_launched(claim):
         return None
     limit = settings.node_provision_timeout_seconds
     return created + timedelta(seconds=limit), f"not launched within {limit:.0f} s"

@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import Final
 
 from kaito.api import Claim, Workspace, conditions, labels
+from kaito.models.instance_types import same_size
 from kaito.runtime.meta import Condition, find_condition
+from kaito.workspace.alternatives import Choice
 from kaito.workspace.claim_policy import ClaimState, ProvisionAttempts
 from kaito.workspace.manifests.claim import claim_name
 from kaito.workspace.nodes import NodesReport
@@ -19,6 +21,7 @@ from kaito.workspace.status import claim_condition_type
 
 _CREATION_REJECTED: Final = frozenset(
     {
+        conditions.ALTERNATIVES_EXHAUSTED,
         conditions.CLAIM_CREATE_FAILED,
         conditions.CLAIM_KIND_MISSING,
         conditions.NODE_CLASS_KIND_MISSING,
@@ -55,6 +58,7 @@ def claim_state(
     claims: Sequence[Claim],
     nodes: NodesReport | None,
     confirmed: frozenset[str] = frozenset(),
+    choice: Choice | None = None,
 ) -> ClaimState:
     """Returns the input of `claim_policy.decide`.
 
@@ -66,6 +70,7 @@ def claim_state(
         claims: the Workspace's claims, terminating ones included.
         nodes: the Workspace's nodes; None if they were not observed.
         confirmed: names of absent claims that existed according to an Event.
+        choice: the chosen alternative; None if the Workspace names one instance type.
     """
     last = last_claim_condition(workspace, settings)
     resources = find_condition(workspace.status.conditions, conditions.RESOURCE_READY)
@@ -81,8 +86,22 @@ def claim_state(
         confirmed=confirmed,
         creation_rejected=last is not None and last.reason in _CREATION_REJECTED,
         ready_since=resources.last_transition_time if resources is not None and were_ready else None,
+        foreign=_foreign(claims, choice),
+        not_before=choice.resume_at if choice is not None else None,
         claim_name=lambda index, serial: claim_name(workspace, index=index, serial=serial),
     )
+
+
+def _foreign(claims: Sequence[Claim], choice: Choice | None) -> dict[str, str]:
+    """Returns the claims of other instance types than the chosen one, each with the reason to delete it."""
+    if choice is None:
+        return {}
+    chosen = choice.candidate.instance_type
+    return {
+        claim.name: f"is of instance type {claim.instance_type or 'unknown'}, and the Workspace uses {chosen}"
+        for claim in claims
+        if not same_size(claim.instance_type, chosen)
+    }
 
 
 def last_claim_condition(workspace: Workspace, settings: WorkspaceSettings) -> Condition | None:

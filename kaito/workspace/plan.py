@@ -14,6 +14,7 @@ from kaito.models.weights import IN_IMAGE, Weights
 from kaito.prices.price import CapacityType
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Quantity
+from kaito.workspace.alternatives import Choice
 from kaito.workspace.hub.record import FactsRecord
 
 
@@ -105,6 +106,8 @@ class Plan:
     """ConfigMap that the controller creates: the method's defaults, for a tuning Workspace without a ConfigMap."""
     facts: FactsRecord | None = None
     """Facts of a model outside the catalog, and where they are from."""
+    choice: Choice | None = None
+    """The chosen alternative of `resource.instanceTypes`; None if the Workspace names one instance type."""
     explanation: str = ""
     """Why a copy of the model needs several nodes; empty for one node."""
     warnings: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from typing import Final, final
 from kaito.api import Claim, Workspace, conditions
 from kaito.models.copies import with_replicas
 from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, StatefulSet
+from kaito.workspace.alternatives import AlternativesRecord, SelectionInputs
 from kaito.workspace.claim_policy import ClaimDecision, decide
 from kaito.workspace.claim_state import claim_state, wanted_claims
 from kaito.workspace.manifests.claim import claim_kind, node_claim
@@ -110,7 +111,11 @@ async def preview(
     """
     workspace = with_replicas(identified(workspace), old)
     violations = [Finding.from_violation(violation) for violation in validate_workspace(workspace, old, settings)]
-    checked = await run_checks(workspace, settings, cluster)
+    observed = observed or Observed()
+    selection = SelectionInputs(
+        record=AlternativesRecord.from_annotations(workspace.annotations), claims=tuple(observed.claims), now=now
+    )
+    checked = await run_checks(workspace, settings, cluster, selection)
     planned = tuple(map(_from_text, checked.plan.warnings if checked.plan is not None else ()))
     errors = _unique(finding for finding in (*checked.errors, *violations) if finding.severity == "error")
     warnings = _unique(
@@ -118,7 +123,7 @@ async def preview(
     )
     if errors or checked.plan is None:
         return Preview(workspace=workspace, errors=errors, warnings=warnings)
-    return _planned(checked, settings, warnings, now, observed or Observed())
+    return _planned(checked, settings, warnings, now, observed)
 
 
 def identified(workspace: Workspace) -> Workspace:
@@ -141,7 +146,9 @@ def _planned(
     decision, wanted = ClaimDecision(), 0
     if claim_kind(settings.node_api) is not None:
         wanted = wanted_claims(plan.hardware, nodes, observed.claims)
-        state = claim_state(workspace, settings, now=now, wanted=wanted, claims=observed.claims, nodes=nodes)
+        state = claim_state(
+            workspace, settings, now=now, wanted=wanted, claims=observed.claims, nodes=nodes, choice=plan.choice
+        )
         decision = decide(state, settings)
     claims = tuple(
         node_claim(workspace, plan.hardware, settings, index=index, serial=serial) for index, serial in decision.create

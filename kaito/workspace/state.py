@@ -13,6 +13,7 @@ from kaito.api import Claim, Workspace
 from kaito.api.workspace import AdapterStatus, PerformanceStatus
 from kaito.runtime.kinds import Job, Pod, StatefulSet
 from kaito.runtime.meta import Quantity
+from kaito.workspace.alternatives import Choice
 from kaito.workspace.nodes import NodesReport
 from kaito.workspace.plan import Hardware, Plan, PlanFailure
 from kaito.workspace.pod_faults import Fault
@@ -44,6 +45,8 @@ class ClaimsReport:
     """Why the last claim was lost; empty if unknown."""
     given_up: Sequence[str] = ()
     """Name and reason of each claim that was deleted because it did not become ready."""
+    choice: Choice | None = None
+    """The chosen alternative; None if the Workspace names one instance type."""
     complete: bool = False
     """Whether the step succeeded: the next reconcile then expects the claims in `live`."""
 

@@ -164,7 +164,9 @@ def _model(workspace: Workspace, state: ReconcileState) -> ConditionUpdate | Non
     warnings = "".join(f"; {warning}" for warning in state.plan.warnings)
     nodes = f"{hardware.count} node{'s' if hardware.count != 1 else ''}"
     explanation = f": {state.plan.explanation}" if state.plan.explanation else ""
-    message = f"{workspace.preset_name}{_facts(state.plan)} on {nodes}{instance_type}{explanation}{warnings}"
+    passed = state.plan.choice.describe_passed() if state.plan.choice is not None else ""
+    found = f"{workspace.preset_name}{_facts(state.plan)}"
+    message = f"{found} on {nodes}{instance_type}{explanation}{passed}{warnings}"
     return ConditionUpdate.true(conditions.MODEL_RESOLVED, conditions.MODEL_RESOLVED, message)
 
 
@@ -190,15 +192,24 @@ def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:
         return _from_plan_failure(condition_type, state) or pending
     count = f"{len(report.ready)} of {report.wanted} {'machines' if is_machine else 'node claims'} ready"
     losses = _describe_losses(report)
-    notes = losses + (f"; {report.node_class_note}" if report.node_class_note else "")
+    passed = report.choice.describe_passed() if report.choice is not None else ""
+    notes = losses + (f"; {report.node_class_note}" if report.node_class_note else "") + passed
     if report.failure is not None:
         reason, message = report.failure
         return ConditionUpdate.false(condition_type, reason, message + losses)
     if report.given_up:
         message = f"{count}; given up: {'; '.join(report.given_up)}{_describe_next_attempt(report)}"
         return ConditionUpdate.false(condition_type, conditions.PROVISION_TIMEOUT, message)
+    if report.retry_at is not None and report.choice is not None and report.choice.resume_at is not None:
+        message = f"the cloud is out of every instance type: {'; '.join(map(str, report.choice.passed))}"
+        message += _describe_next_attempt(report)
+        return ConditionUpdate.false(condition_type, conditions.ALTERNATIVES_EXHAUSTED, message)
     if report.retry_at is not None:
         message = count + notes + _describe_next_attempt(report)
+        return ConditionUpdate.false(condition_type, conditions.CLAIM_REPLACEMENT_PENDING, message)
+    deleted = [claim.name for claim in report.claims if claim.deleting]
+    if report.choice is not None and not report.live and deleted:
+        message = f"{count}; the next claim is created after the deletion of {', '.join(deleted)}{notes}"
         return ConditionUpdate.false(condition_type, conditions.CLAIM_REPLACEMENT_PENDING, message)
     if len(report.ready) >= report.wanted:
         reason = conditions.MACHINES_READY if is_machine else conditions.CLAIMS_READY

@@ -19,6 +19,9 @@ INSTANCE_TYPE_LIMIT = 63
 
 ZONE_PATTERN = "^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"
 
+MAX_ALTERNATIVES = 16
+"""Most entries of `instanceTypes`."""
+
 CapacityTypeChoice = Literal["on-demand", "spot", "spot-preferred"]
 
 _RESERVED = ", ".join(f"'{key}'" for key in sorted(labels.RESERVED_KEYS))
@@ -119,6 +122,18 @@ class ResourceSpec(Model):
             field_path=".instanceType",
         ),
         Rule(
+            "!has(self.instanceType) || self.instanceType == '' || !has(self.instanceTypes) || "
+            "size(self.instanceTypes) == 0",
+            "instanceType and instanceTypes are both set: remove one",
+            field_path=".instanceTypes",
+        ),
+        Rule(
+            "!has(self.instanceTypes) || "
+            "self.instanceTypes.all(a, self.instanceTypes.exists_one(b, b.lowerAscii() == a.lowerAscii()))",
+            "names an instance type twice: remove one of them",
+            field_path=".instanceTypes",
+        ),
+        Rule(
             "has(self.partition) == has(oldSelf.partition) && "
             "(!has(self.partition) || self.partition == oldSelf.partition)",
             "cannot be added, changed or removed: delete the Workspace and create a new one",
@@ -133,8 +148,21 @@ class ResourceSpec(Model):
     instance_type: Annotated[
         str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT, "pattern": LABEL_VALUE})
     ] = ""
-    """The cloud's name of the instance type, for example `Standard_NC24ads_A100_v4`. Required, except with existing
-    nodes (`--node-api byo`), where it must be empty. Cannot be changed once set."""
+    """The cloud's name of the instance type, for example `Standard_NC24ads_A100_v4`. Either this field or
+    `instanceTypes` is required, except with existing nodes (`--node-api byo`), where both must be empty. Cannot be
+    changed once set, but can be replaced by `instanceTypes`."""
+
+    instance_types: Annotated[
+        list[
+            Annotated[
+                str,
+                Field(json_schema_extra={"minLength": 1, "maxLength": INSTANCE_TYPE_LIMIT, "pattern": LABEL_VALUE}),
+            ]
+        ],
+        Field(json_schema_extra={"maxItems": MAX_ALTERNATIVES, "x-kubernetes-list-type": "atomic"}),
+    ] = Field(default_factory=list[str])
+    """Alternatives in order: the first one that the cloud has capacity and quota for is used, for all nodes of the
+    Workspace. Each is planned for itself. Nodes that exist keep theirs; see the annotation `kaito.sh/replan`."""
 
     capacity_type: CapacityTypeChoice | None = None
     """`on-demand` (the default), `spot`, or `spot-preferred`: spot nodes, and on-demand nodes where the cloud has no

@@ -83,6 +83,9 @@ class WorkspaceStatus(Model):
     target_node_count: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0
     """Number of nodes that the Workspace needs; 0 before it is computed, and without copies."""
 
+    instance_type: str = ""
+    """The instance type that is used of those in `resource.instanceTypes`."""
+
     adapters: list[AdapterStatus] = Field(default_factory=list[AdapterStatus])
     """State of the adapters that change without a restart, sorted by name."""
 

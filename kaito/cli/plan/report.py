@@ -16,6 +16,7 @@ from kaito.models.planning import InferencePlan
 from kaito.prices.book import PriceBook
 from kaito.prices.price import CapacityType, Price
 from kaito.runtime.meta import Resource
+from kaito.workspace.alternatives import Choice
 from kaito.workspace.cost import Cost, offering
 from kaito.workspace.preflight import Finding
 from kaito.workspace.preview import PLACEHOLDER_UID, Preview
@@ -112,6 +113,7 @@ def as_data(report: PlanReport) -> dict[str, Any]:
     if found.plan is not None:
         data["model"] = _model(report)
         data["nodes"] = _nodes(report)
+        data["alternatives"] = _alternatives(found.plan.choice)
         if report.memory is not None:
             data["memoryPerGPU"] = _memory(report.memory)
         data["price"] = _price(report.price)
@@ -158,6 +160,24 @@ def _nodes(report: PlanReport) -> dict[str, Any]:
     if found.decision.next_creation_at is not None:
         data["nextCreationAt"] = found.decision.next_creation_at.isoformat()
     return data
+
+
+def _alternatives(choice: Choice | None) -> list[dict[str, Any]]:
+    """Returns the alternatives in order; empty if the Workspace names one instance type."""
+    if choice is None:
+        return []
+    passed = {each.instance_type: each for each in choice.passed}
+    found: list[dict[str, Any]] = []
+    for index, candidate in enumerate(choice.candidates):
+        is_chosen = index == choice.position and choice.resume_at is None
+        data: dict[str, Any] = {"instanceType": candidate.instance_type, "chosen": is_chosen}
+        data |= {"nodes": candidate.nodes} if candidate.nodes else {}
+        each = passed.get(candidate.instance_type)
+        why = each.why if each is not None else candidate.problem or candidate.over_budget
+        data |= {"passed": why} if why else {}
+        data |= {"retryAt": each.retry_at.isoformat()} if each is not None and each.retry_at is not None else {}
+        found.append(data)
+    return found
 
 
 def _memory(memory: GpuMemory) -> dict[str, Any]:

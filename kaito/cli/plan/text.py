@@ -16,6 +16,7 @@ from kaito.models.memory import GpuMemory
 from kaito.models.planning import InferencePlan
 from kaito.prices.price import amount
 from kaito.runtime.kinds import StatefulSet
+from kaito.workspace.alternatives import Choice, describe_why
 from kaito.workspace.plan import Hardware
 from kaito.workspace.preview import PLACEHOLDER_UID
 from kaito.workspace.settings import NodeApi
@@ -88,11 +89,32 @@ def _facts(report: PlanReport, style: Style) -> Iterator[str]:
     yield f"nodes    {hardware.count} x {kind}{_offered(hardware)}{disk}"
     if plan.explanation:
         yield f"         {plan.explanation}"
+    if plan.choice is not None:
+        yield from _alternatives(plan.choice)
     yield from _node_notes(report)
     if report.memory is not None:
         yield from _memory(report.memory, style)
     if report.price is not None:
         yield from _price(report.price)
+
+
+def _alternatives(choice: Choice) -> Iterator[str]:
+    """Lists the alternatives in order: the chosen one, and why each earlier one is not used."""
+    passed = {each.instance_type: str(each) for each in choice.passed}
+    for index, candidate in enumerate(choice.candidates):
+        name = candidate.instance_type
+        if index == choice.position:
+            text = f"{name}: chosen" if choice.resume_at is None else passed.get(name, name)
+        elif name in passed:
+            text = passed[name]
+        elif candidate.problem or candidate.over_budget:
+            text = describe_why(name, candidate.problem or candidate.over_budget)
+        else:
+            text = (
+                f"{name}: {candidate.nodes} node{'s' if candidate.nodes != 1 else ''}, if those before are unavailable"
+            )
+        heading = "choices  " if index == 0 else "         "
+        yield from _wrapped(text, f"{heading}{index + 1} ")
 
 
 def _offered(hardware: Hardware) -> str:

@@ -6,6 +6,7 @@ from typing import Final, final
 
 from kaito.api import Workspace
 from kaito.workspace.preflight import (
+    alternatives,
     capacity,
     configuration,
     fields,
@@ -47,6 +48,7 @@ CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
     ClusterCheck("instance type, or existing nodes", planning.hardware),
     ClusterCheck("configuration file", configuration.file),
     ClusterCheck("source of the weights", weights.source),
+    ClusterCheck("alternatives: one instance type of several", alternatives.select),
     ClusterCheck("plan: runtime, memory, parallelism", planning.plan),
     ClusterCheck("settings of the file that have no effect", configuration.effect),
     ClusterCheck("file of a tuning Workspace allows the download", configuration.download),

@@ -9,6 +9,7 @@ from kaito.models.engine import DEFAULT_ENGINE, EngineSettings
 from kaito.models.gpu import InstanceType
 from kaito.models.preset import Preset
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
+from kaito.workspace.alternatives import Choice, SelectionInputs
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
 from kaito.workspace.plan import Plan
@@ -90,6 +91,8 @@ class PreflightContext:
     workspace: Workspace
     settings: WorkspaceSettings
     cluster: ClusterReader
+    selection: SelectionInputs = field(default_factory=SelectionInputs)
+    """What the choice of an instance type depends on besides the Workspace."""
     preset: Preset | None = None
     """None for a pod template."""
     facts: FactsRecord | None = None
@@ -104,6 +107,8 @@ class PreflightContext:
     """The engine settings in that ConfigMap."""
     weights: WeightsChoice | None = None
     """Source of the weights; None for a pod template."""
+    choice: Choice | None = None
+    """The chosen alternative of `resource.instanceTypes`; `workspace` then names only this one."""
     plan: Plan | None = None
     workload: Workload | None = None
     """The workload as it would be applied."""

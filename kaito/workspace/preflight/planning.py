@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from kaito.api import conditions
 from kaito.models.admission import instance_type_of
+from kaito.models.alternatives import alternatives
 from kaito.models.errors import PlanError
 from kaito.models.nodes import UnknownGpus, uniform_instance_type
 from kaito.workspace.digest import config_digest
@@ -23,6 +24,8 @@ async def hardware(ctx: PreflightContext) -> Iterable[Finding]:
     Raises:
         PlanError: the instance type is unknown, or nothing can be planned for the nodes.
     """
+    if ctx.settings.node_api is not NodeApi.BYO and alternatives(ctx.workspace):
+        return ()  # each is checked after what they share
     if ctx.settings.node_api is not NodeApi.BYO:
         ctx.instance = instance_type_of(ctx.workspace, ctx.settings.cloud)
         return ()
@@ -59,7 +62,7 @@ async def plan(ctx: PreflightContext) -> Iterable[Finding]:
     else:
         planned = inference_plan(workspace, preset, instance, settings, choice=choice, engine=ctx.engine)
     planned = _with_config(ctx, planned)
-    ctx.plan = planned if ctx.facts is None else replace(planned, facts=ctx.facts)
+    ctx.plan = replace(planned, facts=ctx.facts or planned.facts, choice=ctx.choice)
     return ()
 
 

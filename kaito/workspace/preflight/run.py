@@ -5,6 +5,7 @@ from kaito.api.violation import Violation, introduced
 from kaito.api.workspace.validation import validate
 from kaito.models.admission import check
 from kaito.models.errors import PlanError
+from kaito.workspace.alternatives import SelectionInputs
 from kaito.workspace.preflight import fields, template
 from kaito.workspace.preflight.checks import CHECKS, ObjectCheck
 from kaito.workspace.preflight.context import ClusterReader, LookupUnavailable, PreflightContext
@@ -12,13 +13,24 @@ from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import WorkspaceSettings
 
 
-async def run_checks(workspace: Workspace, settings: WorkspaceSettings, cluster: ClusterReader) -> PreflightContext:
+async def run_checks(
+    workspace: Workspace,
+    settings: WorkspaceSettings,
+    cluster: ClusterReader,
+    selection: SelectionInputs | None = None,
+) -> PreflightContext:
     """Runs the checks in order, up to the first one that finds an error.
+
+    Args:
+        workspace: the Workspace.
+        settings: of the controller.
+        cluster: reads the objects that the checks need.
+        selection: what the choice of one of several instance types depends on; by default the first possible one.
 
     Raises:
         ApiError: the cluster could not be read.
     """
-    ctx = PreflightContext(workspace, settings, cluster)
+    ctx = PreflightContext(workspace, settings, cluster, selection or SelectionInputs())
     for check_ in CHECKS:
         try:
             if isinstance(check_, ObjectCheck):

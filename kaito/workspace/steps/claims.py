@@ -24,6 +24,13 @@ from kaito.workspace.nodes import NodesReport
 from kaito.workspace.ownership import owner_labels, owns_claim
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.state import ClaimsReport
+from kaito.workspace.steps.alternatives import (
+    check_current,
+    is_moved,
+    leave_after_loss,
+    leave_instance_type,
+    record_of_choice,
+)
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
 from kaito.workspace.steps.tuning import is_tuning_ended
 
@@ -51,8 +58,12 @@ async def ensure_claims(ctx: ReconcileContext, plan: Plan | None, nodes: NodesRe
         ctx.state.claims = report = ClaimsReport(wanted=len(existing), claims=existing, complete=True)
         return report
     wanted = wanted_claims(plan.hardware, nodes, existing)
-    ctx.state.claims = report = ClaimsReport(wanted=wanted, claims=existing)
-    decision = await _decide_and_record(ctx, report, kind, nodes)
+    ctx.state.claims = report = ClaimsReport(wanted=wanted, claims=existing, choice=plan.choice)
+    if await leave_instance_type(ctx, report, plan):
+        return report
+    decision = await _decide_and_record(ctx, report, kind, nodes, plan)
+    if await leave_after_loss(ctx, report, plan, decision.attempts):
+        return report
     report.failures, report.loss_cause = decision.attempts.failures, decision.attempts.cause
     report.retry_at, report.terminating = decision.next_creation_at, decision.terminating
     if decision.requeue_at is not None:
@@ -95,7 +106,7 @@ def _report_existing(
 
 
 async def _decide_and_record(
-    ctx: ReconcileContext, report: ClaimsReport, kind: type[Claim], nodes: NodesReport | None
+    ctx: ReconcileContext, report: ClaimsReport, kind: type[Claim], nodes: NodesReport | None, plan: Plan
 ) -> ClaimDecision:
     """Decides and writes the record before anything is created, so that a crash in between costs a delay, not a node.
 
@@ -116,12 +127,12 @@ async def _decide_and_record(
             decision = _decide(ctx, workspace, report, nodes, confirmed=frozenset(names))
         decision = await _with_cause(ctx, kind, report, decision)
         try:
-            await _write_record(ctx, workspace, decision.attempts)
+            await _write_record(ctx, workspace, decision, report, plan)
         except Conflict:
             if attempt == MAX_RECORD_ATTEMPTS:
                 raise
             current = await ctx.api.get(Workspace, workspace.name, workspace.namespace, consistency="live")
-            if current.deleting or current.uid != workspace.uid:
+            if current.deleting or current.uid != workspace.uid or is_moved(workspace, current):
                 raise
             workspace = current
         else:
@@ -153,6 +164,7 @@ def _decide(
         claims=report.claims,
         nodes=nodes,
         confirmed=confirmed,
+        choice=report.choice,
     )
     return decide(state, ctx.settings)
 
@@ -217,19 +229,22 @@ def _failed_stage(claim: Claim) -> Condition | None:
     return None
 
 
-async def _write_record(ctx: ReconcileContext, workspace: Workspace, attempts: ProvisionAttempts) -> None:
-    """Writes the record to the Workspace if it differs.
+async def _write_record(
+    ctx: ReconcileContext, workspace: Workspace, decision: ClaimDecision, report: ClaimsReport, plan: Plan
+) -> None:
+    """Writes the records to the Workspace if they differ.
 
     Raises:
         Conflict: the Workspace has changed since it was read.
     """
-    if attempts == ProvisionAttempts.from_annotations(workspace.annotations):
-        return
-    metadata = {
-        "annotations": {labels.PROVISION_ATTEMPTS: attempts.to_annotation()},
-        "resourceVersion": workspace.metadata.resource_version,
-    }
-    await ctx.api.patch(workspace, MergePatch({"metadata": metadata}))
+    annotations = record_of_choice(workspace, plan, report, creates=bool(decision.create))
+    if decision.attempts != ProvisionAttempts.from_annotations(workspace.annotations):
+        annotations[labels.PROVISION_ATTEMPTS] = decision.attempts.to_annotation()
+    if annotations:
+        metadata = {"annotations": annotations, "resourceVersion": workspace.metadata.resource_version}
+        await ctx.api.patch(workspace, MergePatch({"metadata": metadata}))
+    elif decision.create and plan.choice is not None:
+        await check_current(ctx, workspace)
 
 
 async def _delete_broken(ctx: ReconcileContext, report: ClaimsReport, decision: ClaimDecision) -> None:

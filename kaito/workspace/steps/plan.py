@@ -14,6 +14,7 @@ from kaito.workspace.hub.record import facts_config_map
 from kaito.workspace.plan import Plan, PlanFailure
 from kaito.workspace.preflight import PreflightContext, run_checks
 from kaito.workspace.preflight.live import LiveCluster
+from kaito.workspace.steps.alternatives import selection_inputs
 from kaito.workspace.weights import preset_spec
 
 POLL_SECONDS: Final = 10.0
@@ -23,7 +24,8 @@ POLL_SECONDS: Final = 10.0
 async def plan_workspace(ctx: ReconcileContext) -> Plan | None:
     """Returns the plan; None if the Workspace cannot be planned, with one event for each new reason."""
     cluster = LiveCluster(ctx.api, ctx.workspace, ctx.settings, ctx.facts, ctx.models)
-    preflight = await run_checks(ctx.workspace, ctx.settings, cluster)
+    selection = await selection_inputs(ctx)
+    preflight = await run_checks(ctx.workspace, ctx.settings, cluster, selection)
     await _keep_facts(ctx, cluster, preflight)
     if not preflight.errors and preflight.plan is not None:
         warnings = tuple(str(finding) for finding in preflight.warnings)

@@ -120,6 +120,9 @@ def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None
         status.set(worker_nodes=list(state.nodes.names))
     if state.plan is not None:
         status.set(target_node_count=state.plan.hardware.count)
+        chosen = state.plan.choice.candidate.instance_type if state.plan.choice is not None else ""
+        if chosen != ctx.workspace.status.instance_type:
+            status.set(instance_type=chosen)
 
 
 def _set_copies(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None:

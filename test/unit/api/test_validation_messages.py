@@ -416,7 +416,7 @@ NO_STREAM = "this controller does not stream weights: remove it"
 CHOICES = (
     "kaito.sh/bypass-resource-checks, kaito.sh/disable-benchmark, kaito.sh/enablelb, kaito.sh/model-streaming, "
     "kaito.sh/node-class, kaito.sh/node-class-name, kaito.sh/node-count-override, kaito.sh/node-image-family, "
-    "kaito.sh/performance-mode, kaito.sh/runtime, kaito.sh/use-local-weights"
+    "kaito.sh/performance-mode, kaito.sh/replan, kaito.sh/runtime, kaito.sh/use-local-weights"
 )
 COUNT = "kaito.sh/node-count-override"
 

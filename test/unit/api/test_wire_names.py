@@ -24,6 +24,7 @@ LABELS_AND_ANNOTATIONS = """
     inferenceset.kaito.sh/finalizer
     inferenceset.kaito.sh/revision
     kaito
+    kaito.sh/alternatives
     kaito.sh/arm-operation
     kaito.sh/bypass-resource-checks
     kaito.sh/claim
@@ -53,6 +54,7 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/provision-attempts
     kaito.sh/ragengine
     kaito.sh/ragenginenamespace
+    kaito.sh/replan
     kaito.sh/retry-launch
     kaito.sh/runtime
     kaito.sh/streaming-service-account
@@ -109,6 +111,7 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     AdaptersLoaded
     AdaptersLoading
     AdaptersReady
+    AlternativesExhausted
     ClaimKindNotInstalled
     ClaimsPending
     CloudRefusesDeletion
@@ -126,6 +129,7 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     InferenceSetNotReady
     InferenceSetReady
     InferenceSetUpdated
+    InstanceTypeRefused
     InstanceTypeTooSmall
     InvalidSpec
     JobStarted

@@ -40,10 +40,12 @@ _UNSUPPORTED: Final[dict[str, str]] = {
 }
 """Annotations of upstream Kaito v0.12 whose features are not supported."""
 
-_OF_CONTROLLERS: Final = frozenset({labels.PROVISION_ATTEMPTS, "kaito.sh/upgrade-start-time"})
+_OF_CONTROLLERS: Final = frozenset({labels.ALTERNATIVES, labels.PROVISION_ATTEMPTS, "kaito.sh/upgrade-start-time"})
 """Annotations that controllers write."""
 
-SETTABLE: Final = frozenset({*CHOICES, labels.NODE_COUNT_OVERRIDE, labels.NODE_CLASS, labels.NODE_CLASS_NAME})
+SETTABLE: Final = frozenset(
+    {*CHOICES, labels.NODE_COUNT_OVERRIDE, labels.NODE_CLASS, labels.NODE_CLASS_NAME, labels.REPLAN}
+)
 """Annotations that a user may set."""
 
 KNOWN: Final = frozenset({*SETTABLE, *_UNSUPPORTED, *_OF_CONTROLLERS})
@@ -73,6 +75,13 @@ def supported(workspace: Workspace) -> Iterator[Violation]:
     if labels.is_true(workspace.annotations.get(labels.USE_LOCAL_WEIGHTS)):
         reason = "weights on the disks of nodes are not supported: remove it, the weights are downloaded"
         yield Violation(field(labels.USE_LOCAL_WEIGHTS), reason)
+
+
+def replan_possible(workspace: Workspace) -> Iterator[Violation]:
+    """Reports the annotation that moves a Workspace to another instance type as a warning if it names only one."""
+    if labels.REPLAN in workspace.annotations and not workspace.resource.instance_types:
+        message = "has no effect without alternatives in resource.instanceTypes: remove it"
+        yield Violation(field(labels.REPLAN), message, "warning")
 
 
 def node_count_override(workspace: Workspace) -> Iterator[Violation]:
@@ -156,6 +165,7 @@ RULES: Final = (
     Rule.always("annotation-supported", supported),
     Rule.always("node-count-override", node_count_override),
     Rule.always("annotation-known", only_known),
+    Rule.always("replan-possible", replan_possible),
     Rule("image-family-has-nodes", image_family_has_nodes),
     Rule("node-class", node_class),
     Rule("node-class-name", node_class_name),

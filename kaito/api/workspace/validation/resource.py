@@ -1,13 +1,14 @@
 """Rules for `resource`: instance type, selector, count and partition."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kaito.api import labels
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT
+from kaito.api.workspace.resource import MAX_ALTERNATIVES
 from kaito.api.workspace.validation.policy import Policy, Rule
 
 _MIG_PROFILE: Final = re.compile(r"\d+g\.\d+gb")
@@ -16,9 +17,17 @@ _LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
 
 def instance_type_given(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """Checks that an instance type is set, except with existing nodes."""
-    instance_type = workspace.resource.instance_type
-    if policy.node_api == "byo":
+    """Checks that an instance type or alternatives are set, except with existing nodes."""
+    instance_type, alternatives = workspace.resource.instance_type, workspace.resource.instance_types
+    if policy.node_api == "byo" and alternatives:
+        yield Violation(
+            "resource.instanceTypes",
+            "is set, but this controller uses existing nodes (--node-api byo): remove it, and label the GPU nodes so "
+            "that resource.labelSelector matches them",
+        )
+    elif alternatives:
+        yield from _alternatives(instance_type, alternatives)
+    elif policy.node_api == "byo":
         if instance_type:
             yield Violation(
                 "resource.instanceType",
@@ -29,6 +38,24 @@ def instance_type_given(workspace: Workspace, policy: Policy) -> Iterator[Violat
         yield Violation("resource.instanceType", "is empty: set an instance type, for example Standard_NC24ads_A100_v4")
     elif not _LABEL_VALUE.fullmatch(instance_type):
         yield Violation("resource.instanceType", f"{instance_type!r} is not an instance type: it must fit a node label")
+
+
+def _alternatives(instance_type: str, alternatives: Sequence[str]) -> Iterator[Violation]:
+    """Checks the form of the alternatives, and that they are alone."""
+    if instance_type:
+        yield Violation(
+            "resource.instanceTypes", f"is set together with resource.instanceType {instance_type!r}: remove one"
+        )
+    if len(alternatives) > MAX_ALTERNATIVES:
+        yield Violation("resource.instanceTypes", f"has {len(alternatives)} entries: use at most {MAX_ALTERNATIVES}")
+    seen: set[str] = set()
+    for index, name in enumerate(alternatives):
+        path = f"resource.instanceTypes[{index}]"
+        if not name or not _LABEL_VALUE.fullmatch(name):
+            yield Violation(path, f"{name!r} is not an instance type: it must fit a node label")
+        elif name.lower() in seen:
+            yield Violation(path, f"{name!r} is named twice: remove one of them")
+        seen.add(name.lower())
 
 
 def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
@@ -102,6 +129,8 @@ def selector_fits_new_nodes(workspace: Workspace, policy: Policy) -> Iterator[Vi
     if policy.node_api == "byo" or resource.preferred_nodes or not resource.label_selector.match_labels:
         return
     known = {labels.OS: "linux", labels.INSTANCE_TYPE: resource.instance_type, **resource.label_selector.match_labels}
+    if resource.instance_types:
+        del known[labels.INSTANCE_TYPE]  # depends on the alternative
     for index, expression in enumerate(resource.label_selector.match_expressions):
         key = expression.key
         malformed = (expression.operator in {"In", "NotIn"}) != bool(expression.values)

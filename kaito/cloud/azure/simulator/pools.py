@@ -90,6 +90,8 @@ class Pool:
     error: dict[str, Any] | None = None
     will_fail: bool = False
     """Whether its creation will fail, so that no node boots."""
+    allocated: int = 0
+    """Instances that it took from a limited capacity, and that its deletion returns."""
     etag: str = field(default_factory=lambda: str(uuid.uuid4()))
     """Changes with each operation on the pool."""
 
@@ -326,6 +328,7 @@ class Cluster:
             message = f'Unable to provision the scale set: {inner}requested VM size {pool.size.name} in this region."'
             return OperationFault(end="failed", code="ReconcileVMSSAgentPoolFailed", message=message)
         self.capacity[pool.size.name.lower()] = left - pool.count
+        pool.allocated = pool.count
         return None
 
     async def _finish(self, pool: Pool, operation: Operation, wait: float, fault: OperationFault | None) -> None:
@@ -364,8 +367,8 @@ class Cluster:
     def _remove(self, pool: Pool) -> None:
         self.pools.pop(pool.name, None)
         left = self.capacity.get(pool.size.name.lower())
-        if left is not None and pool.state != "Failed":
-            self.capacity[pool.size.name.lower()] = left + pool.count
+        if left is not None:
+            self.capacity[pool.size.name.lower()] = left + pool.allocated
         self._notify("deleted", pool)
 
     def _override(self, pool: Pool) -> None:

@@ -1,0 +1,22 @@
+"""Lists the instance types of a Workspace, and resolves the Workspace to one of them.
+
+Everything that depends on the instance type (plan, pods, prices) reads `resource.instanceType`. A Workspace with
+`resource.instanceTypes` is therefore planned once for each alternative, as a Workspace that names only this one.
+"""
+
+from typing import Final
+
+from kaito.api.workspace import Workspace
+
+FIELD: Final = "resource.instanceTypes"
+
+
+def alternatives(workspace: Workspace) -> tuple[str, ...]:
+    """Returns the alternatives in order; empty for a Workspace with one instance type, or with existing nodes."""
+    return tuple(workspace.resource.instance_types)
+
+
+def resolved(workspace: Workspace, instance_type: str) -> Workspace:
+    """Returns the Workspace as if it named only this instance type."""
+    resource = workspace.resource.evolve(instance_type=instance_type, instance_types=[])
+    return workspace.evolve(resource=resource)
