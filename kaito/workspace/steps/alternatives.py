@@ -110,10 +110,10 @@ def _without_next_attempt(message: str) -> str:
 
 
 def _may_move(choice: Choice, plan: Plan, report: ClaimsReport) -> bool:
-    """Whether there is another alternative, and not even one copy of the model has its nodes."""
+    """Whether nodes are wanted, there is another alternative, and not even one copy of the model has its nodes."""
     others = plan.hardware.count - report.wanted
     launched = sum(has_launched(claim) for claim in report.live)
-    return choice.usable >= MIN_USABLE and launched + others < plan.hardware.nodes_per_copy
+    return report.wanted > 0 and choice.usable >= MIN_USABLE and launched + others < plan.hardware.nodes_per_copy
 
 
 async def _list_live(ctx: ReconcileContext, claim: Claim) -> Sequence[Claim]:
@@ -186,6 +186,8 @@ def record_of_choice(workspace: Workspace, plan: Plan, report: ClaimsReport, *, 
     record = before.without(key for claim in report.ready for key in keys_of_claim(claim))
     if creates:
         record = replace(record, chosen=plan.choice.candidate.instance_type)
+    elif plan.hardware.count == 0 and not report.claims:
+        record = replace(record, chosen="")  # scaled to zero: the next start begins with the first alternative
     return {} if record == before else {labels.ALTERNATIVES: record.to_annotation()}
 
 

@@ -51,7 +51,7 @@ async def test_two_of_three_are_out_of_stock(system: "System") -> None:
 
 
 async def test_the_first_one_is_used_if_the_cloud_has_it(system: "System") -> None:
-    """It is not changed later, although nothing of the record says why."""
+    """It is not changed later, although the record has no reason for it."""
     await system.start()
     system.apply(preset=PRESET, instanceTypes=THREE)
     await system.until("ready", system.is_ready)
@@ -242,3 +242,19 @@ async def test_spot_capacity_first(system: "System") -> None:
     (node,) = system.world.list(Node)
     assert node.labels[labels.CAPACITY_TYPE] == "on-demand"
     assert "refused" not in json.loads(system.workspace().annotations[labels.ALTERNATIVES])
+
+
+async def test_a_workspace_that_was_scaled_to_zero_begins_with_the_first_one(system: "System") -> None:
+    system.out_of_stock(A100)
+    await system.start()
+    system.apply(preset=PRESET, instanceTypes=[A100, H100])
+    await system.until("ready", system.is_ready)
+    assert list(system.pools.values()) == [H100]
+    system.in_stock(A100)
+    await system.world.advance(HOUR)
+    system.world.patch(type(system.workspace()), "w", {"spec": {"replicas": 0}})
+    await system.until("no nodes", lambda: not system.is_ready() and not system.claims() and not system.pools)
+    assert record(system).chosen == ""
+    system.world.patch(type(system.workspace()), "w", {"spec": {"replicas": 1}})
+    await system.until("ready", lambda: bool(system.pools) and system.is_ready())
+    assert list(system.pools.values()) == [A100]
