@@ -71,8 +71,16 @@ class InstanceType:
     is_part: bool = False
     """Whether the GPU is a MIG slice or a time slice: engines cannot divide a model over several of them."""
 
+    resource: str = ""
+    """Extended resource of a MIG slice; empty for that of the GPU."""
+
     legacy: bool = False
     """Whether it is accepted, but never recommended, because the cloud or upstream Kaito does not offer it."""
+
+    @property
+    def resource_name(self) -> str:
+        """The extended resource that pods request."""
+        return self.resource or self.gpu.resource_name
 
     @property
     def gpu_memory(self) -> int:

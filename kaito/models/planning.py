@@ -53,7 +53,7 @@ class PresetPlan:
     @property
     def resource_name(self) -> str:
         """Extended resource that the pods request."""
-        return self.instance.gpu.resource_name
+        return self.instance.resource_name
 
 
 @final

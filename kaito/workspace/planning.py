@@ -40,7 +40,7 @@ def template_plan(workspace: Workspace, instance: InstanceType | None, settings:
         capacity_types=capacity_types(workspace),
         zones=tuple(dict.fromkeys(workspace.resource.zones)),
         gpus=instance.gpus if instance else 0,
-        gpu_resource=instance.gpu.resource_name if instance else labels.NVIDIA_GPU,
+        gpu_resource=instance.resource_name if instance else labels.NVIDIA_GPU,
         disk=_TEMPLATE_DISK,
     )
     return Plan(hardware=hardware, container=None)

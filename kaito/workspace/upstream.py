@@ -67,8 +67,8 @@ GATES: Final = (
         Support.ACCEPTED,
         "InferenceSets have a Service, and no inference pool",
     ),
-    Gate("enableMIG", Support.ACCEPTED, "a Workspace that requests a partition of a GPU is rejected with the reason"),
-    Gate("enableAccelerator", Support.ACCEPTED, "a Workspace that requests a part of a node's GPUs is rejected"),
+    Gate("enableMIG", Support.ACCEPTED, "a MIG slice of existing nodes can always be requested"),
+    Gate("enableAccelerator", Support.ACCEPTED, "a part of the GPUs of existing nodes can always be requested"),
     Gate("ModelMirror", Support.ACCEPTED, "ModelMirrors are not reconciled; weights are downloaded by each pod"),
     Gate(
         "ModelStreaming",

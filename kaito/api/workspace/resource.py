@@ -185,4 +185,4 @@ class ResourceSpec(Model):
     """Names of existing nodes to use before new nodes are created. They must match the label selector."""
 
     partition: Partition | None = None
-    """Use a part of a node's GPUs. Cannot be changed."""
+    """Use a part of the GPUs of existing nodes (`--node-api byo`). Cannot be changed."""

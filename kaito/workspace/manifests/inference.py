@@ -166,6 +166,6 @@ def _user_template(workspace: Workspace, given: dict[str, Any], settings: Worksp
         "spec": {
             **spec,
             "affinity": affinity(workspace, settings.node_api, given=spec.get("affinity")),
-            "tolerations": tolerations(spec.get("tolerations") or ()),
+            "tolerations": tolerations(workspace, spec.get("tolerations") or ()),
         },
     }

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from kaito.api import Workspace, labels
 from kaito.api.json_values import json_list, json_object, without_nulls
+from kaito.models.partitions import mig_resource
 from kaito.runtime.kinds import Taint, Toleration
 from kaito.workspace.ownership import owner_labels
 from kaito.workspace.pod_options import pod_options
@@ -24,7 +25,7 @@ TOLERATIONS = (
 
 
 def pod_tolerations(workspace: Workspace, settings: WorkspaceSettings) -> tuple[Toleration, ...]:
-    """Returns the tolerations of the Workspace's pods: `TOLERATIONS`, and those of its options or its pod template."""
+    """Returns the tolerations of the Workspace's pods: Kaito's, and those of its options or its pod template."""
     template = workspace.inference.template if workspace.inference is not None else None
     if template is None:
         given = [each.to_dict() for each in pod_options(workspace, settings.pod_defaults).tolerations]
@@ -34,7 +35,15 @@ def pod_tolerations(workspace: Workspace, settings: WorkspaceSettings) -> tuple[
     for each in given:
         with suppress(ValidationError):  # the checks of the template report it
             valid.append(Toleration.model_validate(without_nulls(each)))
-    return (*TOLERATIONS, *valid)
+    return (*own_tolerations(workspace), *valid)
+
+
+def own_tolerations(workspace: Workspace) -> tuple[Toleration, ...]:
+    """Returns `TOLERATIONS`, and that for the taint of nodes with the MIG profile of the Workspace."""
+    partition = workspace.resource.partition
+    if partition is None or not partition.profile:
+        return TOLERATIONS
+    return (*TOLERATIONS, Toleration(key=mig_resource(partition.profile), operator="Exists", effect="NoSchedule"))
 
 
 def tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:
@@ -82,8 +91,8 @@ def affinity(workspace: Workspace, node_api: NodeApi, *, given: Mapping[str, Any
     return merged
 
 
-def tolerations(given: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """Returns the user's tolerations and `TOLERATIONS`, without duplicates."""
+def tolerations(workspace: Workspace, given: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Returns the user's tolerations and Kaito's, without duplicates."""
     merged = [dict(toleration) for toleration in given]
-    merged.extend(ours for ours in (t.to_dict() for t in TOLERATIONS) if ours not in merged)
+    merged.extend(ours for ours in (t.to_dict() for t in own_tolerations(workspace)) if ours not in merged)
     return merged

@@ -98,7 +98,7 @@ def preset_template(
         ],
         "affinity": affinity(workspace, settings.node_api),
         "nodeSelector": dict(options.node_selector),
-        "tolerations": tolerations([toleration.to_dict() for toleration in options.tolerations]),
+        "tolerations": tolerations(workspace, [toleration.to_dict() for toleration in options.tolerations]),
         "imagePullSecrets": pull_secret_names(model.pull_secrets, *(part.pull_secrets for part in everything)),
         "securityContext": {**POD_SECURITY, **_fields(options.pod_security_context)},
         "serviceAccountName": options.service_account_name,

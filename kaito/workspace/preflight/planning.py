@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from kaito.api import conditions
 from kaito.models.admission import instance_type_of
 from kaito.models.alternatives import alternatives
 from kaito.models.errors import PlanError
 from kaito.models.nodes import UnknownGpus, uniform_instance_type
+from kaito.models.partitions import FIELD, MIG_RESOURCE, PartitionUnavailable, part_of
+from kaito.runtime.meta import Quantity
 from kaito.workspace.digest import config_digest
 from kaito.workspace.manifests.tuning import training_config
 from kaito.workspace.plan import Plan
@@ -16,6 +19,8 @@ from kaito.workspace.preflight.configuration import keeps_host_cache
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import NodeApi
+
+_NONE: Final = Quantity(0)
 
 
 async def hardware(ctx: PreflightContext) -> Iterable[Finding]:
@@ -34,16 +39,36 @@ async def hardware(ctx: PreflightContext) -> Iterable[Finding]:
     try:
         labels = {node.name: node.labels for node in nodes}
         ctx.instance = uniform_instance_type(labels, ctx.settings.cloud)
+        partition = ctx.workspace.resource.partition
+        if partition is not None and ctx.instance is not None:
+            ctx.instance = part_of(ctx.instance, partition, labels.values())
+            return tuple(_without_slices(ctx))
     except PlanError as error:
         if ctx.preset is None:
             return ()  # a pod template contains its own requests
         found = Finding.from_plan_error(error)
-        return (replace(found, resolved_by="watch") if isinstance(error, UnknownGpus) else found,)
+        is_of_nodes = isinstance(error, UnknownGpus | PartitionUnavailable)
+        return (replace(found, resolved_by="watch") if is_of_nodes else found,)
     if ctx.instance is None and ctx.preset is not None:
         selector = ctx.workspace.resource.label_selector
         message = f"no node matches the label selector {selector}"
         return (Finding(conditions.NODE_NOT_READY, "resource.labelSelector", message, resolved_by="watch"),)
     return ()
+
+
+def _without_slices(ctx: PreflightContext) -> Iterable[Finding]:
+    """Reports a MIG profile that none of the nodes advertises."""
+    resource = ctx.instance.resource if ctx.instance is not None else ""
+    advertised = {name for node in ctx.nodes for name, amount in node.status.capacity.items() if amount > _NONE}
+    if not resource or resource in advertised:
+        return
+    others = sorted(name.removeprefix(MIG_RESOURCE) for name in advertised if name.startswith(MIG_RESOURCE))
+    have = f"they advertise {', '.join(others)}" if others else "they advertise no MIG slices"
+    message = (
+        f"no node that resource.labelSelector matches advertises {resource}; {have}: configure MIG with the strategy "
+        f"mixed, or choose another profile"
+    )
+    yield Finding(conditions.NODE_NOT_READY, f"{FIELD}.profile", message, resolved_by="watch")
 
 
 async def plan(ctx: PreflightContext) -> Iterable[Finding]:

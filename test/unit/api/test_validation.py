@@ -121,7 +121,7 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         INFERENCE,
         {"resource": {"partition": {"mode": "mig"}}},
-        "resource.partition: is not supported, workloads use whole nodes",
+        "resource.partition: needs existing nodes",
     ),
     (INFERENCE, {"inference": {"preset": None}}, "inference.preset: neither preset nor template is set"),
     (
@@ -301,7 +301,7 @@ def test_with_existing_nodes_the_instance_type_must_be_empty_and_expressions_suf
 
 
 def test_partitions_are_checked_where_the_controller_places_them() -> None:
-    policy = Policy(node_api="byo", partitions=True)
+    policy = Policy(node_api="byo")
 
     def partition(**fields: Any) -> list[str]:
         return messages(INFERENCE, {"resource": {"instanceType": None, "partition": fields}}, policy)

@@ -13,7 +13,8 @@ from kaito.api import Workspace
 from kaito.api.workspace.validation import Policy, validate
 from test.unit.api.crd_server import ADAPTER, EMPTY, SERVE, TUNE, URL, VOLUME, adapters, changed, requirement
 
-MACHINES, BYO, PARTS = Policy(), Policy(node_api="byo"), Policy(partitions=True)
+MACHINES, BYO = Policy(), Policy(node_api="byo")
+OWN: dict[str, Any] = {"resource.instanceType": ""}
 Row = tuple[dict[str, Any], dict[str, Any], Policy, list[str]]
 
 SELECTOR = "resource.labelSelector"
@@ -177,50 +178,52 @@ RESOURCE: list[Row] = [
         SERVE,
         {"resource.partition": {"mode": "mig", "profile": "1g.10gb"}},
         MACHINES,
-        ["error: resource.partition: is not supported, workloads use whole nodes: remove it"],
+        [
+            "error: resource.partition: needs existing nodes (--node-api byo), because new nodes are used as a whole: remove it"
+        ],
     ),
-    (SERVE, {"resource.partition": {"mode": "mig", "profile": "1g.10gb"}}, PARTS, []),
+    (SERVE, {**OWN, "resource.partition": {"mode": "mig", "profile": "1g.10gb"}}, BYO, []),
     (
         SERVE,
-        {"resource.partition": {"mode": "mig", "profile": "1g"}},
-        PARTS,
+        {**OWN, "resource.partition": {"mode": "mig", "profile": "1g"}},
+        BYO,
         ["error: resource.partition.profile: '1g' is not a MIG profile such as 1g.10gb"],
     ),
     (
         SERVE,
-        {"resource.partition": {"mode": "mig"}},
-        PARTS,
+        {**OWN, "resource.partition": {"mode": "mig"}},
+        BYO,
         ["error: resource.partition.profile: '' is not a MIG profile such as 1g.10gb"],
     ),
     (
         SERVE,
-        {"resource.partition": {"mode": "mig", "profile": "1g.10gb", "count": 1}},
-        PARTS,
+        {**OWN, "resource.partition": {"mode": "mig", "profile": "1g.10gb", "count": 1}},
+        BYO,
         ["error: resource.partition.count: belongs to mode accelerator: remove it, or change the mode"],
     ),
-    (SERVE, {"resource.partition": {"mode": "accelerator", "count": 1}}, PARTS, []),
+    (SERVE, {**OWN, "resource.partition": {"mode": "accelerator", "count": 1}}, BYO, []),
     (
         SERVE,
-        {"resource.partition": {"mode": "accelerator"}},
-        PARTS,
+        {**OWN, "resource.partition": {"mode": "accelerator"}},
+        BYO,
         ["error: resource.partition.count: is missing: mode accelerator needs the number of GPUs"],
     ),
     (
         SERVE,
-        {"resource.partition": {"mode": "accelerator", "count": 0}},
-        PARTS,
+        {**OWN, "resource.partition": {"mode": "accelerator", "count": 0}},
+        BYO,
         ["error: resource.partition.count: is missing: mode accelerator needs the number of GPUs"],
     ),
     (
         SERVE,
-        {"resource.partition": {"mode": "accelerator", "count": 1, "profile": "1g.10gb"}},
-        PARTS,
+        {**OWN, "resource.partition": {"mode": "accelerator", "count": 1, "profile": "1g.10gb"}},
+        BYO,
         ["error: resource.partition.profile: belongs to mode mig: remove it, or change the mode"],
     ),
     (
         TUNE,
-        {"resource.partition": {"mode": "accelerator", "count": 1}},
-        PARTS,
+        {**OWN, "resource.partition": {"mode": "accelerator", "count": 1}},
+        BYO,
         ["error: resource.partition: tuning takes a whole node: remove it"],
     ),
 ]

@@ -133,3 +133,64 @@ async def test_a_model_larger_than_a_node_waits_for_enough_nodes(cluster: "Clust
 
 
 PRIVATE = {"accessMode": "private", "presetOptions": {"image": "registry.example/llama:1"}}
+
+
+def partitioned(own: Workspace, name: str, **partition: object) -> Workspace:
+    found = own.to_dict()
+    found["metadata"]["name"] = name
+    found["resource"]["partition"] = partition
+    return Workspace.model_validate(found)
+
+
+def containers(world: World, name: str) -> dict[str, object]:
+    spec = world.get(StatefulSet, name).to_dict()["spec"]["template"]["spec"]
+    limits: dict[str, object] = spec["containers"][0]["resources"]["limits"]
+    return limits
+
+
+async def test_workspaces_share_a_node_by_whole_gpus(cluster: "Cluster", own: Workspace) -> None:
+    extra = {labels.GPU_COUNT: "4"}
+    node_labels = {"apps": "phi-3", **A100, **extra}
+    cluster.world.put(builders.node("mine", labels=node_labels, capacity={labels.NVIDIA_GPU: "4"}))
+    cluster.apply(partitioned(own, "small", mode="accelerator", count=1))
+    cluster.apply(partitioned(own, "medium", mode="accelerator", count=2))
+    cluster.apply(partitioned(own, "large", mode="accelerator", count=8))
+    async with cluster.controller():
+        await cluster.world.advance(NEW_WORKLOAD_SECONDS)
+
+        assert containers(cluster.world, "small")[labels.NVIDIA_GPU] == "1"
+        assert containers(cluster.world, "medium")[labels.NVIDIA_GPU] == "2"
+        assert cluster.conditions("small")["ResourceReady"][0] == "True"
+        _, _, message = cluster.conditions("large")["ResourceReady"]
+        assert "resource.partition.count: is 8, the nodes have 4: use at most 4" in message
+        assert cluster.world.find(StatefulSet, "large") is None
+
+
+async def test_a_slice_is_requested_and_its_taint_tolerated(cluster: "Cluster", own: Workspace) -> None:
+    capacity = {labels.NVIDIA_GPU: "0", "nvidia.com/mig-3g.40gb": "2"}
+    taint = {"key": "nvidia.com/mig-3g.40gb", "value": "x", "effect": "NoSchedule"}
+    node = builders.node("mine", labels={"apps": "phi-3", **A100}, capacity=capacity)
+    cluster.world.put(Node.model_validate({**node.to_dict(), "spec": {"taints": [taint]}}))
+    cluster.apply(partitioned(own, "slice", mode="mig", profile="3g.40gb"))
+    cluster.apply(partitioned(own, "absent", mode="mig", profile="1g.10gb"))
+    async with cluster.controller():
+        await cluster.world.advance(NEW_WORKLOAD_SECONDS)
+
+        limits = containers(cluster.world, "slice")
+        assert limits["nvidia.com/mig-3g.40gb"] == "1"
+        assert labels.NVIDIA_GPU not in limits
+        assert cluster.conditions("slice")["ResourceReady"][0] == "True"
+        message = cluster.conditions("absent")["ResourceReady"][2]
+        assert "advertises nvidia.com/mig-1g.10gb; they advertise 3g.40gb" in message
+        assert cluster.world.find(StatefulSet, "absent") is None
+
+
+async def test_a_model_that_is_too_large_for_a_slice_is_refused(cluster: "Cluster", own: Workspace) -> None:
+    capacity = {"nvidia.com/mig-1g.5gb": "7"}
+    cluster.world.put(builders.node("mine", labels={"apps": "phi-3", **A100}, capacity=capacity))
+    cluster.apply(partitioned(own, "tiny", mode="mig", profile="1g.5gb"))
+    async with cluster.controller():
+        await cluster.world.advance(NEW_WORKLOAD_SECONDS)
+
+        assert "is too small for phi-3-mini-4k-instruct" in cluster.conditions("tiny")["ResourceReady"][2]
+        assert cluster.world.find(StatefulSet, "tiny") is None

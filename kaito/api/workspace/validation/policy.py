@@ -31,9 +31,6 @@ class Policy:
     zones_need_region: bool = False
     """Whether the zones of Azure's Karpenter provider, which contain the region, cannot be completed by a number."""
 
-    partitions: bool = False
-    """Whether the controller supports workloads on parts of a node's GPUs."""
-
 
 @final
 @dataclass(frozen=True, slots=True)

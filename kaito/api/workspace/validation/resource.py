@@ -178,13 +178,16 @@ def preferred_nodes_used(workspace: Workspace, policy: Policy) -> Iterator[Viola
 
 
 def partition_shape(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """Checks that a partition is supported, and has the profile or the count that its mode needs."""
+    """Checks that a partition is possible, and has the profile or the count that its mode needs."""
     partition = workspace.resource.partition
     if partition is None:
         return
-    if not policy.partitions:
-        yield Violation("resource.partition", "is not supported, workloads use whole nodes: remove it")
+    if policy.node_api != "byo":
+        message = "needs existing nodes (--node-api byo), because new nodes are used as a whole: remove it"
+        yield Violation("resource.partition", message)
         return
+    if workspace.inference is not None and workspace.inference.template is not None:
+        yield Violation("resource.partition", "has no effect on a pod template, which has its own requests: remove it")
     if workspace.tuning:
         yield Violation("resource.partition", "tuning takes a whole node: remove it")
     if partition.mode == "mig":
