@@ -94,6 +94,34 @@ ROWS: Final[Sequence[Row]] = (
         ),
     ),
     Row(
+        "Costs",
+        (
+            Panel(
+                "Cost per hour by namespace",
+                "Cost of the nodes of Workspaces, Ready or not, without discounts and taxes.",
+                [("sum by (namespace, currency) (kaito_workspace_cost_per_hour)", "{{namespace}} {{currency}}")],
+                stacked=True,
+            ),
+            Panel(
+                "Idle cost per hour",
+                "Cost of nodes that do nothing useful: the model does not answer, tuning is finished, or the Workspace "
+                "does not exist.",
+                [
+                    ("sum by (reason, currency) (kaito_workspace_idle_cost_per_hour)", "{{reason}} {{currency}}"),
+                    ("sum by (currency) (kaito_orphan_cost_per_hour)", "orphaned claims {{currency}}"),
+                ],
+                stacked=True,
+            ),
+            Panel(
+                "Cost of each Workspace since its creation",
+                "Cost of the nodes that each Workspace has and had.",
+                [("max by (namespace, name, currency) (kaito_workspace_cost)", "")],
+                kind="table",
+                width=24,
+            ),
+        ),
+    ),
+    Row(
         "Nodes",
         (
             Panel(

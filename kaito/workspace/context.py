@@ -14,6 +14,7 @@ from kaito.api import Workspace
 from kaito.runtime import Api, Request
 from kaito.runtime.errors import NotLeader
 from kaito.workspace.adapter_monitor import AdapterMonitor
+from kaito.workspace.costs import NodePrices
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads
@@ -47,6 +48,8 @@ class ReconcileContext:
     """Node classes that were read recently; shared by all reconciles of the process."""
     mirrors_count: bool = False
     """Whether admission sets `spec.replicas` when `resource.count` changes."""
+    prices: NodePrices = field(default_factory=NodePrices)
+    """Prices of nodes; shared by all reconciles of the process."""
     state: ReconcileState = field(default_factory=ReconcileState)
     """What the steps observed; the status is computed from it."""
     deferred_errors: list[Exception] = field(default_factory=list[Exception])

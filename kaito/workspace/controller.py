@@ -7,6 +7,7 @@
     workload   applies the StatefulSet or the Job, and observes its pods     steps.inference, steps.tuning
     surplus    deletes claims of nodes that are no longer needed             steps.surplus
     replicas   sets `spec.replicas` of a Workspace that has none             steps.replicas
+    cost       accounts what the nodes cost                                  steps.cost
     status     sets the conditions from what the steps observed              steps.status
 
 A step also observes if there is no plan, or if an earlier step failed: the status then still describes the nodes and
@@ -17,8 +18,10 @@ import asyncio
 from typing import Final, final
 
 from kaito.api import Machine, NodeClaim, Workspace, conditions, labels
+from kaito.prices.book import PriceBook
 from kaito.runtime import Again, Request
 from kaito.runtime.cache import Cached
+from kaito.runtime.client import StatusScope
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import (
     ConfigMap,
@@ -37,6 +40,7 @@ from kaito.runtime.source import FunctionSource
 from kaito.workspace import triggers
 from kaito.workspace.adapter_monitor import AdapterMonitor
 from kaito.workspace.context import ReconcileContext
+from kaito.workspace.costs import NodePrices
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads, ReadModel
@@ -50,6 +54,7 @@ from kaito.workspace.start_progress import StartMonitor
 from kaito.workspace.state import can_place_pods
 from kaito.workspace.steps.claims import ensure_claims
 from kaito.workspace.steps.cleanup import clean_up
+from kaito.workspace.steps.cost import update_cost
 from kaito.workspace.steps.inference import ensure_inference
 from kaito.workspace.steps.nodes import observe_nodes
 from kaito.workspace.steps.plan import plan_workspace
@@ -87,6 +92,7 @@ class WorkspaceReconciler:
         adapters: AdapterMonitor | None = None,
         *,
         mirrors_count: bool = False,
+        prices: PriceBook | None = None,
     ) -> None:
         self.settings = settings
         self.mirrors_count = mirrors_count
@@ -96,6 +102,7 @@ class WorkspaceReconciler:
         self.facts = ClusterFacts()
         self.models = ModelReads(read_model or ModelReader(settings.hub_endpoint).read)
         self.node_classes = NodeClassReads()
+        self.prices = NodePrices(prices or PriceBook())
 
     async def reconcile(self, request: Request[Workspace]) -> None:
         """Runs the steps and writes the status, also if a step failed; see `steps.status` for when it is deferred.
@@ -113,16 +120,25 @@ class WorkspaceReconciler:
             self.models,
             self.node_classes,
             mirrors_count=self.mirrors_count,
+            prices=self.prices,
         )
         async with request.status() as status:
             await self._run_steps_in_time(ctx)
             try:
                 if not defers_status(ctx, status):
                     update_status(ctx, status)
+                    self._update_cost(ctx, status)
             except Exception as error:  # noqa: BLE001 - reported in every condition, and raised below
                 ctx.failures.append(StepFailure(STATUS_STEP, error))
                 set_all_unknown(ctx, status)
         ctx.raise_failure()
+
+    def _update_cost(self, ctx: ReconcileContext, status: StatusScope[Workspace]) -> None:
+        """Sets the cost. A failure must not hide the conditions: it is raised after the status is written."""
+        try:
+            update_cost(ctx, status)
+        except Exception as error:  # noqa: BLE001 - raised at the end of the reconcile
+            ctx.deferred_errors.append(error)
 
     async def _run_steps_in_time(self, ctx: ReconcileContext) -> None:
         """Runs the steps and records a timeout as the failure of the current step.
@@ -152,6 +168,7 @@ class WorkspaceReconciler:
     async def finalize(self, request: Request[Workspace]) -> Again | None:
         """Deletes the workload and the claims of a Workspace that is being deleted."""
         self.monitor.watch(request.object.key, ())
+        self.prices.forget(request.object.uid)
         self.adapters.watch(request.object.key, "", ())
         return await clean_up(request, self.settings)
 

@@ -58,14 +58,15 @@ def workspace_manager(
     """
     metrics = WorkspaceMetrics()
     mirrors = webhook if mirrors_count is None else mirrors_count
-    reconciler = WorkspaceReconciler(workspace, metrics, read_model=read_model, mirrors_count=mirrors)
+    reconciler = WorkspaceReconciler(workspace, metrics, read_model=read_model, mirrors_count=mirrors, prices=prices)
     kind = claim_kind(workspace.node_api)
-    periodic = [] if kind is None else [orphan_collector(kind)]
+    periodic = [] if kind is None else [orphan_collector(kind, workspace, reconciler.prices, metrics)]
     guards = [installation_guard(workspace)] if workspace.installation_guard else []
     sets = inference_set_controller(InferenceSetReconciler(workspace))
     webhooks: list[Webhook[Any]] = []
     if webhook:
         webhooks = [workspace_webhook(workspace, prices), inference_set_webhook(workspace, prices)]
+    manager_clock = clock or SystemClock()
     manager = Manager(
         settings,
         controllers=[workspace_controller(reconciler), sets, *periodic, *guards],
@@ -74,11 +75,11 @@ def workspace_manager(
         lease=LEASE,
         webhooks=webhooks,
         transport=transport,
-        clock=clock or SystemClock(),
+        clock=manager_clock,
         field_manager=FIELD_MANAGER,
         name=NAME,
     )
-    metrics.register(manager.metrics.registry, lambda: _known_workspaces(manager))
+    metrics.register(manager.metrics.registry, lambda: _known_workspaces(manager), manager_clock.now)
     return manager
 
 

@@ -6,14 +6,18 @@ follow from `status.state`, so that a Workspace that is still starting is not co
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kaito.api import Workspace
+from kaito.prices.price import Price
+from kaito.runtime.clock import SystemClock
+from kaito.workspace.cost_ledger import idle_share, rate_of, total_at
 from kaito.workspace.start_figures import cache_tokens
 
 PROVISION_BOUNDS_SECONDS = (10, 30, 60, 120, 180, 240, 300, 420, 600, 900, 1800, 3600)
@@ -50,6 +54,17 @@ class WorkspaceMetrics:
             buckets=PROVISION_BOUNDS_SECONDS,
             registry=None,
         )
+        self.orphan_nodes = Gauge(
+            "kaito_orphan_nodes",
+            "Nodes of claims whose Workspace does not exist, at the last check (every 5 min).",
+            registry=None,
+        )
+        self.orphan_cost_per_hour = Gauge(
+            "kaito_orphan_cost_per_hour",
+            "Cost per hour of the nodes of claims whose Workspace does not exist; nodes with a known price.",
+            ("currency",),
+            registry=None,
+        )
         self.time_to_ready_seconds = Histogram(
             "kaito_workspace_time_to_ready_seconds",
             "From the creation of a Workspace to its first answer.",
@@ -57,11 +72,26 @@ class WorkspaceMetrics:
             registry=None,
         )
 
-    def register(self, registry: CollectorRegistry, workspaces: Callable[[], Iterable[Workspace] | None]) -> None:
+    def set_orphans(self, prices: Sequence[Price | None]) -> None:
+        """Sets the gauges about orphaned claims: one price for each of their nodes, None if it is unknown."""
+        self.orphan_nodes.set(len(prices))
+        self.orphan_cost_per_hour.clear()
+        for price in prices:
+            if price is not None:
+                self.orphan_cost_per_hour.labels(price.currency).inc(float(price.per_hour))
+
+    def register(
+        self,
+        registry: CollectorRegistry,
+        workspaces: Callable[[], Iterable[Workspace] | None],
+        now: Callable[[], datetime] = SystemClock().now,
+    ) -> None:
         """Registers all metrics; `workspaces` is called at each scrape and returns None on a standby."""
-        for collector in (self.claim_creates, self.claim_ready_seconds, self.time_to_ready_seconds):
+        own = (self.claim_creates, self.claim_ready_seconds, self.time_to_ready_seconds)
+        for collector in (*own, self.orphan_nodes, self.orphan_cost_per_hour):
             registry.register(collector)
         registry.register(WorkspaceCollector(workspaces))
+        registry.register(CostCollector(workspaces, now))
 
 
 @final
@@ -92,6 +122,70 @@ class WorkspaceCollector(Collector):
             for source, tokens in cache_tokens(workspace.status.performance):
                 cache.add_metric([workspace.namespace, workspace.name, source], tokens)
         yield from (count, presets, phases, cache)
+
+
+@final
+class CostCollector(Collector):
+    """Gauges of what the Workspaces cost at the time of a scrape, from `status.cost`.
+
+    A Workspace whose price is unknown has no amounts, and is counted in `kaito_workspace_unpriced_nodes`.
+    """
+
+    def __init__(self, workspaces: Callable[[], Iterable[Workspace] | None], now: Callable[[], datetime]) -> None:
+        self._workspaces, self._now = workspaces, now
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Returns the metrics without samples, so that registration does not read the cache."""
+        return _cost_families()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Returns the current gauges; none on a standby."""
+        known = self._workspaces()
+        if known is None:
+            return
+        per_hour, idle, total, unpriced = families = _cost_families()
+        now = self._now()
+        for workspace in known:
+            cost = workspace.status.cost
+            if cost is None:
+                continue
+            names = [workspace.namespace, workspace.name]
+            unknown = sum(node.per_hour is None for node in cost.nodes)
+            unpriced.add_metric(names, unknown)
+            if not cost.currency or unknown:
+                continue
+            rate = rate_of(cost.nodes)
+            per_hour.add_metric([*names, cost.currency], float(rate))
+            share, reason = idle_share(workspace)
+            idle.add_metric([*names, cost.currency, reason], float(rate * share))
+            until_now = total_at(cost, now)
+            if until_now is not None:
+                total.add_metric([*names, cost.currency], float(until_now))
+        yield from families
+
+
+def _cost_families() -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
+    names = ["namespace", "name"]
+    return (
+        GaugeMetricFamily(
+            "kaito_workspace_cost_per_hour",
+            "Cost per hour of the nodes that a Workspace has, Ready or not.",
+            labels=[*names, "currency"],
+        ),
+        GaugeMetricFamily(
+            "kaito_workspace_idle_cost_per_hour",
+            "The part of the cost per hour of nodes that do nothing useful, by reason.",
+            labels=[*names, "currency", "reason"],
+        ),
+        GaugeMetricFamily(
+            "kaito_workspace_cost",
+            "Cost of the nodes of a Workspace since its creation.",
+            labels=[*names, "currency"],
+        ),
+        GaugeMetricFamily(
+            "kaito_workspace_unpriced_nodes", "Nodes of a Workspace whose price is unknown.", labels=names
+        ),
+    )
 
 
 def _count() -> GaugeMetricFamily:

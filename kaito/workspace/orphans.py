@@ -11,7 +11,11 @@ from typing import Final, final
 from kaito.api import Claim, Workspace, labels
 from kaito.runtime.controller import Controller, Periodic
 from kaito.runtime.reconcile import Again, PeriodicRequest
+from kaito.workspace.cost_ledger import started_at
+from kaito.workspace.costs import NodePrices
+from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.ownership import owner_key, owns_claim
+from kaito.workspace.settings import WorkspaceSettings
 
 PERIOD_SECONDS: Final = 300.0
 MIN_AGE: Final = timedelta(minutes=10)
@@ -22,26 +26,39 @@ MIN_AGE: Final = timedelta(minutes=10)
 class OrphanCollector:
     """Deletes claims of one kind whose Workspace does not exist."""
 
-    def __init__(self, kind: type[Claim]) -> None:
-        self._kind = kind
+    def __init__(
+        self, kind: type[Claim], settings: WorkspaceSettings, prices: NodePrices, metrics: WorkspaceMetrics
+    ) -> None:
+        self._kind, self._settings, self._prices, self._metrics = kind, settings, prices, metrics
 
     async def collect(self, request: PeriodicRequest) -> Again | None:
-        """Checks every claim; failures are raised after all claims were checked.
+        """Checks every claim; failures are raised after all claims were checked. Measures what orphans cost.
 
         Raises:
             ExceptionGroup: some claims could not be checked or deleted.
         """
         errors: list[Exception] = []
+        orphans: list[Claim] = []
         for claim in await request.api.list(self._kind):
             try:
+                orphans += [claim] if await self._has_no_owner(request, claim) else []
                 if await self._is_orphan(request, claim):
                     await request.api.delete(claim)
                     request.log.warning("orphaned claim deleted", claim=claim.name, workspace=str(owner_key(claim)))
             except Exception as error:  # noqa: BLE001 - collected and raised below
                 errors.append(error)
+        self._metrics.set_orphans([self._prices.find(claim, None, self._settings) for claim in orphans])
         if errors:
             raise ExceptionGroup(f"{len(errors)} claims could not be checked", errors)
         return None
+
+    async def _has_no_owner(self, request: PeriodicRequest, claim: Claim) -> bool:
+        """Whether the claim has an instance and its Workspace does not exist, according to the cache."""
+        key = owner_key(claim)
+        if key is None or started_at(claim, None) is None:
+            return False
+        cached = await request.api.find(Workspace, key.name, key.namespace)
+        return cached is None or not owns_claim(cached, claim)
 
     async def _is_orphan(self, request: PeriodicRequest, claim: Claim) -> bool:
         key, created = owner_key(claim), claim.metadata.creation_timestamp
@@ -56,6 +73,9 @@ class OrphanCollector:
         return current is None or not owns_claim(current, claim)
 
 
-def orphan_collector(kind: type[Claim]) -> Periodic:
+def orphan_collector(
+    kind: type[Claim], settings: WorkspaceSettings, prices: NodePrices, metrics: WorkspaceMetrics
+) -> Periodic:
     """Returns the periodic controller that runs the collector."""
-    return Controller.every(PERIOD_SECONDS, OrphanCollector(kind).collect, name="orphans")
+    collector = OrphanCollector(kind, settings, prices, metrics)
+    return Controller.every(PERIOD_SECONDS, collector.collect, name="orphans")

@@ -1,5 +1,6 @@
 """The kind Workspace: nodes, and the model to run on them. Fields, status and validation."""
 
+from kaito.api.workspace.cost import CostStatus as CostStatus, EndedCost as EndedCost, NodeCost as NodeCost
 from kaito.api.workspace.data import DataDestination as DataDestination, DataSource as DataSource
 from kaito.api.workspace.inference import Adapter as Adapter, InferenceSpec as InferenceSpec
 from kaito.api.workspace.kind import Workspace as Workspace, WorkspaceV1Alpha1 as WorkspaceV1Alpha1

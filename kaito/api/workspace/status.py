@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kaito.api.workspace.cost import CostStatus
 from kaito.runtime.meta import Condition, Model
 
 WorkspaceState = Literal["Pending", "Running", "Ready", "NotReady", "ScaledToZero", "Succeeded", "Failed"]
@@ -91,3 +92,6 @@ class WorkspaceStatus(Model):
 
     performance: PerformanceStatus | None = None
     """What the servers measured when they started; absent until a pod has reported it."""
+
+    cost: CostStatus | None = None
+    """Cost of the nodes; absent before the first node exists, and with existing nodes (`--node-api byo`)."""

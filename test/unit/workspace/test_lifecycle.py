@@ -42,9 +42,12 @@ async def test_an_unchanged_cluster_causes_no_requests(cluster: "Cluster", phi: 
     async with cluster.controller():
         await cluster.until_serving()
         cluster.world.clear_requests()
-        await cluster.world.advance(3600)
+        await cluster.world.advance(3590)
         written = [r for r in cluster.world.requests if r.method != "GET"]
         assert written == []
+        await cluster.world.advance(3600)
+        written = [r for r in cluster.world.requests if r.method != "GET"]
+        assert [r.subresource for r in written] == ["status"], "once an hour, the cost"
 
 
 async def test_a_workspace_causes_few_requests(cluster: "Cluster", phi: Workspace) -> None:
