@@ -163,6 +163,13 @@ _CLAIMS: Final[Mapping[str, Advice]] = {
         ("the message contains why the claim was lost; nothing to do if it was an eviction or a deletion by hand",),
         "the workspace-controller creates the next claim",
     ),
+    ws.INSTANCE_TYPE_REFUSED: Advice(
+        next="the claims are deleted, and the next instance type of resource.instanceTypes is used", progress=True
+    ),
+    ws.ALTERNATIVES_EXHAUSTED: Advice(
+        ("add an instance type to resource.instanceTypes, request quota, or allow other zones or spot nodes",),
+        "the workspace-controller tries the instance types again with growing delays",
+    ),
     ws.PROVISION_TIMEOUT: Advice(
         ("$ kubectl -n kaito-system get pods   # a provisioner must run", _PROVISIONER_LOG),
         "the workspace-controller creates the next claim",

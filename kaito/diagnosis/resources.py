@@ -21,6 +21,7 @@ CREATION_REASONS: Final = frozenset(
     {
         conditions.CLAIM_CREATE_FAILED,
         conditions.CLAIM_KIND_MISSING,
+        conditions.ALTERNATIVES_EXHAUSTED,
         conditions.NODE_CLASS_KIND_MISSING,
         conditions.NODE_CLASS_NOT_FOUND,
         conditions.NODE_CLASS_NOT_READY,
@@ -35,7 +36,9 @@ def find_claims(situation: Situation) -> Finding | None:
     """Returns why claims are missing or not ready; None if they are, or if the Workspace has none."""
     condition = situation.claim_condition
     if condition is not None and not condition.is_true and condition.reason in CREATION_REASONS:
-        return workspace_finding(situation, condition, next_steps=_replacement(situation))
+        at = next_time(condition.message)
+        due = (NextStep(what="the workspace-controller tries again", at=at, is_retry=True),) if at is not None else ()
+        return workspace_finding(situation, condition, next_steps=due or _replacement(situation))
     waiting = [claim for claim in situation.live_claims if not claim.is_ready and not _has_all_stages(claim)]
     found = _worst(waiting)
     if found is not None:

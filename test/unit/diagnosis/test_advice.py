@@ -27,7 +27,7 @@ NAMES = Names(namespace="ns", name="w", object="o")
 
 def declared(module: object) -> set[str]:
     """Returns the values of the constants below the line `reasons` of a module."""
-    source = Path(str(getattr(module, "__file__", ""))).read_text()
+    source = Path(str(getattr(module, "__file__", ""))).read_text().partition("── InferenceSets")[0]
     body = ast.parse(source[source.index("── reasons") - 5 :].partition("\n")[2]).body
     return {
         node.value.value

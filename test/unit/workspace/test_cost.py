@@ -238,6 +238,8 @@ async def test_the_cost_survives_restarts_and_lost_nodes(cluster: "Cluster", a10
     async with cluster.controller():
         await cluster.world.settle()
         join(cluster, cluster.claim())
+        await cluster.world.settle()
+        cluster.serve()
         await cluster.world.advance(7200)
     await cluster.world.advance(3600)  # no controller: the node still costs money
     async with cluster.controller():
