@@ -67,6 +67,10 @@ test-changed: sync ## The unit tests of the packages that differ from main
 	@tests=$$(.venv/bin/python hack/check/changed.py --tests); \
 	if [ -n "$$tests" ]; then $(PYTEST) -q -n auto --dist worksteal $$tests $(ARGS); else echo "no package differs from main"; fi
 
+.PHONY: simulate
+simulate: sync ## Simulate days of trouble in virtual time (ARGS="--seeds 200", ARGS="--seed 7 --explain"; docs/reliability.md)
+	@.venv/bin/kaito simulate $(ARGS)
+
 .PHONY: mutate
 IN_PRESETS := $(filter presets/%,$(PACKAGE))
 mutate: sync .venv-mutate/.synced $(if $(IN_PRESETS),presets-env) ## Plant small bugs and list those that no test notices (PACKAGE=models SAMPLE=200 SEED=1)
@@ -179,7 +183,7 @@ $(UV):
 
 # Environments are installed from requirements/*.txt: exact versions with hashes, exported from the workspace's
 # resolution by `make lock`. They name no registry, so a mirror serves as well.
-PARTS := kaito/apiserver kaito/cloud/azure/simulator kaito/local kaito/runtime presets/config presets/oci
+PARTS := kaito/apiserver kaito/cloud/azure/simulator kaito/local kaito/runtime kaito/simulation presets/config presets/oci
 .venv/.synced: requirements/dev.txt VERSION pyproject.toml $(PARTS:=/pyproject.toml) | $(UV)
 	@echo "installing Kaito and its tools into .venv (a download of about 150 MiB)"
 	@$(UV) venv -q --allow-existing .venv

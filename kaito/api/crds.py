@@ -3,6 +3,8 @@
 `hack/generate` writes them to `config/crd`; `kaito up` and the tests apply the same manifests.
 """
 
+import copy
+import functools
 from typing import Any, Final
 
 from kaito.api.inference_set import InferenceSet, InferenceSetV1Alpha1
@@ -106,4 +108,10 @@ def node_claim_crd() -> dict[str, Any]:
 
 def manifests() -> tuple[dict[str, Any], ...]:
     """Returns every CustomResourceDefinition of Kaito."""
+    return copy.deepcopy(_manifests())
+
+
+@functools.cache
+def _manifests() -> tuple[dict[str, Any], ...]:
+    """Generates the definitions once: a simulation installs them in each of its runs."""
     return workspace_crd(), inference_set_crd(), machine_crd(), node_claim_crd()

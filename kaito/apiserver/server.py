@@ -150,6 +150,26 @@ class ApiServer:
         """The newest resource version given out."""
         return self._state.store.rv
 
+    def stored(self, storage: str) -> dict[tuple[str, str], Object]:
+        """Return the stored objects of a resource (`pods`, `workspaces.kaito.sh`) by namespace and name.
+
+        For checks of simulations, which look after every write; the objects must not be changed.
+        """
+        return {key: stored.data for key, stored in self._state.store.watch_cache(storage).objects.items()}
+
+    def on_write(self, listener: Callable[[str, Object, Object | None], None]) -> None:
+        """Call a function after every write with the resource, the object, and its previous state.
+
+        The previous state is None for a new object. The object of a deletion is its last state: the resource does not
+        contain it any more.
+        """
+
+        def call(storage: str, change: Change) -> None:
+            previous = None if change.previous is None else change.previous.data
+            listener(storage, change.stored.data, previous)
+
+        self._state.store.listeners.append(call)
+
     def inject(self, fault: Fault) -> Fault:
         """Add a fault; see `Fault`."""
         if fault.expire:

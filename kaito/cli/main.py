@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kaito.cli import chat_arguments, model
+from kaito.cli import chat_arguments, model, simulate_arguments
 from kaito.cli.explain import arguments as explain_arguments
 from kaito.cli.plan import arguments as plan_arguments
 
@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
         )
     chat_arguments.add_arguments(commands.add_parser("chat", help="talk to the model of a Workspace, in any cluster"))
     model.add_arguments(commands.add_parser("model", help="pack, push, inspect and pull model files as OCI artifacts"))
+    simulate_arguments.add_arguments(
+        commands.add_parser("simulate", help="run Kaito in a simulated cluster in which everything fails at times")
+    )
     planned = commands.add_parser("plan", help="print what the controller would do about Workspaces")
     plan_arguments.add_arguments(planned)
     explained = commands.add_parser("explain", help="print why a Workspace is not ready, and what can be done")
@@ -67,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if arguments.command == "model":
             sys.exit(model.run(arguments))
+        if arguments.command == "simulate":
+            sys.exit(simulate_arguments.run(arguments))
         if arguments.command == "chat":
             from kaito.cli import chat
 

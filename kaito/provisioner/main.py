@@ -5,9 +5,10 @@ The console script `gpu-provisioner` and `cmd/gpu-provisioner` call `main`.
 
 import asyncio
 import os
+import random
 import sys
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 from kaito.api.karpenter import Claim
 from kaito.cloud.azure.sdk import INSTALL_HINT, is_sdk_installed
@@ -20,8 +21,11 @@ from kaito.provisioner.installation import Installation
 from kaito.provisioner.kinds import served_kinds
 from kaito.provisioner.nodes import is_managed
 from kaito.runtime import Manager
+from kaito.runtime.client import Transport
+from kaito.runtime.clock import Clock
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.logging import configure, get_logger
+from kaito.runtime.tracing import NO_TRACER, Tracer
 
 NAME = "gpu-provisioner"
 """Name of the lease, the field manager and the log entries. Must not change: during a rolling upgrade, the leader of
@@ -51,8 +55,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     manager.run()
 
 
-def manager_for(invocation: Invocation, kinds: Sequence[type[Claim]]) -> Manager:
-    """Builds the manager without starting it."""
+def manager_for(
+    invocation: Invocation,
+    kinds: Sequence[type[Claim]],
+    *,
+    transport: Transport | None = None,
+    arm_transport: Any = None,
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+    tracer: Tracer = NO_TRACER,
+) -> Manager:
+    """Builds the manager without starting it. Simulations pass the keyword arguments; `arm_transport` is the SDK's."""
     from kaito.cloud.azure.provider import AzureProvider  # importing the SDK takes over 1 s; it is an extra
 
     cloud_metrics = CloudMetrics()
@@ -60,7 +73,7 @@ def manager_for(invocation: Invocation, kinds: Sequence[type[Claim]]) -> Manager
     def fence() -> None:
         manager.fence()  # assigned below: the controllers of the manager need the cloud provider
 
-    cloud = AzureProvider(invocation.azure, cloud_metrics, fence=fence)
+    cloud = AzureProvider(invocation.azure, cloud_metrics, transport=arm_transport, fence=fence)
     settings = invocation.provisioner
     installation = Installation(settings.installation_id)
     deps = Dependencies(cloud=cloud, settings=settings, kinds=kinds, installation=installation)
@@ -70,6 +83,10 @@ def manager_for(invocation: Invocation, kinds: Sequence[type[Claim]]) -> Manager
         cache=cached(),
         runnables=[CloudConnection(cloud)],
         lease=NAME,
+        transport=transport,
+        clock=clock,
+        rng=rng,
+        tracer=tracer,
     )
     cloud_metrics.register(manager.metrics.registry)
     deps.metrics.register(manager.metrics.registry, lambda: _claims_of_leader(manager, kinds))

@@ -50,13 +50,20 @@ class _Group:
 class ServerDiscovery:
     """Discovery of one API server."""
 
-    def __init__(self, transport: Transport, *, user_agent: str = "", observer: RequestObserver | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        user_agent: str = "",
+        observer: RequestObserver | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
         self._sender = Sender(
             transport,
             user_agent=user_agent or own_agent("kaito-runtime"),
             limiter=None,
             observer=observer or NoObserver(),
-            rng=random.Random(),  # noqa: S311 -- spreads retries, guards nothing
+            rng=rng or random.Random(),  # noqa: S311 -- spreads retries, guards nothing
         )
         self._groups: dict[str, _Group] = {}
         self._lock = asyncio.Lock()

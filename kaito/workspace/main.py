@@ -4,6 +4,7 @@ The only module of the package that reads the command line and the environment.
 """
 
 import os
+import random
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.runtime.webhook import Webhook
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
@@ -51,10 +53,12 @@ def workspace_manager(
     transport: Transport | None = None,
     clock: Clock | None = None,
     read_model: ReadModel | None = None,
+    rng: random.Random | None = None,
+    tracer: Tracer = NO_TRACER,
 ) -> Manager:
     """Returns the manager with all controllers, ready to start.
 
-    Tests pass the last three arguments, and `mirrors_count` if another process serves admission.
+    Tests and simulations pass the last five arguments, and `mirrors_count` if another process serves admission.
     """
     metrics = WorkspaceMetrics()
     mirrors = webhook if mirrors_count is None else mirrors_count
@@ -78,6 +82,8 @@ def workspace_manager(
         clock=manager_clock,
         field_manager=FIELD_MANAGER,
         name=NAME,
+        rng=rng,
+        tracer=tracer,
     )
     metrics.register(manager.metrics.registry, lambda: _known_workspaces(manager), manager_clock.now)
     return manager

@@ -33,6 +33,7 @@ FOLDERS = {
     "kaito-azure-simulator": ROOT / "kaito" / "cloud" / "azure" / "simulator",
     "kaito-config": ROOT / "presets" / "config",
     "kaito-local": ROOT / "kaito" / "local",
+    "kaito-simulation": ROOT / "kaito" / "simulation",
     "kaito-oci": ROOT / "presets" / "oci",
     "kaito-presets": ROOT / "presets",
     "kaito-runtime": ROOT / "kaito" / "runtime",
@@ -286,7 +287,14 @@ def test_an_image_contains_its_controller_and_nothing_for_tests(
     packages = {name for name in installed if name.startswith("kaito")}
     assert packages - {"kaito-config"} == {"kaito", "kaito-runtime"}
     other = "provisioner" if image == "workspace" else "workspace"
-    absent = ("kaito.apiserver", "kaito.cli", "kaito.cloud.azure.simulator", "kaito.local", "kaito.runtime.testing")
+    absent = (
+        "kaito.apiserver",
+        "kaito.cli",
+        "kaito.cloud.azure.simulator",
+        "kaito.local",
+        "kaito.simulation",
+        "kaito.runtime.testing",
+    )
     for module in (*absent, f"kaito.{other}"):
         assert not environment.has(module), f"{module} is in the image"
     programs = {path.name for path in environment.folder.joinpath("bin").iterdir()}

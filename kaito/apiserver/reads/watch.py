@@ -116,7 +116,7 @@ class WatchStream(AsyncIterator[bytes]):
         self._watch_cache = state.store.watch_cache(target.resource.storage)
         self._start()
         if not self._closed:
-            self._watch_cache.watchers.add(self.watcher)
+            self._watch_cache.watchers[self.watcher] = None
 
     def _start(self) -> None:
         options, watch_cache = self._options, self._watch_cache
@@ -164,7 +164,7 @@ class WatchStream(AsyncIterator[bytes]):
     async def aclose(self) -> None:
         """End the stream and its subscription."""
         self._closed = True
-        self._watch_cache.watchers.discard(self.watcher)
+        self._watch_cache.watchers.pop(self.watcher, None)
 
     def _flush(self) -> bytes:
         self.sent += len(self._queue)

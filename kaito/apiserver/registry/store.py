@@ -99,7 +99,8 @@ class WatchCache:
         self.history: deque[Change] = deque(maxlen=history)
         self.floor = 0
         """Watches and exact lists from a lower resource version are answered 410."""
-        self.watchers: set[Watcher] = set()
+        self.watchers: dict[Watcher, None] = {}
+        """In the order of their subscriptions, so that a simulation repeats the order of their events."""
 
     def record(self, change: Change) -> None:
         """Append a change to the history, forgetting the oldest beyond the limit."""

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-from kaito.cloud.errors import CloudError
+from kaito.cloud.errors import CloudError, CloudUnavailable
 from kaito.cloud.provider import Instance
 from kaito.runtime.clock import monotonic
 from kaito.runtime.logging import get_logger
@@ -124,6 +124,7 @@ class PoolLister:
         self._number = 0
         self._started_at: float | None = None
         self._has_failed = False
+        self._is_closed = False
         self._tracked: dict[str, TrackedPool] = {}
         self._settled: dict[str, SettledPool] = {}
         self._watchers: list[OnChange] = []
@@ -178,6 +179,10 @@ class PoolLister:
             try:
                 # Shielded: a caller that is cancelled must not cancel the list of the others.
                 listing = await asyncio.shield(self._task)
+            except asyncio.CancelledError:
+                if self._is_closed and not is_cancelling():
+                    raise CloudUnavailable("the connection to Azure is closed: the process stops") from None
+                raise
             except CloudError:
                 if self._number > last_number:
                     raise
@@ -222,7 +227,8 @@ class PoolLister:
             self._watchers.remove(on_change)
 
     async def close(self) -> None:
-        """Cancels a list in flight."""
+        """Cancels a list in flight; reads that wait for it fail."""
+        self._is_closed = True
         self._tasks.cancel()
         await self._tasks.stop(None)
 
@@ -310,6 +316,12 @@ class PoolLister:
         for name in changed:
             for on_change in list(self._watchers):
                 on_change(name)
+
+
+def is_cancelling() -> bool:
+    """Whether the current task itself is being cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _ignore_end(_name: str, _error: BaseException | None) -> None:

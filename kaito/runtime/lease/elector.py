@@ -27,6 +27,10 @@ RETRY_JITTER = 1.2
 FENCE_MARGIN_SECONDS = 3.0
 """Writes stop this long before the lease could expire: the time in which a write reaches the server."""
 
+SHORTEST_WAIT_SECONDS = 0.001
+"""Less than this before the renew deadline, no further attempt is made: a wait of the rest, which rounding may leave,
+would take no time."""
+
 RELEASED_SECONDS = 1
 """Duration of a released lease, as in client-go: other candidates acquire it without waiting."""
 
@@ -141,7 +145,7 @@ class Elector:
         try:
             while True:
                 await asyncio.sleep(max(0.0, min(terms.retry_period, terms.renew_deadline - self.renewal_age)))
-                if self.renewal_age >= terms.renew_deadline:
+                if self.renewal_age >= terms.renew_deadline - SHORTEST_WAIT_SECONDS:
                     return f"not renewed for {self.renewal_age:.1f} s"
                 if not self._may_renew():
                     _log.warning("lease not renewed: the main loop is blocked", lease=terms.name)

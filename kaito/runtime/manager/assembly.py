@@ -112,7 +112,7 @@ def assemble(
         ConfigurationError: declarations of one kind contradict each other.
     """
     observer = RequestMetrics(shared.metrics)
-    discovery = ServerDiscovery(connection.transport)
+    discovery = ServerDiscovery(connection.transport, rng=shared.rng)
     client = Client(
         connection.transport,
         field_manager=shared.field_manager,

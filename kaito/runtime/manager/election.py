@@ -1,6 +1,7 @@
 """Makes the manager's leader election: in a separate thread, or in the main loop with a simulated clock."""
 
 import asyncio
+import random
 from collections.abc import Callable
 
 from kaito.runtime.client import Client, user_agent
@@ -11,7 +12,6 @@ from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
 from kaito.runtime.manager.leadership import Leadership
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.workqueue.backoff import Jitter
 
 
 def make_leadership(
@@ -22,7 +22,7 @@ def make_leadership(
     *,
     field_manager: str,
     clock: Clock,
-    jitter: Jitter,
+    rng: random.Random,
     metrics: Metrics,
     watchdog: LoopWatchdog,
 ) -> Leadership:
@@ -54,14 +54,14 @@ def make_leadership(
             field_manager=field_manager,
             may_renew=may_renew,
             on_slow_path=slow.inc,
-            jitter=jitter,
+            jitter=rng.random,
         )
     else:
         client = Client(
-            connection.transport, field_manager=field_manager, user_agent=agent, timeout=terms.request_timeout
+            connection.transport, field_manager=field_manager, user_agent=agent, timeout=terms.request_timeout, rng=rng
         )
         elector = Elector(
-            client, terms, now=_loop_time(), clock=clock, jitter=jitter, may_renew=may_renew, on_slow_path=slow.inc
+            client, terms, now=_loop_time(), clock=clock, jitter=rng.random, may_renew=may_renew, on_slow_path=slow.inc
         )
         leadership = LocalLeadership(elector)
     metrics.leader.labels(lease).set(0)

@@ -359,7 +359,7 @@ class Manager:
                 services.connection,
                 field_manager=self.field_manager,
                 clock=self._clock,
-                jitter=self._rng.random,
+                rng=self._rng,
                 metrics=self.metrics,
                 watchdog=self._watchdog,
             )

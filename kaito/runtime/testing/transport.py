@@ -34,7 +34,7 @@ class InMemoryTransport:
         """Number of unary requests without a response."""
         self._headers = headers
         self._closed = False
-        self._streams: set[_InMemoryStream] = set()
+        self._streams: dict[_InMemoryStream, None] = {}
 
     @property
     def host(self) -> str:
@@ -85,11 +85,11 @@ class InMemoryTransport:
             message = f"{method} {target}: no connection within {connect:g} s"
             raise RequestTimeout(message) from error
         stream = _InMemoryStream(response, idle, f"{method} {target}")
-        self._streams.add(stream)
+        self._streams[stream] = None
         try:
             yield stream
         finally:
-            self._streams.discard(stream)
+            self._streams.pop(stream, None)
             await stream.close()
 
     async def _send(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> HttpResponse:
@@ -167,7 +167,7 @@ class _InMemoryStream:
     def reset(self) -> None:
         """Reset the connection: a reader that waits for the next chunk fails at once."""
         self._reset = True
-        if self._reading is not None:
+        if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ import random
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack, cast, final
 
 T = TypeVar("T")
@@ -28,6 +28,9 @@ INSTANT_ITERATIONS = 200_000
 
 STACK_FRAMES = 4
 """Number of innermost frames per task in a report."""
+
+owner: ContextVar[object | None] = ContextVar("owner", default=None)
+"""Owner of the tasks that are started in this context, for `VirtualTimeLoop.hold`: a simulated process, for example."""
 
 
 class Deadlock(Exception):
@@ -102,6 +105,18 @@ class _Timer(asyncio.TimerHandle):
     def __lt__(self, other: "_Timer") -> bool:  # type: ignore[override]  # `call_at` makes every timer of the loop
         return self.serial < other.serial if self.due == other.due else self.due < other.due
 
+    def _run(self) -> None:
+        """Runs the callback, unless its owner is held: the loop makes timers ready after it has looked for those."""
+        handle = cast("Any", self)
+        if not cast("VirtualTimeLoop", handle._loop).defer(self):
+            cast("Any", super())._run()
+
+
+class _Task(asyncio.Task[T]):
+    """Task with a serial number: the order of tasks that become ready together must not depend on addresses."""
+
+    serial: int = 0
+
 
 @final
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -125,9 +140,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._awaiting_idle: list[asyncio.Future[None]] = []
         self._awaiting_timer: list[asyncio.Future[None]] = []
         self._rng = None if seed is None else random.Random(seed)  # noqa: S311 - an order, not a secret
+        self._held: dict[object, list[asyncio.Handle]] = {}
+        self.before_advance: Callable[[], None] | None = None
+        """Called when no callback is ready, before time advances; for checks of a state that lasts."""
         selector = _JumpingSelector()
         selector.idle = self._idle
         super().__init__(selector)
+        if self._rng is not None:
+            self.set_task_factory(self._make_task)
+
+    def _make_task(self, _: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Future[Any]:
+        task: _Task[Any] = _Task(work, loop=self, **options)
+        task.serial = next(self._serials)
+        return task
 
     def call_at(
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
@@ -150,6 +175,24 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         The caller continues at once; timers that became due fire when it awaits.
         """
         self._virtual_now += seconds
+
+    def hold(self, owner: object) -> None:
+        """Suspend the tasks of an owner (`owner` in their context), as SIGSTOP suspends a process; others continue."""
+        self._held.setdefault(owner, [])
+
+    def resume(self, owner: object) -> None:
+        """Continue the tasks of an owner; timers that became due fire now."""
+        cast("Any", self)._ready.extend(self._held.pop(owner, ()))
+
+    def defer(self, handle: asyncio.Handle) -> bool:
+        """Keep a callback for `resume` if its owner is held; returns whether it is."""
+        if not self._held:
+            return False
+        waiting = self._held.get(cast("Any", handle)._context.get(owner))
+        if waiting is None:
+            return False
+        waiting.append(handle)
+        return True
 
     async def wait_until_idle(self) -> None:
         """Wait until no task can run without advancing time."""
@@ -195,6 +238,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if self._awaiting_idle:
             _release(self._awaiting_idle)
             return True
+        if self.before_advance is not None:
+            self.before_advance()
+            if cast("Any", self)._ready:
+                return True
         if until_timer is None:
             message = f"deadlock: no callback is ready and no timer is set; tasks:\n{describe_tasks(self)}"
             raise Deadlock(message)
@@ -214,15 +261,31 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 f"{describe_tasks(self)}"
             )
             raise Livelock(message)
-        if self._rng is not None:
-            self._shuffle(self._rng)
+        ready: deque[asyncio.Handle] = cast("Any", self)._ready
+        if self._held and ready:
+            runnable = [handle for handle in ready if not self.defer(handle)]
+            ready.clear()
+            ready.extend(runnable)
+        if self._rng is not None and len(ready) > 1:
+            self._shuffle(self._rng, ready)
         cast("Any", super())._run_once()
 
-    def _shuffle(self, rng: random.Random) -> None:
-        """Shuffle the ready tasks. Plain callbacks keep their positions: asyncio guarantees their order."""
-        ready: deque[asyncio.Handle] = cast("Any", self)._ready
-        places = [place for place, handle in enumerate(ready) if _is_task_step(handle)]
-        handles = [ready[place] for place in places]
+    def _shuffle(self, rng: random.Random, ready: deque[asyncio.Handle]) -> None:
+        """Shuffle the ready tasks. Plain callbacks keep their positions: asyncio guarantees their order.
+
+        They are sorted first: a set of tasks, as in `asyncio.wait`, makes them ready in the order of their addresses.
+        """
+        places: list[int] = []
+        steps: list[tuple[int, int, asyncio.Handle]] = []
+        for place, handle in enumerate(ready):
+            task: object = getattr(cast("Any", handle)._callback, "__self__", None)
+            if isinstance(task, asyncio.Task):
+                places.append(place)
+                steps.append((getattr(cast("Any", task), "serial", 0), place, handle))
+        if len(places) < 2:
+            return
+        steps.sort()
+        handles = [handle for _, _, handle in steps]
         rng.shuffle(handles)
         for place, handle in zip(places, handles, strict=True):
             ready[place] = handle
@@ -233,10 +296,6 @@ def _release(waiting: list[asyncio.Future[None]]) -> None:
         if not future.done():
             future.set_result(None)
     waiting.clear()
-
-
-def _is_task_step(handle: asyncio.Handle) -> bool:
-    return isinstance(getattr(cast("Any", handle)._callback, "__self__", None), asyncio.Task)
 
 
 def run(main: Coroutine[Any, Any, T], *, seed: int | None = None) -> T:

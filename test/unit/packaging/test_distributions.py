@@ -38,13 +38,14 @@ IMPORT_NAMES = {
     "kaito-azure-simulator": ("kaito.cloud.azure.simulator",),
     "kaito-local": ("kaito.local",),
     "kaito-runtime": ("kaito.runtime",),
+    "kaito-simulation": ("kaito.simulation",),
     "pydantic": ("pydantic", "pydantic_core"),
     "pyyaml": ("yaml",),
 }
 """What a dependency lets a module import, where it is not its own name."""
 
 OPTIONAL_IMPORTS = {
-    "kaito": {"kaito.local"},  # `kaito up` and `kaito demo` name the extra when it is missing
+    "kaito": {"kaito.local", "kaito.simulation"},  # the commands name the extra when it is missing
     "kaito-runtime": {"pytest"},  # only in the plugin, which pytest loads
 }
 """Imports that need no declared dependency."""
@@ -109,6 +110,7 @@ def test_the_workspace_contains_every_pyproject() -> None:
         "kaito-oci",
         "kaito-presets",
         "kaito-runtime",
+        "kaito-simulation",
     }
 
 
@@ -214,7 +216,7 @@ def test_every_import_is_a_declared_dependency(distribution: Distribution) -> No
 def test_every_dependency_is_imported(distribution: Distribution) -> None:
     used = {provider_of(module) for path in distribution.modules() for module in imported(path)}
     started = {
-        "kaito": {"kaito-local"},  # the extra
+        "kaito": {"kaito-local", "kaito-simulation"},  # the extras
         "kaito-azure-simulator": {"kaito"},  # the packages around it
         "kaito-local": {"kaito-azure-simulator"},  # as a program
         "kaito-runtime": {"kubernetes-asyncio"},  # by name, without its models

@@ -8,7 +8,6 @@ import asyncio
 import base64
 import hashlib
 import re
-import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -126,7 +125,7 @@ class ArmApi:
 
     def _standard_headers(self, method: str) -> dict[str, str]:
         """Request IDs and remaining requests of the subscription, as recorded in 2025."""
-        request_id = str(uuid.uuid4())
+        request_id = self._cluster.new_id()
         headers = {"x-ms-request-id": request_id, "x-ms-correlation-request-id": request_id}
         if self._cluster.settings.speed != 1:
             headers[SPEED_HEADER] = f"{self._cluster.settings.speed:g}"

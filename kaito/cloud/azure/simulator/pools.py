@@ -6,10 +6,11 @@ created, provisioned, being deleted, and deleted.
 
 import asyncio
 import hashlib
+import random
 import re
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -84,15 +85,15 @@ class Pool:
     name: str
     size: VirtualMachineSize
     properties: dict[str, Any]
+    uid: str
     state: PoolState = "Creating"
-    uid: str = field(default_factory=lambda: uuid.uuid4().hex)
     operation: Operation | None = None
     error: dict[str, Any] | None = None
     will_fail: bool = False
     """Whether its creation will fail, so that no node boots."""
     allocated: int = 0
     """Instances that it took from a limited capacity, and that its deletion returns."""
-    etag: str = field(default_factory=lambda: str(uuid.uuid4()))
+    etag: str = ""
     """Changes with each operation on the pool."""
 
     @property
@@ -118,7 +119,7 @@ Listener = Callable[[PoolEvent, Pool], None]
 class Cluster:
     """The AKS cluster. Used inside `async with`, which runs the operations as tasks."""
 
-    def __init__(self, settings: SimulatorSettings, *, clock: Clock) -> None:
+    def __init__(self, settings: SimulatorSettings, *, clock: Clock, rng: random.Random) -> None:
         self.settings = settings
         self.catalog = Catalog.default()
         self.pools: dict[str, Pool] = {}
@@ -128,6 +129,7 @@ class Cluster:
         self.capacity: dict[str, int] = {}
         """Remaining instances by VM size in lower case; other sizes are not limited."""
         self._clock = clock
+        self._rng = rng
         self._scope = TaskScope("arm-simulator")
         self._completions: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Listener] = []
@@ -166,7 +168,7 @@ class Cluster:
         if pool is None:
             size = self._size_for(str(properties.get("vmSize", "")))
             _check_zones(name, size, properties)
-            pool = Pool(name, size, _with_spot_properties(properties))
+            pool = Pool(name, size, _with_spot_properties(properties), self.new_id().replace("-", ""))
             fault = self._check_quota(pool) or fault
             self.pools[name] = pool
             self._begin(pool, "create", "Creating", self.settings.creation_seconds(size.gpus), fault)
@@ -207,6 +209,10 @@ class Cluster:
         self._override(pool)
         self._begin(pool, "abort", "Canceling", ABORT_SECONDS, None)
         return True
+
+    def new_id(self) -> str:
+        """A new UUID."""
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     def usages(self) -> dict[str, tuple[int, int]]:
         """Used vCPUs and limit by quota: `cores`, `lowPriorityCores`, and the families."""
@@ -295,11 +301,11 @@ class Cluster:
         seconds: float,
         fault: OperationFault | None,
     ) -> None:
-        operation = Operation(id=str(uuid.uuid4()), pool=pool.name, kind=kind, started=self._clock.now())
+        operation = Operation(id=self.new_id(), pool=pool.name, kind=kind, started=self._clock.now())
         operation.lost = fault is not None and fault.end == "status-lost"
         operation.stuck = fault is not None and fault.end in {"status-stuck", "status-stuck-failed"}
         self.operations[operation.id] = operation
-        pool.state, pool.operation, pool.error, pool.etag = state, operation, None, str(uuid.uuid4())
+        pool.state, pool.operation, pool.error, pool.etag = state, operation, None, self.new_id()
         running = self._completions.pop(pool.name, None)
         if running is not None:
             running.cancel()
@@ -334,7 +340,7 @@ class Cluster:
     async def _finish(self, pool: Pool, operation: Operation, wait: float, fault: OperationFault | None) -> None:
         await asyncio.sleep(wait)
         end = fault.end if fault else "succeeded"
-        pool.etag = str(uuid.uuid4())
+        pool.etag = self.new_id()
         error: dict[str, Any] = {"code": fault.code, "message": fault.message} if fault else {}
         if fault and fault.details:
             error["details"] = fault.details

@@ -8,6 +8,7 @@
 Tests use it in Python; `python -m kaito.cloud.azure.simulator` runs it as a process.
 """
 
+import random
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,9 +30,11 @@ class Simulator:
         *,
         nodes: NodeClient | None = None,
         clock: Clock = SystemClock(),
+        seed: int | None = None,
     ) -> None:
+        """`seed` makes IDs repeatable."""
         self.settings = settings
-        self.cluster = Cluster(settings, clock=clock)
+        self.cluster = Cluster(settings, clock=clock, rng=random.Random(seed))  # noqa: S311 - IDs, not secrets
         self.faults = FaultScript()
         self.api = ArmApi(self.cluster, self.faults)
         self.knobs = KnobOverrides()

@@ -27,9 +27,9 @@ async def race() -> list[int]:
     return order
 
 
-@pytest.mark.seeds(20)
+@pytest.mark.seeds(15)
 async def test_marked(world: World) -> None:
-    assert await race() != [2, 0, 1]
+    assert await race() != [1, 0, 2]
 
 
 async def test_plain(world: World) -> None:
@@ -67,7 +67,7 @@ async def test_a_failing_interleaving_is_named_and_repeated_by_its_name(project:
     (failed,) = [line for line in output.splitlines() if line.startswith("FAILED")]
     test = failed.split(" ")[1]
     assert test.startswith("test_it.py::test_marked[seed-")
-    assert "1 failed, 20 passed" in output
+    assert "1 failed, 15 passed" in output
     assert "1 failed" in await run(project, test)
 
 

@@ -1,0 +1,31 @@
+"""Arguments of `kaito simulate`; the command itself is in the distribution `kaito-simulation`."""
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds the flags."""
+    command.add_argument("--seeds", type=int, default=20, help="number of seeds to run (default: 20)")
+    command.add_argument("--first", type=int, default=0, help="first seed (default: 0)")
+    command.add_argument("--seed", type=int, help="run this seed only, and print what happened")
+    command.add_argument("--scenario", type=Path, help="file with a scenario as JSON, instead of a seed")
+    command.add_argument("--explain", action="store_true", help="also print every write of both controllers")
+    command.add_argument(
+        "--minimize", action="store_true", help="find fewer steps that violate the same invariant, and print a test"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command.
+
+    Raises:
+        LookupError: the simulation is not installed.
+    """
+    if find_spec("kaito.simulation") is None:
+        message = "the simulation is not installed: pip install 'kaito[simulation]'"
+        raise LookupError(message)
+    from kaito.simulation import command
+
+    return command.run(arguments)

@@ -1,0 +1,205 @@
+"""Connections of simulated processes to the API server: delays, failures, lost answers, and crashes at writes.
+
+`Connection` is the transport of one start of a process. `Failures` are the failures of requests that are active, and
+draw with a generator of their own, so that a scenario with fewer steps does not change what the others do.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, final
+
+from kaito.runtime.client.transport import (
+    CONNECT_SECONDS,
+    NO_HEADERS,
+    REQUEST_SECONDS,
+    Reply,
+    StreamReply,
+    check_send_guard,
+)
+from kaito.runtime.errors import RequestTimeout, TransportError
+from kaito.runtime.testing.simulate.process import Process, ProcessCrashed
+from kaito.runtime.testing.transport import InMemoryTransport
+
+if TYPE_CHECKING:
+    from kaito.runtime.testing.simulate.run import Run
+
+Mode = Literal["conflict", "throttled", "internal", "unavailable", "refused", "lost-answer", "no-answer"]
+"""`refused`: the request does not arrive. `lost-answer`: it is served, and the connection breaks before the response.
+`no-answer`: it is served, and there is never a response. The others are answers with the status 409, 429, 500, 503."""
+
+MODES: Final[tuple[Mode, ...]] = (
+    "conflict",
+    "throttled",
+    "internal",
+    "unavailable",
+    "refused",
+    "lost-answer",
+    "no-answer",
+)
+
+_STATUS: Final[Mapping[str, tuple[int, str]]] = {
+    "conflict": (409, "Conflict"),
+    "throttled": (429, "TooManyRequests"),
+    "internal": (500, "InternalError"),
+    "unavailable": (503, "ServiceUnavailable"),
+}
+
+SLOW_PROBABILITY: Final = 0.02
+"""Part of the requests with a delay of seconds instead of milliseconds."""
+
+
+@final
+@dataclass(slots=True)
+class Failures:
+    """An active failure of requests.
+
+    Attributes:
+        mode: what happens.
+        probability: part of the matching requests that fail.
+        rng: draws which.
+        process: name of a process, or of an operator for all its replicas; empty for all.
+        writes_only: whether reads succeed.
+    """
+
+    mode: Mode
+    probability: float
+    rng: random.Random
+    process: str = ""
+    writes_only: bool = False
+
+    def hits(self, process: Process, method: str) -> bool:
+        """Whether this request fails."""
+        if self.process not in {"", process.name, process.operator.name} or (self.writes_only and method == "GET"):
+            return False
+        return (self.mode != "conflict" or method != "GET") and self.rng.random() < self.probability
+
+
+@final
+class Connection:
+    """Transport of one start of a process."""
+
+    def __init__(self, process: Process, run: "Run", alive: list[bool], rng: random.Random) -> None:
+        self.is_cut = False
+        """Whether the process cannot reach the API server."""
+        self._process = process
+        self._run = run
+        self._alive = alive
+        self._rng = rng
+        self._inner: InMemoryTransport = run.world.transport(agent=process.name)
+
+    @property
+    def host(self) -> str:
+        """The `host` label of metrics."""
+        return self._inner.host
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        body: bytes | None = None,
+        timeout: float = REQUEST_SECONDS,
+    ) -> Reply:
+        """Send one request; raises the errors of `Transport.request`."""
+        await asyncio.sleep(self._delay())
+        self._check(method, target)
+        failure = self._run.failure_of(self._process, method)
+        if failure is not None and failure.mode not in {"lost-answer", "no-answer"}:
+            return self._fail(failure.mode, method, target)
+        if method != "GET":
+            check_send_guard()  # the transport below does it again, at the same instant
+            self._run.note_write(self._process, method, target)
+        try:
+            reply = await self._inner.request(method, target, headers=headers, body=body, timeout=timeout)
+        except TransportError as error:
+            self._run.trace.request(self._process.name, method, target, body, type(error).__name__)
+            raise
+        self._run.trace.request(self._process.name, method, target, body, reply.status)
+        self._run.note_request(self._process, method, target, reply.status)
+        if method != "GET":
+            self._process.count_write()
+        self._check(method, target)
+        if failure is not None:
+            return await self._lose(failure.mode, method, target, timeout)
+        if self._rng.random() < 0.5:
+            await asyncio.sleep(0)
+            self._check(method, target)
+        return reply
+
+    def _delay(self) -> float:
+        draw = self._rng.random()
+        if draw < SLOW_PROBABILITY:
+            return self._rng.uniform(0.2, 3.0)
+        return 0.0 if draw < 0.7 else self._rng.uniform(0.001, 0.1)
+
+    def _check(self, method: str, target: str) -> None:
+        if not self._alive[0]:
+            message = f"{self._process.name} has crashed"
+            raise _Crashed(message)
+        if self.is_cut:
+            message = f"{method} {target}: no route to the API server"
+            raise TransportError(message)
+
+    def _fail(self, mode: Mode, method: str, target: str) -> Reply:
+        self._run.trace.request(self._process.name, method, target, None, mode)
+        if mode == "refused":
+            message = f"{method} {target}: connection refused"
+            raise TransportError(message)
+        status, reason = _STATUS[mode]
+        document: dict[str, Any] = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "status": "Failure",
+            "message": f"simulated: {reason}",
+            "reason": reason,
+            "code": status,
+        }
+        headers = {"content-type": "application/json"} | ({"retry-after": "2"} if mode == "throttled" else {})
+        return Reply(status, headers, json.dumps(document).encode())
+
+    async def _lose(self, mode: Mode, method: str, target: str, timeout: float) -> Reply:
+        if mode == "lost-answer":
+            message = f"{method} {target}: connection reset"
+            raise TransportError(message)
+        await asyncio.sleep(timeout)
+        message = f"{method} {target}: no response within {timeout:g} s"
+        raise RequestTimeout(message)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        connect: float = CONNECT_SECONDS,
+        idle: float | None = None,
+    ) -> AsyncGenerator[StreamReply]:
+        """Open a stream; raises the errors of `Transport.stream`."""
+        await asyncio.sleep(self._delay())
+        self._check(method, target)
+        failure = self._run.failure_of(self._process, method)
+        if failure is not None:
+            message = f"{method} {target}: connection refused"
+            raise TransportError(message)
+        self._run.trace.request(self._process.name, method, target, None, "opens")
+        self._run.note_request(self._process, method, target, 200)
+        async with self._inner.stream(method, target, headers=headers, connect=connect, idle=idle) as reply:
+            yield reply
+
+    def reset(self) -> None:
+        """Reset the open streams."""
+        self._inner.break_streams()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._inner.close()
+
+
+class _Crashed(TransportError, ProcessCrashed):
+    """The process has crashed; a `TransportError`, so that the remains of the process end in order."""

@@ -1,0 +1,246 @@
+"""Simulated processes: replicas of an operator that crash, are suspended, lose their network, and are restarted.
+
+A crash takes effect at an arbitrary `await` of any task of the process, or right after its n-th write, of which it does
+not receive the response. From then on nothing that it does reaches a server. A suspended process executes nothing,
+while leases expire and others continue. A process that ends is started again after `RESTART_SECONDS`, as by a
+kubelet.
+"""
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, final
+
+from kaito.runtime.clock import Clock
+from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.testing.virtual import VirtualTimeLoop, owner
+from kaito.runtime.tracing import Tracer
+
+if TYPE_CHECKING:
+    from kaito.runtime.testing.simulate.network import Connection
+    from kaito.runtime.testing.simulate.run import Run
+
+RESTART_SECONDS: Final = 10.0
+"""First delay of a kubelet's restarts (CrashLoopBackOff)."""
+
+LEASE_SECONDS: Final = (100.0, 70.0, 20.0)
+"""Duration, renew deadline and retry period: longer than the defaults, because half of the requests were renewals."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """What a replica of an operator is started with.
+
+    Attributes:
+        process: the process; connect it to other systems with `Process.check_alive` and `Process.count_write`.
+        transport: its connection to the API server.
+        settings: settings of its manager: an identity of its own, no HTTP servers.
+        clock: wall time.
+        rng: random generator of delays.
+        tracer: counts its reconciles.
+    """
+
+    process: "Process"
+    transport: "Connection"
+    settings: Settings
+    clock: Clock
+    rng: random.Random
+    tracer: Tracer
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """An operator in a simulation.
+
+    Attributes:
+        name: name of its processes, which get a number.
+        manager: builds the manager of one replica.
+        replicas: number of replicas.
+        lease: name of the lease in the namespace `default`; empty if every replica writes.
+    """
+
+    name: str
+    manager: Callable[[Replica], Manager]
+    replicas: int = 2
+    lease: str = ""
+
+
+class ProcessCrashed(ConnectionError):
+    """A request of a process that has crashed; it cannot react to it."""
+
+
+@final
+class Process:
+    """One replica, with its restarts."""
+
+    def __init__(self, run: "Run", operator: Operator, number: int) -> None:
+        self.operator = operator
+        self.name = f"{operator.name}-{number}"
+        self.identity = ""
+        """Identity of the current start in the lease."""
+        self.starts = 0
+        self.is_up = False
+        self.is_suspended = False
+        self._run = run
+        self._number = number
+        self._crash_after: int | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+        self._alive = [False]
+        self._work: asyncio.Task[None] | None = None
+        self._down_seconds = RESTART_SECONDS
+
+    def __str__(self) -> str:
+        return self.name
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def supervise(self) -> None:
+        """Run the process, and start it again whenever it ends, until cancelled."""
+        while True:
+            context = contextvars.copy_context()
+            context.run(owner.set, self)
+            loop = asyncio.get_running_loop()
+            self._work = context.run(loop.create_task, self._serve(), name=f"process.{self.name}")
+            try:
+                await asyncio.wait([self._work])
+            finally:
+                self._work.cancel()
+                await asyncio.wait([self._work])
+                error = None if self._work.cancelled() else self._work.exception()
+            if error is not None:
+                self._run.trace.line(self.name, f"exits: {type(error).__name__}: {error}")
+                self._run.note_exit(self, error)
+            down, self._down_seconds = self._down_seconds, RESTART_SECONDS
+            await asyncio.sleep(down)
+
+    async def _serve(self) -> None:
+        from kaito.runtime.testing.simulate.network import Connection
+
+        run = self._run
+        self.starts += 1
+        self.identity = f"{self.name}_{self.starts}"
+        self._alive = alive = [True]
+        self._crash_after = None
+        seed = f"{run.scenario.seed}-{self.identity}"
+        connection = self._connection = Connection(self, run, alive, random.Random(f"network-{seed}"))  # noqa: S311
+        duration, deadline, period = LEASE_SECONDS
+        settings = Settings(
+            metrics_bind_address="0",
+            health_probe_bind_address="0",
+            leader_elect=bool(self.operator.lease),
+            leader_election_namespace="default",
+            identity=self.identity,
+            graceful_shutdown_seconds=10.0,
+            lease_duration_seconds=duration,
+            renew_deadline_seconds=deadline,
+            retry_period_seconds=period,
+        )
+        replica = Replica(
+            process=self,
+            transport=connection,
+            settings=settings,
+            clock=run.world.clock,
+            rng=random.Random(f"delays-{seed}"),  # noqa: S311 - repeatable
+            tracer=run.reconciles.of(self.name),
+        )
+        manager = self.operator.manager(replica)
+        self.is_up = True
+        run.trace.line(self.name, "starts")
+        try:
+            async with manager:
+                await manager.wait_stop()
+        finally:
+            self.is_up = False
+            alive[0] = False
+            await connection.close()
+
+    def crash(self, down_seconds: float) -> None:
+        """End the process at the `await` at which each of its tasks is; it starts again after `down_seconds`."""
+        self.resume()
+        self._alive[0] = False
+        self._down_seconds = down_seconds
+        self._run.trace.line(self.name, "crashes")
+        if self._connection is not None:
+            self._connection.reset()
+        if self._work is not None:
+            self._work.cancel()
+
+    def crash_after(self, writes: int, down_seconds: float) -> None:
+        """End the process when its n-th write from now has taken effect, without a response to it; 0 for never."""
+        self._crash_after, self._down_seconds = (writes, down_seconds) if writes else (None, RESTART_SECONDS)
+
+    def stop(self) -> None:
+        """Stop the process in order, as SIGTERM does; it starts again."""
+        self.resume()
+        if self._work is not None and self.is_up:
+            self._run.trace.line(self.name, "is stopped in order")
+            self._work.cancel()
+
+    def suspend(self) -> None:
+        """Suspend the process (SIGSTOP, or a machine that does not respond)."""
+        if not self.is_suspended:
+            self.is_suspended = True
+            self._loop.hold(self)
+
+    def resume(self) -> None:
+        """Continue the process."""
+        if self.is_suspended:
+            self.is_suspended = False
+            self._loop.resume(self)
+
+    def switch_off(self) -> None:
+        """End every connection without a trace; the run is over."""
+        self._alive[0] = False
+        if self._connection is not None:
+            self._connection.reset()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the current start of the process has not crashed."""
+        return self._alive[0]
+
+    @property
+    def connection(self) -> "Connection | None":
+        """The connection of the current start to the API server."""
+        return self._connection
+
+    @property
+    def _loop(self) -> VirtualTimeLoop:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)  # noqa: S101 - a run creates it
+        return loop
+
+    # -- for connections to other systems ----------------------------------------------------------------------------
+
+    def liveness(self) -> Callable[[], None]:
+        """Return a check for connections of the current start; it raises `ProcessCrashed` after that has crashed."""
+        alive = self._alive
+
+        def check() -> None:
+            if not alive[0]:
+                message = f"{self.name} has crashed"
+                raise ProcessCrashed(message)
+
+        return check
+
+    def count_write(self) -> None:
+        """Count a write that has taken effect at a server; the process may crash here."""
+        if self._crash_after is None:
+            return
+        self._crash_after -= 1
+        if self._crash_after <= 0:
+            self._crash_after = None
+            self.crash(self._down_seconds)
+
+    def holds_lease(self) -> bool:
+        """Whether the lease in the cluster names this start of the process; true without a lease."""
+        if not self.operator.lease:
+            return True
+        lease = self._run.stored("leases.coordination.k8s.io").get(("default", self.operator.lease))
+        spec: dict[str, Any] = lease.get("spec") or {} if lease is not None else {}
+        return spec.get("holderIdentity") == self.identity

@@ -1,0 +1,348 @@
+"""`Run`: one scenario of a simulation, played in virtual time and checked at every step.
+
+A run plays the steps for `Limits.trouble_seconds`, ends all faults, waits until everything is as wanted, checks that it
+stays so at rest, deletes everything, and waits until nothing is left. The first violation ends it.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+import structlog
+
+from kaito.runtime.client import Client
+from kaito.runtime.errors import KaitoRuntimeError
+from kaito.runtime.tasks import TaskScope
+from kaito.runtime.testing.objects import OWN_AGENT
+from kaito.runtime.testing.simulate.counts import HourlyCounts, Reconciles
+from kaito.runtime.testing.simulate.faults import common_faults
+from kaito.runtime.testing.simulate.network import Failures
+from kaito.runtime.testing.simulate.process import LEASE_SECONDS, Process
+from kaito.runtime.testing.simulate.simulation import Finding, Simulation
+from kaito.runtime.testing.simulate.steps import Scenario, StepKind, draw_scenario
+from kaito.runtime.testing.simulate.trace import Trace
+from kaito.runtime.testing.virtual import VirtualTimeLoop
+from kaito.runtime.testing.world import World
+
+TICK_SECONDS: Final = 20.0
+"""Interval of checks in the absence of writes, for findings that last too long."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """The first violation of a run."""
+
+    at: float
+    """Virtual seconds from the start."""
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.text}"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Result of a run."""
+
+    scenario: Scenario
+    violation: Violation | None
+    trace: Trace
+    seconds: float
+    """Virtual seconds that the run took."""
+    faults: int
+    """Number of faults among the steps."""
+    reconciles: int
+    errors: Mapping[str, int]
+    """Number of failed reconciles by class of the error."""
+    highest: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Highest counts of one object in an hour."""
+
+
+@final
+class Run:
+    """One run; passed to the functions of a `Simulation` and its steps."""
+
+    def __init__(self, simulation: Simulation, scenario: Scenario, world: World, *, verbose: bool) -> None:
+        loop = asyncio.get_running_loop()
+        limits = simulation.limits
+        self.simulation = simulation
+        self.scenario = scenario
+        self.world = world
+        self.client = Client(world.transport(agent=OWN_AGENT), field_manager="user", rng=random.Random(scenario.seed))  # noqa: S311
+        """Client of users, which faults do not affect."""
+        self.trace = Trace(loop.time, verbose=verbose)
+        self.failures: list[Failures] = []
+        """Active failures of requests."""
+        self.violated: asyncio.Future[Violation] = loop.create_future()
+        self.scope = TaskScope("simulation")
+        """Owns tasks of stand-ins, which end with the run."""
+        self.reconciles = Reconciles(
+            HourlyCounts(limits.reconciles_per_hour, self._note_hot_reconcile, loop.time),
+            simulation.expected_errors,
+            self._note_error,
+        )
+        self.is_calm = False
+        """Whether no further faults occur."""
+        self._hot = HourlyCounts(limits.writes_per_hour, self._note_hot_writes, loop.time)
+        self._faulty_until = 0.0
+        self._ends: dict[object, Callable[[], None]] = {}
+        self._dirty = True
+        self._findings: dict[Finding, float] = {}
+        self.processes: dict[str, Process] = {}
+        for operator in simulation.operators:
+            for number in range(operator.replicas):
+                process = Process(self, operator, number)
+                self.processes[process.name] = process
+
+    # -- for simulations and their steps -----------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the start."""
+        return asyncio.get_running_loop().time()
+
+    @property
+    def quiet_seconds(self) -> float:
+        """Seconds since the last fault ended; 0 while one is active."""
+        return max(self.now - self._faulty_until, 0.0)
+
+    def stored(self, resource: str) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return the objects of a resource (`pods`, `workspaces.kaito.sh`) in the server, by namespace and name."""
+        return self.world.server.stored(resource)
+
+    def changed(self) -> None:
+        """Request a check, because something outside of the API server has changed."""
+        self._dirty = True
+
+    def fault_lasts(self, seconds: float) -> None:
+        """Declare that a fault has effects for so long from now: bounds of findings start after it."""
+        self._faulty_until = max(self._faulty_until, self.now + seconds)
+
+    def end_after(self, seconds: float, end: Callable[[], None]) -> None:
+        """End a fault after so many seconds, or earlier when all faults end."""
+        self.fault_lasts(seconds)
+        token = object()
+        self._ends[token] = end
+
+        def once() -> None:
+            undo = self._ends.pop(token, None)
+            if undo is not None:
+                undo()
+
+        asyncio.get_running_loop().call_later(seconds, once)
+
+    def fail(self, invariant: str, text: str) -> None:
+        """Report a violation; the first one ends the run."""
+        if not self.violated.done():
+            self.trace.line("VIOLATION", f"{invariant}: {text}")
+            self.violated.set_result(Violation(self.now, invariant, text))
+
+    # -- for processes and connections -------------------------------------------------------------------------------
+
+    def failure_of(self, process: Process, method: str) -> Failures | None:
+        """Return the failure that hits this request."""
+        return next((failures for failures in self.failures if failures.hits(process, method)), None)
+
+    def note_write(self, process: Process, method: str, target: str) -> None:
+        """Check that a process that writes holds its lease. Called immediately before the write takes effect."""
+        path = target.partition("?")[0]
+        parts = path.split("/")
+        if any(f"/{part}" in self.simulation.unfenced for part in parts[-3:]):
+            return
+        self._hot.add((process.operator.name, path))
+        if not process.holds_lease():
+            self.fail("no write without the lease", f"{process.name} sends {method} {path} and does not hold its lease")
+
+    def note_request(self, process: Process, method: str, target: str, status: int) -> None:
+        """Count a request that the server has answered."""
+
+    def note_exit(self, process: Process, error: BaseException) -> None:
+        """Check why a process has ended."""
+        expected = (KaitoRuntimeError, OSError, TimeoutError, *self.simulation.expected_errors)
+        if not isinstance(error, expected):
+            self.fail("no process ends by a mistake", f"{process.name}: {type(error).__name__}: {error}")
+
+    def _note_error(self, process: str, controller: str, key: str, error: BaseException) -> None:
+        if not self.processes[process].is_alive:
+            return  # the remains of a crashed process end
+        self.fail("no reconcile fails by a mistake", f"{process}, {controller} {key}: {type(error).__name__}: {error}")
+
+    def _note_hot_reconcile(self, key: tuple[str, ...]) -> None:
+        process, controller, name = key
+        limit = self.simulation.limits.reconciles_per_hour
+        self.fail("no hot loop", f"{process} reconciled {controller} {name} more than {limit} times in an hour")
+
+    def _note_hot_writes(self, key: tuple[str, ...]) -> None:
+        operator, path = key
+        limit = self.simulation.limits.writes_per_hour
+        self.fail("no hot loop", f"{operator} wrote {path} more than {limit} times in an hour")
+
+    # -- playing -----------------------------------------------------------------------------------------------------
+
+    async def play(self, kinds: Mapping[str, StepKind]) -> None:
+        """Play the scenario until its end, or until the first violation."""
+        limits = self.simulation.limits
+        for step in self.scenario.steps:
+            if step.at > self.now:
+                await asyncio.sleep(step.at - self.now)
+            kind = kinds[step.name]
+            self.trace.line("fault" if kind.is_fault else "user", kind.describe(step.arguments))
+            await kind.apply(self, **step.arguments)
+            self._dirty = True
+        if self.now < limits.trouble_seconds:
+            await asyncio.sleep(limits.trouble_seconds - self.now)
+        self.calm()
+        await self._until(lambda: list(self.simulation.missing(self)), limits.converge_seconds, "everything converges")
+        before = self.trace.writes
+        await asyncio.sleep(limits.rest_seconds)
+        self._check_rest(self.trace.writes - before)
+        self.trace.line("user", "deletes everything")
+        await self.simulation.tear_down(self)
+        await self._until(lambda: list(self.simulation.left(self)), limits.tear_down_seconds, "every deletion ends")
+
+    def calm(self) -> None:
+        """End all faults."""
+        self.trace.line("fault", "all faults end")
+        for token in list(self._ends):
+            self._ends.pop(token)()
+        for process in self.processes.values():
+            process.resume()
+            process.crash_after(0, 0.0)
+        self.failures.clear()
+        self.world.heal()
+        self._faulty_until = min(self._faulty_until, self.now)
+        self.is_calm = True
+
+    async def _until(self, problems: Callable[[], list[str]], within: float, invariant: str) -> None:
+        deadline = self.now + within
+        while found := problems():
+            if self.now >= deadline:
+                self.fail(invariant, f"not within {within:g} s: {'; '.join(found[:4])}")
+                return
+            await asyncio.sleep(5.0)
+
+    def _check_rest(self, writes: int) -> None:
+        renewals = sum(
+            self.simulation.limits.rest_seconds / LEASE_SECONDS[2] * 2
+            for each in self.simulation.operators
+            if each.lease
+        )
+        limit = self.simulation.limits.rest_writes + renewals
+        if writes > limit:
+            self.fail("no write at rest", f"{writes} writes in {self.simulation.limits.rest_seconds:g} s at rest")
+        problems = list(self.simulation.missing(self))
+        if problems:
+            self.fail("everything converges", f"and stays so; at rest, it does not: {'; '.join(problems[:4])}")
+
+    # -- checking ----------------------------------------------------------------------------------------------------
+
+    def note_change(self, *_: object) -> None:
+        """Note a write, which is checked before time advances."""
+        self._dirty = True
+
+    def check(self) -> None:
+        """Check the state if it has changed, and whether findings last too long."""
+        if self.violated.done():
+            return
+        if self._dirty:
+            self._dirty = False
+            now, before = self.now, self._findings
+            self._findings = {}
+            for finding in self.simulation.check(self):
+                if finding.within <= 0:
+                    self.fail(finding.invariant, finding.text)
+                    return
+                self._findings[finding] = before.get(finding, now)
+        self._check_durations()
+
+    def _check_durations(self) -> None:
+        now, quiet = self.now, self.quiet_seconds
+        for finding, since in self._findings.items():
+            if min(now - since, quiet) > finding.within:
+                lasts = f"{finding.text}; since {now - since:.0f} s, and at most {finding.within:g} s are allowed"
+                self.fail(finding.invariant, lasts)
+                return
+
+    async def tick(self) -> None:
+        """Check regularly until cancelled, also if nothing is written."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._dirty = True
+
+    def highest_counts(self) -> dict[str, int]:
+        """Return the highest counts of one object in an hour, to choose limits by."""
+        return {"writes": self._hot.highest, "reconciles": self.reconciles.highest}
+
+    def power_off(self) -> None:
+        """End all processes without a trace: the run is over."""
+        for process in self.processes.values():
+            process.resume()
+            process.switch_off()
+
+
+def step_kinds(simulation: Simulation) -> dict[str, StepKind]:
+    """Return the kinds of steps of a simulation by name."""
+    kinds = [*simulation.actions(), *common_faults(simulation.operators)]
+    return {kind.name: kind for kind in kinds}
+
+
+def scenario_of(simulation: Simulation, seed: int) -> Scenario:
+    """Return the scenario that a seed decides."""
+    kinds = list(step_kinds(simulation).values())
+    return draw_scenario(kinds, seed, seconds=simulation.limits.trouble_seconds)
+
+
+def simulate(simulation: Simulation, scenario: Scenario | int, *, verbose: bool = False) -> Report:
+    """Run a scenario, or that of a seed, in virtual time.
+
+    Args:
+        simulation: the simulation.
+        scenario: the scenario, or a seed.
+        verbose: keep a line for each write in the trace.
+    """
+    chosen = scenario_of(simulation, scenario) if isinstance(scenario, int) else scenario
+    loop = VirtualTimeLoop(seed=chosen.seed)
+    quiet = structlog.get_config()["wrapper_class"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            return runner.run(_run(simulation, chosen, loop, verbose=verbose))
+    finally:
+        structlog.configure(wrapper_class=quiet)
+
+
+async def _run(simulation: Simulation, scenario: Scenario, loop: VirtualTimeLoop, *, verbose: bool) -> Report:
+    kinds = step_kinds(simulation)
+    async with World(seed=scenario.seed) as world:
+        run = Run(simulation, scenario, world, verbose=verbose)
+        async with run.scope as scope:
+            await simulation.prepare(run)
+            world.server.on_write(run.note_change)
+            loop.before_advance = run.check
+            scope.spawn(run.tick(), name="tick")
+            for process in run.processes.values():
+                scope.spawn(process.supervise(), name=f"supervise.{process.name}")
+            play = scope.spawn(run.play(kinds), name="play")
+            await asyncio.wait([play, run.violated], return_when=asyncio.FIRST_COMPLETED)
+            loop.before_advance = None
+            seconds = run.now
+            if not run.violated.done():
+                play.result()  # raises what a step has raised
+            run.trace.close()
+            run.power_off()
+    return Report(
+        scenario=scenario,
+        violation=run.violated.result() if run.violated.done() else None,
+        trace=run.trace,
+        seconds=seconds,
+        faults=sum(kinds[step.name].is_fault for step in scenario.steps),
+        reconciles=run.reconciles.total,
+        errors=dict(sorted(run.reconciles.errors.items())),
+        highest=run.highest_counts(),
+    )

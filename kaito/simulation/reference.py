@@ -1,0 +1,267 @@
+"""The reference model: what must hold in Kaito's world, computed from the state of the cluster and the cloud alone.
+
+It shares no code with the controllers' decisions. Bounds are times for which a state may last while nothing fails.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, final
+
+from kaito.api.karpenter import Claim
+from kaito.runtime.meta import Resource
+from kaito.runtime.testing.simulate import Finding, Run
+from kaito.simulation.cloud import SimulatedCloud
+from kaito.simulation.cluster import GPU, is_ready
+from kaito.simulation.manifests import (
+    Object,
+    condition,
+    entries,
+    has_condition,
+    is_terminating,
+    labels_of,
+    name_of,
+    section,
+)
+from kaito.simulation.workspaces import UNKNOWN_SIZE
+
+Key = tuple[str, str]
+
+STALE_SECONDS: Final = 180.0
+"""How long a condition may be True although the state that it reports has ended."""
+
+LATE_SECONDS: Final = 600.0
+"""How long a condition may be other than True although everything that it reports holds."""
+
+CAUSE_SECONDS: Final = 180.0
+"""How long an object may wait without a cause in its conditions."""
+
+ORPHAN_SECONDS: Final = 1200.0
+"""How long an instance may exist without its claim: its age of 300 s, two collections, its deletion, a new leader."""
+
+SURPLUS_SECONDS: Final = 1200.0
+"""How long a Workspace may have more claims than planned, after an edit or a deletion."""
+
+DELETION_SECONDS: Final = 3600.0
+"""How long an object may be terminating. The controller removes its finalizer from a Workspace after 1,200 s."""
+
+CLAIMS_PER_HOUR: Final = 20
+"""Claims that may be created for one node of a Workspace in an hour, with backoff from 30 s to 15 min."""
+
+SERVING_CONDITIONS: Final = ("ResourceReady", "InferenceReady", "WorkspaceReady")
+TUNING_CONDITIONS: Final = ("ResourceReady", "WorkspaceReady")
+
+
+@final
+class Reference:
+    """The invariants of one run."""
+
+    def __init__(self, run: Run, cloud: SimulatedCloud, kind: type[Claim]) -> None:
+        self._run = run
+        self._cloud = cloud
+        self._claims = f"{kind.plural}.{kind.group()}"
+        self._users: dict[str, Object] = {}
+        """What users have set, by UID of the Workspace."""
+        self._most_wanted: dict[str, int] = {}
+        self._created: dict[str, list[float]] = {}
+        """Times at which claims were created, by UID of the Workspace."""
+        run.world.server.on_write(self._on_write)
+
+    # -- following writes --------------------------------------------------------------------------------------------
+
+    def _on_write(self, resource: str, obj: Object, previous: Object | None) -> None:
+        if resource == self._claims:
+            if previous is None:
+                self._on_claim(obj)
+            return
+        if resource != "workspaces.kaito.sh":
+            return
+        uid = obj["metadata"]["uid"]
+        self._most_wanted[uid] = max(self._most_wanted.get(uid, 0), wanted_nodes(obj))
+
+    def accept(self, workspace: Resource) -> None:
+        """Note what a user has set: a later state of the Workspace must still contain it."""
+        self._users[workspace.uid] = user_part(workspace.to_dict())
+
+    def _on_claim(self, claim: Object) -> None:
+        owner = self._owner(claim)
+        if owner is not None:
+            uid = owner["metadata"]["uid"]
+            self._created.setdefault(uid, []).append(self._run.now)
+
+    def _owner(self, claim: Object) -> Object | None:
+        labels = labels_of(claim)
+        key = (labels.get("kaito.sh/workspacenamespace", ""), labels.get("kaito.sh/workspace", ""))
+        owner = self._run.stored("workspaces.kaito.sh").get(key)
+        uid = labels.get("kaito.sh/workspace-uid")
+        return owner if owner is not None and uid in {None, owner["metadata"]["uid"]} else None
+
+    # -- the state ---------------------------------------------------------------------------------------------------
+
+    def check(self) -> Iterator[Finding]:
+        """Return what is wrong, or must not last."""
+        claims = self._run.stored(self._claims)
+        by_owner: dict[str, list[Object]] = {}
+        for claim in claims.values():
+            owner = self._owner(claim)
+            if owner is not None:
+                by_owner.setdefault(owner["metadata"]["uid"], []).append(claim)
+        yield from self._check_instances(claims)
+        for claim in claims.values():
+            yield from self._check_claim(claim)
+        for workspace in self._run.stored("workspaces.kaito.sh").values():
+            yield from self._check_claims_of(workspace, by_owner.get(workspace["metadata"]["uid"], []))
+            yield from self._check_conditions(workspace)
+            yield from self._check_edits(workspace)
+        for resource in ("workspaces.kaito.sh", self._claims, "nodes", "namespaces"):
+            for obj in self._run.stored(resource).values():
+                if is_terminating(obj):
+                    yield Finding("every deletion ends", f"{name_of(obj)} is terminating", DELETION_SECONDS)
+
+    def _check_instances(self, claims: Mapping[Key, Object]) -> Iterator[Finding]:
+        for name, pool in self._cloud.simulator.cluster.pools.items():
+            if pool.state != "Deleting" and ("", name) not in claims:
+                yield Finding("no instance without an owner", f"agent pool {name} has no claim", ORPHAN_SECONDS)
+
+    def _check_claim(self, claim: Object) -> Iterator[Finding]:
+        if is_terminating(claim):
+            return
+        ready = condition(claim, "Ready")
+        node = self._run.stored("nodes").get(("", section(claim, "status").get("nodeName") or ""))
+        if ready is not None and ready["status"] == "True":
+            if node is None:
+                yield Finding("conditions are true", f"{name_of(claim)} is Ready without a node", STALE_SECONDS)
+        elif not any(each.get("message") or each.get("reason") for each in entries(claim, "status", "conditions")):
+            yield Finding("every wait has a cause", f"{name_of(claim)} has no condition with a cause", CAUSE_SECONDS)
+
+    def _check_claims_of(self, workspace: Object, claims: list[Object]) -> Iterator[Finding]:
+        uid = workspace["metadata"]["uid"]
+        live = [claim for claim in claims if not is_terminating(claim)]
+        wanted = 0 if is_terminating(workspace) else wanted_nodes(workspace)
+        if len(live) > self._most_wanted.get(uid, 0):
+            yield Finding("never more claims than planned", f"{name_of(workspace)} has {len(live)} claims of {wanted}")
+        if len(live) > wanted:
+            text = f"{name_of(workspace)} has {len(live)} claims and needs {wanted}"
+            yield Finding("never more claims than planned", text, SURPLUS_SECONDS)
+        hour = [moment for moment in self._created.get(uid, ()) if moment > self._run.now - 3600.0]
+        if len(hour) > CLAIMS_PER_HOUR * max(self._most_wanted.get(uid, 0), 1):
+            yield Finding("no buying in a loop", f"{len(hour)} claims in an hour for {name_of(workspace)}")
+
+    def _check_edits(self, workspace: Object) -> Iterator[Finding]:
+        expected = self._users.get(workspace["metadata"]["uid"])
+        present = user_part(workspace)
+        if expected is not None and "spec" not in expected:
+            present.pop("spec", None)  # the controller sets the number of copies if admission could not
+        if expected is not None and present != expected:
+            changed = sorted(name for name in {*present, *expected} if present.get(name) != expected.get(name))
+            yield Finding(
+                "no lost user edit", f"{name_of(workspace)}: {', '.join(changed)} changed without a user", 1.0
+            )
+
+    def _check_conditions(self, workspace: Object) -> Iterator[Finding]:
+        name = name_of(workspace)
+        if is_terminating(workspace):
+            return
+        reasons: list[str] = []
+        actual = self.actual(workspace)
+        for kind in TUNING_CONDITIONS if "tuning" in workspace else SERVING_CONDITIONS:
+            found = condition(workspace, kind)
+            if found is None:
+                yield Finding("every wait has a cause", f"{name} has no condition {kind}", CAUSE_SECONDS)
+                continue
+            if found["status"] == "True" and not actual[kind]:
+                yield Finding("conditions are true", f"{name}: {kind} is True and does not hold", STALE_SECONDS)
+            if found["status"] != "True":
+                reasons += [kind] if not (found.get("reason") and found.get("message")) else []
+                if actual[kind]:
+                    text = f"{name}: {kind} is {found['status']} ({found.get('reason')}) and holds"
+                    yield Finding("conditions are true", text, LATE_SECONDS)
+        for kind in reasons:
+            yield Finding("every wait has a cause", f"{name}: {kind} has no cause", CAUSE_SECONDS)
+
+    def actual(self, workspace: Object) -> dict[str, bool]:
+        """Return which conditions of a Workspace hold."""
+        metadata = workspace["metadata"]
+        nodes = [
+            node
+            for node in self._run.stored("nodes").values()
+            if labels_of(node).get("kaito.sh/workspace") == metadata["name"]
+            and labels_of(node).get("kaito.sh/workspacenamespace") == metadata["namespace"]
+            and not is_terminating(node)
+            and has_condition(node, "Ready")
+            and int(section(node, "status", "allocatable").get(GPU, "0")) > 0
+        ]
+        resources = len(nodes) >= wanted_nodes(workspace)
+        ready = sum(
+            is_ready(pod)
+            for (namespace, _), pod in self._run.stored("pods").items()
+            if namespace == metadata["namespace"]
+            and any(owner["name"] == metadata["name"] for owner in entries(pod, "metadata", "ownerReferences"))
+        )
+        if "tuning" in workspace:
+            job = self._run.stored("jobs.batch").get((metadata["namespace"], metadata["name"]))
+            complete = job is not None and has_condition(job, "Complete")
+            return {"ResourceReady": resources, "WorkspaceReady": complete}
+        stateful_set = self._run.stored("statefulsets.apps").get((metadata["namespace"], metadata["name"]))
+        serves = stateful_set is not None and ready >= wanted_nodes(workspace)
+        return {"ResourceReady": resources, "InferenceReady": serves, "WorkspaceReady": resources and serves}
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def missing(self) -> Iterator[str]:
+        """Return what is not as users want it."""
+        pools = self._cloud.simulator.cluster.pools
+        claims = self._run.stored(self._claims)
+        for workspace in self._run.stored("workspaces.kaito.sh").values():
+            name = name_of(workspace)
+            if is_terminating(workspace):
+                yield f"{name} is terminating"
+            elif self._is_blocked(workspace):
+                continue
+            else:
+                found = condition(workspace, "WorkspaceReady")
+                if found is None or found["status"] != "True":
+                    cause = "" if found is None else f" ({found.get('reason')}: {found.get('message')})"
+                    yield f"{name} is not ready{cause}"
+        for claim in claims.values():
+            if is_terminating(claim):
+                yield f"{name_of(claim)} is terminating"
+        for name in pools:
+            if ("", name) not in claims:
+                yield f"agent pool {name} has no claim"
+        for node in self._run.stored("nodes").values():
+            if labels_of(node).get("agentpool") not in pools:
+                yield f"{name_of(node)} has no agent pool"
+
+    def _is_blocked(self, workspace: Object) -> bool:
+        """Whether a Workspace waits for its user: what it names does not exist."""
+        if workspace["resource"].get("instanceType") == UNKNOWN_SIZE:
+            return True
+        config = str(section(workspace, "inference").get("config") or "")
+        return bool(config) and (workspace["metadata"]["namespace"], config) not in self._run.stored("configmaps")
+
+    def left(self) -> Iterator[str]:
+        """Return what is left after everything was deleted."""
+        yield from (f"agent pool {name}" for name in self._cloud.simulator.cluster.pools)
+        for resource in ("workspaces.kaito.sh", self._claims, "nodes", "statefulsets.apps", "jobs.batch", "pods"):
+            yield from (name_of(obj) for obj in self._run.stored(resource).values())
+
+
+def wanted_nodes(workspace: Mapping[str, Any]) -> int:
+    """Return the number of nodes that a Workspace needs; the models of the simulation need one node for each copy."""
+    if "tuning" in workspace:
+        return 1
+    replicas = section(workspace, "spec").get("replicas")
+    if replicas is not None:
+        return int(replicas)
+    return max(int(workspace["resource"].get("count") or 1), 1)
+
+
+def user_part(workspace: Mapping[str, Any]) -> Object:
+    """Return the fields of a Workspace that only users set."""
+    return {
+        name: value for name, value in workspace.items() if name not in {"metadata", "status", "apiVersion", "kind"}
+    } | {"labels": dict(labels_of(workspace)), "annotations": _user_annotations(workspace)}
+
+
+def _user_annotations(workspace: Mapping[str, Any]) -> dict[str, str]:
+    given = section(workspace, "metadata", "annotations")
+    return {key: str(value) for key, value in given.items() if key.startswith(("example.com/", "kaito.sh/enablelb"))}

@@ -1,0 +1,149 @@
+"""`KaitoSimulation`: both managers, the cluster and the cloud of one run, with actions, faults and invariants."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final, final
+
+from kaito.api import Workspace, crds
+from kaito.api.karpenter import Claim, Machine, NodeClaim
+from kaito.cloud.azure.settings import AzureSettings
+from kaito.cloud.errors import CloudError
+from kaito.prices.book import PriceBook
+from kaito.provisioner import main as provisioner
+from kaito.provisioner.flags import Invocation
+from kaito.provisioner.settings import NodeApi as ClaimKinds, ProvisionerSettings
+from kaito.runtime.kinds import Namespace
+from kaito.runtime.manager import Manager
+from kaito.runtime.testing.simulate import Finding, Limits, Operator, Replica, Run, Simulation, StepKind
+from kaito.runtime.webhook import Admission, Webhook
+from kaito.simulation.cloud import SimulatedCloud
+from kaito.simulation.cluster import ClusterControllers
+from kaito.simulation.faults import faults
+from kaito.simulation.reference import Reference
+from kaito.simulation.workspaces import actions
+from kaito.workspace import main as controller
+from kaito.workspace.admission import workspace_webhook
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+
+WORKSPACE_CONTROLLER: Final = "workspace-controller"
+GPU_PROVISIONER: Final = "gpu-provisioner"
+
+
+@final
+class KaitoSimulation(Simulation):
+    """The world of one run; make a new one for each."""
+
+    name = "kaito"
+    limits = Limits(
+        trouble_seconds=3600.0,
+        converge_seconds=3 * 3600.0,
+        rest_seconds=300.0,
+        tear_down_seconds=3600.0,
+    )
+    expected_errors = (CloudError,)
+
+    cloud: SimulatedCloud
+    controllers: ClusterControllers
+    reference: Reference
+
+    def __init__(self) -> None:
+        self.webhook_hangs = 0
+        """Number of active faults that make the webhook hang."""
+        self.claim_kind: type[Claim] = Machine
+        self._settings = WorkspaceSettings(hub_endpoint="", installation_guard=False)
+
+    @property
+    def operators(self) -> Sequence[Operator]:
+        """Both managers, with two replicas each."""
+        return [
+            Operator(name=WORKSPACE_CONTROLLER, manager=self._workspace_controller, lease=controller.LEASE),
+            Operator(name=GPU_PROVISIONER, manager=self._gpu_provisioner, lease=provisioner.NAME),
+        ]
+
+    def _workspace_controller(self, replica: Replica) -> Manager:
+        return controller.workspace_manager(
+            self._settings,
+            replica.settings,
+            mirrors_count=True,
+            transport=replica.transport,
+            clock=replica.clock,
+            rng=replica.rng,
+            tracer=replica.tracer,
+        )
+
+    def _gpu_provisioner(self, replica: Replica) -> Manager:
+        azure = AzureSettings(
+            subscription_id=self.cloud.simulator.settings.subscription_id,
+            resource_group=self.cloud.simulator.settings.resource_group,
+            cluster=self.cloud.simulator.settings.cluster,
+            endpoint="http://simulator",
+            credential_mode="fake",
+        )
+        kind = ClaimKinds.MACHINE if self.claim_kind is Machine else ClaimKinds.NODECLAIM
+        invocation = Invocation(manager=replica.settings, provisioner=ProvisionerSettings(), azure=azure, node_api=kind)
+        return provisioner.manager_for(
+            invocation,
+            (self.claim_kind,),
+            transport=replica.transport,
+            arm_transport=self.cloud.transport(replica.process),
+            clock=replica.clock,
+            rng=replica.rng,
+            tracer=replica.tracer,
+        )
+
+    def actions(self) -> Sequence[StepKind]:
+        """The actions of users, and the faults of Azure, nodes and pods."""
+        return [*actions(), *faults()]
+
+    async def prepare(self, run: Run) -> None:
+        """Install the kinds and the webhook, and start the cloud and the stand-ins. Odd seeds use NodeClaims."""
+        self.claim_kind = NodeClaim if run.scenario.seed % 2 else Machine
+        api = NodeApi.NODECLAIM if run.scenario.seed % 2 else NodeApi.MACHINE
+        self._settings = self._settings.model_copy(update={"node_api": api})
+        run.world.install(*crds.manifests())
+        run.world.put(Namespace.model_validate({"metadata": {"name": "team"}}))
+        run.world.admit(self._webhook())
+        self.cloud = SimulatedCloud(run)
+        self.controllers = ClusterControllers(run)
+        self.reference = Reference(run, self.cloud, self.claim_kind)
+        run.scope.spawn(self.cloud.work(), name="cloud")
+        run.scope.spawn(self.controllers.work(), name="cluster")
+
+    def _webhook(self) -> Webhook[Workspace]:
+        inner = workspace_webhook(self._settings, PriceBook())
+
+        async def review(admission: Admission[Workspace]) -> None:
+            if self.webhook_hangs:
+                await asyncio.sleep(3600)  # the API server gives up earlier
+            validate = inner.validate
+            if validate is not None:
+                waiting = validate(admission)
+                if waiting is not None:
+                    await waiting
+
+        return Webhook(
+            Workspace,
+            default=inner.defaults,
+            mutate=inner.mutate,
+            validate=review,
+            finalizer=inner.finalizer,
+            mutate_path=inner.mutate_path,
+            validate_path=inner.validate_path,
+        )
+
+    def check(self, run: Run) -> Iterable[Finding]:  # noqa: ARG002 - the reference has it
+        """Compare the state with the reference."""
+        return self.reference.check()
+
+    def missing(self, run: Run) -> Iterable[str]:  # noqa: ARG002
+        """What is not as users want it."""
+        return self.reference.missing()
+
+    async def tear_down(self, run: Run) -> None:
+        """Delete all Workspaces."""
+        for workspace in run.world.list(Workspace):
+            await run.client.delete(workspace)
+
+    def left(self, run: Run) -> Iterable[str]:  # noqa: ARG002
+        """What is left of deleted Workspaces."""
+        return self.reference.left()
