@@ -201,7 +201,8 @@ class Reference:
             complete = job is not None and has_condition(job, "Complete")
             return {"ResourceReady": resources, "WorkspaceReady": complete}
         stateful_set = self._run.stored("statefulsets.apps").get((metadata["namespace"], metadata["name"]))
-        serves = stateful_set is not None and ready >= wanted_nodes(workspace)
+        wanted = wanted_nodes(workspace)
+        serves = stateful_set is not None and 0 < wanted <= ready
         return {"ResourceReady": resources, "InferenceReady": serves, "WorkspaceReady": resources and serves}
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ class Reference:
             name = name_of(workspace)
             if is_terminating(workspace):
                 yield f"{name} is terminating"
-            elif self._is_blocked(workspace):
+            elif self._is_blocked(workspace) or wanted_nodes(workspace) == 0:
                 continue
             else:
                 found = condition(workspace, "WorkspaceReady")
