@@ -235,7 +235,12 @@ TEMPLATE_HASH: Final = "kaito.sh/template-hash"
 """Annotation on workloads: digest of the rendered pod template."""
 
 INPUTS_HASH: Final = "kaito.sh/inputs-hash"
-"""Annotation on tuning Jobs: digest of the fields of the Workspace. A Job is replaced if they change."""
+"""Annotation on tuning Jobs: digest of the fields of the Workspace. A Job is replaced if they change. On StatefulSets
+of InferenceSets: digest of what the user determines. While it is the same, a changed template waits for the set."""
+
+UPGRADE_TO: Final = "kaito.sh/upgrade-to"
+"""Annotation on Workspaces of an InferenceSet: digest of the pod template that may be applied now. Written by the
+controller of InferenceSets during an upgrade to a new release."""
 
 WEIGHTS: Final = "kaito.sh/weights"
 """Annotation on workloads: JSON of the source of the weights. While the Workspace requests the same, the workload keeps

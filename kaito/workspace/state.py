@@ -94,6 +94,8 @@ class ReconcileState:
     workload: WorkloadReport | None = None
     workload_created: bool = False
     """Whether this reconcile created the workload."""
+    pending_template: str = ""
+    """Digest of a pod template that waits for the InferenceSet; empty if none does."""
     rejection: tuple[str, str] | None = None
     """Reason and message of the first obstacle to applying the workload."""
 

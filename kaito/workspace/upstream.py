@@ -79,7 +79,7 @@ GATES: Final = (
     Gate(
         "enableBaseImageAutoUpgrade",
         Support.ACCEPTED,
-        "a new release of the controller updates all Workspaces; a set with `autoUpgrade.enabled` is rejected",
+        "`spec.autoUpgrade` of an InferenceSet enables upgrades, without a gate",
     ),
 )
 """Every gate of upstream v0.12, and one of earlier versions."""

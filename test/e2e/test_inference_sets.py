@@ -12,12 +12,17 @@ apiVersion: kaito.sh/VERSION
 kind: InferenceSet
 metadata: {name: phi-4-mini}
 spec:
-  replicas: 1
+  replicas: 2
   labelSelector: {matchLabels: {apps: phi-4-mini}}
   template:
     resource: {instanceType: Standard_NC24ads_A100_v4}
     inference: {preset: {name: phi-4-mini-instruct}}
+  autoUpgrade:
+    enabled: true
+    strategy: Surge
+    maintenanceWindow: {schedule: "0 2 * * 6", duration: 4h}
 """
+"""The example of upstream's reference, unchanged."""
 
 
 def items(running: Stack, kind: str) -> list[dict[str, Any]]:
@@ -42,7 +47,9 @@ def names(running: Stack) -> list[str]:
 async def test_scaled_by_kubectl_from_one_to_three_to_one_and_deleted(version: str) -> None:
     async with stack() as running:
         running.kubectl("apply", "-f", "-", stdin=MANIFEST.replace("VERSION", version))
-        await until(lambda: row(running) == ["1", "1"], "one Workspace to serve")
+        await until(lambda: row(running) == ["2", "2"], "two Workspaces to serve")
+        running.kubectl("scale", "inferenceset", "phi-4-mini", "--replicas=1")
+        await until(lambda: row(running) == ["1", "1"], "one Workspace to be deleted")
         assert names(running) == ["phi-4-mini-0"]
         service = running.kubectl("get", "service", "phi-4-mini", "-o", "jsonpath={.spec.selector}")
         assert json.loads(service) == {"inferenceset.kaito.sh/created-by": "phi-4-mini"}
@@ -66,9 +73,7 @@ async def test_scaled_by_kubectl_from_one_to_three_to_one_and_deleted(version: s
 @pytest.mark.timeout(240)
 async def test_killed_while_a_template_change_is_rolled_out_the_result_is_the_same() -> None:
     async with stack() as running:
-        running.kubectl(
-            "apply", "-f", "-", stdin=MANIFEST.replace("VERSION", "v1beta1").replace("replicas: 1", "replicas: 2")
-        )
+        running.kubectl("apply", "-f", "-", stdin=MANIFEST.replace("VERSION", "v1beta1"))
         await until(lambda: row(running) == ["2", "2"], "two Workspaces to serve")
         patch = {"spec": {"template": {"inference": {"preset": {"name": "phi-3-mini-128k-instruct"}}}}}
         running.kubectl("patch", "inferenceset", "phi-4-mini", "--type=merge", f"--patch={json.dumps(patch)}")

@@ -11,6 +11,7 @@ from kaito.api.workspace.preset import PresetSpec
 from kaito.api.workspace.resource import (
     INSTANCE_TYPE_LIMIT,
     LABEL_VALUE,
+    MAX_ALTERNATIVES,
     ZONE_PATTERN,
     CapacityTypeChoice,
     NodeSelector,
@@ -58,6 +59,17 @@ class TemplateResource(Model):
     ] = ""
     """The cloud's name of the instance type; see `resource.instanceType` of a Workspace. A change replaces the
     Workspaces."""
+
+    instance_types: Annotated[
+        list[
+            Annotated[
+                str,
+                Field(json_schema_extra={"minLength": 1, "maxLength": INSTANCE_TYPE_LIMIT, "pattern": LABEL_VALUE}),
+            ]
+        ],
+        Field(json_schema_extra={"maxItems": MAX_ALTERNATIVES, "x-kubernetes-list-type": "atomic"}),
+    ] = Field(default_factory=list[str])
+    """Alternatives in order, of which each Workspace uses one; see `resource.instanceTypes` of a Workspace."""
 
     capacity_type: CapacityTypeChoice | None = None
     """`on-demand` (the default), `spot`, or `spot-preferred`; see `resource.capacityType` of a Workspace."""
@@ -141,11 +153,12 @@ class AutoUpgrade(Model):
     """Upgrades of the Workspaces to the images of a new release of the controller."""
 
     enabled: bool = False
-    """Whether Workspaces follow the release of the controller within a window. Only `false`: Workspaces always follow
-    it at once."""
+    """Whether Workspaces follow the release of the controller. Without it, their pods stay as an earlier release
+    rendered them until the template changes."""
 
     strategy: Literal["InPlace", "Surge"] = "InPlace"
-    """`InPlace` restarts the pods of one Workspace after the other; `Surge` replaces each Workspace by a new one."""
+    """`InPlace` restarts the pods of Workspaces, within `rollingUpdate.maxUnavailable`; `Surge` replaces each Workspace
+    by a new one, with `rollingUpdate.maxSurge` at a time."""
 
     maintenance_window: MaintenanceWindow | None = None
     """When upgrades may start; at any time by default."""

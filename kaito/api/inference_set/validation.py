@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from kaito.api import labels
-from kaito.api.inference_set.bounds import bound
+from kaito.api.inference_set.bounds import bound, parse_duration
 from kaito.api.inference_set.kind import NAME_LIMIT, InferenceSet
 from kaito.api.inference_set.template import template_labels
+from kaito.api.inference_set.window import schedule_problem
 from kaito.api.violation import Violation
 from kaito.api.workspace.validation.annotations import KNOWN
 
@@ -21,6 +22,7 @@ _DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]
 
 _METADATA: Final = "spec.template.metadata"
 _STRATEGY: Final = "spec.updateStrategy"
+_WINDOW: Final = "spec.autoUpgrade.maintenanceWindow"
 
 _TEMPLATE_METADATA: Final = ("labels", "annotations")
 
@@ -100,12 +102,23 @@ def update_bounds(inference_set: InferenceSet) -> Iterator[Violation]:
         )
 
 
-def auto_upgrade_supported(inference_set: InferenceSet) -> Iterator[Violation]:
-    """Refuses automatic upgrades within a window, which this controller does not have."""
+def auto_upgrade(inference_set: InferenceSet) -> Iterator[Violation]:
+    """Checks the window of automatic upgrades, and that the update strategy permits them."""
     upgrade = inference_set.spec.auto_upgrade
-    if upgrade is not None and upgrade.enabled:
-        message = "is not supported: remove it; a new release of the controller updates all Workspaces at once"
+    if upgrade is None:
+        return
+    if upgrade.enabled and inference_set.spec.update_strategy.type == "OnDelete":
+        message = "has no effect with updateStrategy.type OnDelete: use RollingUpdate, or remove it"
         yield Violation("spec.autoUpgrade.enabled", message)
+    window = upgrade.maintenance_window
+    if window is None:
+        return
+    if problem := schedule_problem(window.schedule):
+        yield Violation(f"{_WINDOW}.schedule", problem)
+    try:
+        parse_duration(window.duration)
+    except ValueError as error:
+        yield Violation(f"{_WINDOW}.duration", str(error))
 
 
 def known_annotations(inference_set: InferenceSet) -> Iterator[Violation]:
@@ -125,7 +138,7 @@ RULES: Final[tuple[Callable[[InferenceSet], Iterator[Violation]], ...]] = (
     template_metadata,
     template_labels_free,
     update_bounds,
-    auto_upgrade_supported,
+    auto_upgrade,
     known_annotations,
 )
 

@@ -87,6 +87,10 @@ class WorkspaceStatus(Model):
     instance_type: str = ""
     """The instance type that is used of those in `resource.instanceTypes`."""
 
+    pending_template: str = ""
+    """Digest of the pod template that a new release of the controller would apply, for a Workspace of an InferenceSet,
+    which determines when."""
+
     adapters: list[AdapterStatus] = Field(default_factory=list[AdapterStatus])
     """State of the adapters that change without a restart, sorted by name."""
 

@@ -7,7 +7,7 @@ one twice, after a crash or with a stale cache, therefore ends in the same name 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
 from kaito.api import InferenceSet, Workspace, conditions, labels
 from kaito.api.inference_set.template import template_annotations, template_labels
@@ -15,7 +15,7 @@ from kaito.api.workspace import NodeSelector, ResourceSpec, WorkspaceSpec
 from kaito.api.workspace.validation import TRANSITION_RULES
 from kaito.api.workspace.validation.annotations import SETTABLE
 from kaito.runtime.kinds import StatefulSet
-from kaito.runtime.meta import Condition, ObjectMeta, find_condition
+from kaito.runtime.meta import Condition, Model, ObjectMeta, find_condition
 from kaito.workspace.digest import digest
 
 INHERITED_ANNOTATIONS: Final = SETTABLE - {labels.ENABLE_LOAD_BALANCER}
@@ -42,6 +42,8 @@ class Child:
     is_deleting: bool = False
     nodes: int = 0
     """Number of nodes that it needs; 0 if unknown."""
+    pending: str = ""
+    """Digest of the pod template of a new release that waits for the set; empty if there is none."""
     cause: str = ""
     """Why it is not settled."""
 
@@ -62,14 +64,25 @@ def revision(inference_set: InferenceSet) -> str:
         {
             "annotations": child_annotations(inference_set),
             "labelSelector": spec.label_selector.to_dict(),
-            "resource": spec.template.resource.to_dict(),
-            "inference": spec.template.inference.to_dict(),
+            "resource": _without_defaults(spec.template.resource),
+            "inference": _without_defaults(spec.template.inference),
         }
     )[:10]
 
 
-def child_workspace(inference_set: InferenceSet, name: str) -> Workspace:
-    """Renders a Workspace of the set."""
+def _without_defaults(model: Model) -> dict[str, Any]:
+    """Returns the fields that differ from their defaults, so that a new field of a later release changes nothing."""
+    return model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def child_workspace(inference_set: InferenceSet, name: str, *, upgrade_to: str = "") -> Workspace:
+    """Renders a Workspace of the set.
+
+    Args:
+        inference_set: the set.
+        name: of the Workspace.
+        upgrade_to: digest of the pod template of a new release that the Workspace may apply; empty for none.
+    """
     spec, template = inference_set.spec, inference_set.spec.template
     resource = {"count": 1, **template.resource.to_dict()}
     return Workspace(
@@ -81,7 +94,7 @@ def child_workspace(inference_set: InferenceSet, name: str) -> Workspace:
                 labels.CREATED_BY_INFERENCESET: inference_set.name,
                 labels.INFERENCESET_REVISION: revision(inference_set),
             },
-            annotations=child_annotations(inference_set),
+            annotations=child_annotations(inference_set) | ({labels.UPGRADE_TO: upgrade_to} if upgrade_to else {}),
         ),
         spec=WorkspaceSpec(replicas=1),
         resource=ResourceSpec.model_validate(
@@ -91,8 +104,19 @@ def child_workspace(inference_set: InferenceSet, name: str) -> Workspace:
     )
 
 
-def evaluate_child(inference_set: InferenceSet, workspace: Workspace, stateful_set: StatefulSet | None) -> Child:
-    """Returns the state of a Workspace of the set."""
+def evaluate_child(
+    inference_set: InferenceSet, workspace: Workspace, stateful_set: StatefulSet | None, upgrade: Change = "none"
+) -> Child:
+    """Returns the state of a Workspace of the set.
+
+    Args:
+        inference_set: the set.
+        workspace: the Workspace.
+        stateful_set: its StatefulSet.
+        upgrade: how pods of a new release reach the Workspace now; `none` if they wait.
+    """
+    pending = workspace.status.pending_template
+    change = "none" if workspace.deleting else _change(inference_set, workspace)
     inference = find_condition(workspace.status.conditions, conditions.INFERENCE_READY)
     summary = find_condition(workspace.status.conditions, conditions.WORKSPACE_SUCCEEDED)
     is_observed = workspace.status.observed_generation >= workspace.metadata.generation
@@ -102,7 +126,8 @@ def evaluate_child(inference_set: InferenceSet, workspace: Workspace, stateful_s
     return Child(
         name=workspace.name,
         number=_number(inference_set, workspace.name),
-        change="none" if workspace.deleting else _change(inference_set, workspace),
+        change=upgrade if change == "none" and pending and not workspace.deleting else change,
+        pending=pending,
         is_serving=is_serving,
         is_settled=is_ready and is_rolled,
         is_deleting=workspace.deleting,

@@ -13,6 +13,7 @@ from typing import Final, final
 from pydantic import ValidationError
 
 from kaito.api import InferenceSet, Workspace, conditions, labels
+from kaito.api.inference_set import AutoUpgradeStatus
 from kaito.api.inference_set.bounds import bound
 from kaito.runtime import Again, Request
 from kaito.runtime.cache import View
@@ -24,11 +25,12 @@ from kaito.runtime.meta import Condition, ObjectKey, find_condition
 from kaito.runtime.predicate import changed, differs
 from kaito.workspace.failure import format_error, is_rejection
 from kaito.workspace.inference_sets.admission import validate_inference_set
-from kaito.workspace.inference_sets.children import Child, child_workspace, evaluate_child, free_names
+from kaito.workspace.inference_sets.children import Change, Child, child_workspace, evaluate_child, free_names
 from kaito.workspace.inference_sets.nodes import nodes_per_workspace
 from kaito.workspace.inference_sets.rollout import Bounds, Decision, NodeBudget, decide
 from kaito.workspace.inference_sets.service import pod_selector, set_service
 from kaito.workspace.inference_sets.status import SetState, condition_updates
+from kaito.workspace.inference_sets.upgrade import upgrade_change, upgrade_time
 from kaito.workspace.ownership import inference_set_name, is_controller_of, name_conflict_message
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.steps.status import MAX_MESSAGE_CHARACTERS
@@ -86,18 +88,19 @@ class InferenceSetReconciler:
             await _create(request, state, islice(free_names(inference_set, taken), decision.create))
         await self._apply_service(request, state)
         await _change(request, state, decision)
-        state.children = await self._evaluate(request, await api.list(Workspace, owned_by=inference_set))
+        state.children = await self._evaluate(request, state, await api.list(Workspace, owned_by=inference_set))
 
     async def _decide(
         self, request: Request[InferenceSet], state: SetState, workspaces: Sequence[Workspace]
     ) -> Decision:
         """Evaluates the Workspaces and decides what to do. A set with an invalid field is only scaled down."""
         inference_set = request.object
-        state.children = children = await self._evaluate(request, workspaces)
+        state.children = children = await self._evaluate(request, state, workspaces)
         if state.invalid is not None:
             decision = decide(children, state.replicas, Bounds(is_manual=True), NodeBudget())
             return Decision(delete=decision.delete)
         state.bounds = _bounds(inference_set)
+        state.upgrade_at = upgrade_time(inference_set, request.clock.now())
         limit = inference_set.spec.node_count_limit
         each = await nodes_per_workspace(inference_set, self._settings, workspaces) if limit else None
         state.budget = NodeBudget(limit=limit, per_workspace=each)
@@ -105,11 +108,18 @@ class InferenceSetReconciler:
         state.is_limited = decision.is_limited
         return decision
 
-    async def _evaluate(self, request: Request[InferenceSet], workspaces: Sequence[Workspace]) -> list[Child]:
+    async def _evaluate(
+        self, request: Request[InferenceSet], state: SetState, workspaces: Sequence[Workspace]
+    ) -> list[Child]:
         found: list[Child] = []
+        live = [workspace for workspace in workspaces if not workspace.deleting]
+        upgrade: Change = "none"
+        if state.invalid is None:
+            is_in_progress = len(live) > state.replicas and not all(each.status.pending_template for each in live)
+            upgrade = upgrade_change(request.object, request.clock.now(), is_in_progress=is_in_progress)
         for workspace in workspaces:
             stateful_set = await request.api.find(StatefulSet, workspace.name, workspace.namespace)
-            found.append(evaluate_child(request.object, workspace, stateful_set))
+            found.append(evaluate_child(request.object, workspace, stateful_set, upgrade))
         return found
 
     async def _apply_service(self, request: Request[InferenceSet], state: SetState) -> None:
@@ -192,7 +202,8 @@ async def _change(request: Request[InferenceSet], state: SetState, decision: Dec
         if child.name in decision.delete or not (is_due or child.change == "none"):
             continue
         try:
-            await request.api.ensure(child_workspace(inference_set, child.name), owner=inference_set)
+            wanted = child_workspace(inference_set, child.name, upgrade_to=child.pending if is_due else "")
+            await request.api.ensure(wanted, owner=inference_set)
         except (ApiError, ValidationError) as error:
             _record_refusal(request, state, f"workspace {child.name}", error)
             raise
@@ -238,6 +249,24 @@ def _report(request: Request[InferenceSet], status: StatusScope[InferenceSet], s
             updated_replicas=state.updated,
             node_count=sum(child.nodes or each for child in state.children),
         )
+        _report_upgrade(request, status, state)
+
+
+def _report_upgrade(request: Request[InferenceSet], status: StatusScope[InferenceSet], state: SetState) -> None:
+    """Sets the progress of automatic upgrades, and requeues the set for its next window."""
+    upgrade = request.object.spec.auto_upgrade
+    before = request.object.status.auto_upgrade or AutoUpgradeStatus()
+    if upgrade is None or not upgrade.enabled:
+        if request.object.status.auto_upgrade is not None:
+            status.set(auto_upgrade=None)
+        return
+    is_complete = bool(before.num_drifted_workspaces) and state.drifted == 0
+    ended = request.clock.now() if is_complete else before.last_successful_upgrade_time
+    if is_complete:
+        request.event("Normal", "UpgradeCompleted", "every workspace runs the pods of this release")
+    status.set(auto_upgrade=AutoUpgradeStatus(num_drifted_workspaces=state.drifted, last_successful_upgrade_time=ended))
+    if state.upgrade_at is not None:
+        request.requeue_at(state.upgrade_at, "the maintenance window opens")
 
 
 def _record_event(request: Request[InferenceSet], before: Condition | None, update: ConditionUpdate) -> None:
@@ -285,6 +314,7 @@ def _child_state(workspace: Workspace) -> Hashable:
         frozenset(workspace.annotations.items()),
         workspace.status.observed_generation,
         workspace.status.target_node_count,
+        workspace.status.pending_template,
         tuple((each.status, each.reason, each.message) if each is not None else None for each in shown),
     )
 

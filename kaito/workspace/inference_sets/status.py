@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, final
 
 from kaito.api import conditions
@@ -33,6 +34,8 @@ class SetState:
     """Why the set is not acted on."""
     service: Problem | None = None
     """Why the Service of the set does not exist."""
+    upgrade_at: datetime | None = None
+    """When the next window for upgrades opens; None without a window."""
     refused: Problem | None = None
     """Why a Workspace could not be created or changed."""
 
@@ -45,6 +48,11 @@ class SetState:
     def serving(self) -> int:
         """Number of Workspaces that serve."""
         return sum(child.is_serving for child in self.live)
+
+    @property
+    def drifted(self) -> int:
+        """Number of Workspaces whose pods are of an earlier release."""
+        return sum(bool(child.pending) for child in self.live)
 
     @property
     def updated(self) -> int:
@@ -115,7 +123,7 @@ def _updated(state: SetState, error: str) -> ConditionUpdate:
     if not outdated:
         unsettled = [child for child in state.live if not child.is_settled]
         if not unsettled:
-            return ConditionUpdate.true(kind, kind, count)
+            return ConditionUpdate.true(kind, kind, count + _describe_drift(state))
         return ConditionUpdate.false(kind, conditions.UPDATING, "; ".join((count, *_causes(unsettled))))
     if state.bounds.is_manual:
         names = ", ".join(child.name for child in outdated[:MAX_CAUSES])
@@ -126,6 +134,17 @@ def _updated(state: SetState, error: str) -> ConditionUpdate:
         return ConditionUpdate.false(kind, limit[0], f"{count}; {limit[1]}")
     unready = [child for child in state.live if child.change == "none" and not child.is_settled]
     return ConditionUpdate.false(kind, conditions.UPDATING, "; ".join((count, *_causes(unready))))
+
+
+def _describe_drift(state: SetState) -> str:
+    """Returns that pods of an earlier release wait for an upgrade, as the end of a message."""
+    if not state.drifted:
+        return ""
+    if state.upgrade_at is None:
+        until = "set spec.autoUpgrade.enabled, or change the template"
+    else:
+        until = f"they are upgraded at {state.upgrade_at.strftime('%Y-%m-%dT%H:%M:%SZ')}"
+    return f"; {state.drifted} have the pods of an earlier release: {until}"
 
 
 def _causes(children: Sequence[Child]) -> list[str]:

@@ -15,6 +15,7 @@ from kaito.api.json_values import without_nulls
 from kaito.runtime.kinds import PodTemplateSpec, StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy
 from kaito.runtime.meta import LabelSelector, ObjectMeta
 from kaito.workspace.digest import digest
+from kaito.workspace.held_upgrades import inputs_annotation
 from kaito.workspace.manifests.adapters import adapter_parts, list_name
 from kaito.workspace.manifests.group import group_parts, is_group, one_pod_per_node, role_labels, workers_name
 from kaito.workspace.manifests.placement import affinity, tolerations
@@ -81,7 +82,11 @@ def _stateful_set(workspace: Workspace, plan: Plan, template: dict[str, Any], *,
             name=workspace.name,
             namespace=workspace.namespace,
             labels=pod_labels(workspace),
-            annotations={labels.TEMPLATE_HASH: digest(template), **weights_annotation(plan)},
+            annotations={
+                labels.TEMPLATE_HASH: digest(template),
+                **weights_annotation(plan),
+                **inputs_annotation(workspace, plan),
+            },
         ),
         spec=StatefulSetSpec(
             replicas=replicas,

@@ -13,6 +13,7 @@ from kaito.api.workspace import PerformanceStatus
 from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.failure import format_error
+from kaito.workspace.held_upgrades import held_template
 from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.group import leader_of, workers_name
 from kaito.workspace.manifests.inference import inference_stateful_set, worker_stateful_set
@@ -64,12 +65,16 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
     if present is None and can_place and is_undecided(ctx, plan):
         return report
     if plan is not None and can_write and (can_place or present is not None):
-        report.workers = await _apply_workers(ctx, plan, workers, pods)
-        report.stateful_set = present = await _apply(ctx, plan, present)
+        wanted = _render(ctx, plan)
+        if wanted is not None and (held := held_template(ctx.workspace, present, wanted)):
+            ctx.state.pending_template = held
+        else:
+            report.workers = await _apply_workers(ctx, plan, workers, pods)
+            report.stateful_set = present = await _apply(ctx, plan, present, wanted)
     if present is None:
         return report
-    wanted = 1 if present.spec.replicas is None else present.spec.replicas
-    if present.status.ready_replicas < wanted:
+    copies = 1 if present.spec.replicas is None else present.spec.replicas
+    if present.status.ready_replicas < copies:
         ctx.request.requeue_after(RESYNC_SECONDS, "pods pending")
         if can_write:
             await _delete_blocking_pods(ctx, present, report)
@@ -106,9 +111,10 @@ def _observe_figures(ctx: ReconcileContext, plan: Plan | None, pods: Sequence[Po
     return found or ctx.workspace.status.performance
 
 
-async def _apply(ctx: ReconcileContext, plan: Plan, present: StatefulSet | None) -> StatefulSet | None:
+async def _apply(
+    ctx: ReconcileContext, plan: Plan, present: StatefulSet | None, wanted: StatefulSet | None
+) -> StatefulSet | None:
     """Applies the StatefulSet. Returns the present one if the new one cannot be rendered or is rejected."""
-    wanted = _render(ctx, plan)
     if wanted is None or not await ensure_adapter_list(ctx, plan):
         return present
     applied = await unless_rejected(ctx, "the workload", ctx.api.ensure(wanted, owner=ctx.workspace))

@@ -116,6 +116,8 @@ def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None
     _set_copies(ctx, status)
     if state.workload is not None and state.plan is not None:
         status.set(adapters=list(state.workload.adapters or ()), performance=state.workload.performance)
+        if state.pending_template or ctx.workspace.status.pending_template:
+            status.set(pending_template=state.pending_template)
     if state.nodes is not None:
         status.set(worker_nodes=list(state.nodes.names))
     if state.plan is not None:

@@ -59,6 +59,7 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/runtime
     kaito.sh/streaming-service-account
     kaito.sh/template-hash
+    kaito.sh/upgrade-to
     kaito.sh/use-local-weights
     kaito.sh/weights
     kaito.sh/workspace

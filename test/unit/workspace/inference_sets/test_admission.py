@@ -1,11 +1,14 @@
 """Admission of an InferenceSet: every field is judged, with the path of the set and the remedy."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from kaito.api import InferenceSet, labels
+from kaito.api.inference_set import MaintenanceWindow
 from kaito.api.inference_set.bounds import bound, parse_duration
+from kaito.api.inference_set.window import is_open, next_opening
 from kaito.runtime.webhook import Admission
 from kaito.workspace.inference_sets.admission import inference_set_webhook, validate_inference_set
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -25,6 +28,10 @@ def found(changed: InferenceSet, settings: WorkspaceSettings = SETTINGS) -> dict
 
 def rolling(**bounds: Any) -> dict[str, Any]:
     return {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": bounds}}
+
+
+def window(schedule: str, duration: str = "4h") -> dict[str, Any]:
+    return {"autoUpgrade": {"enabled": True, "maintenanceWindow": {"schedule": schedule, "duration": duration}}}
 
 
 def template(**parts: Any) -> dict[str, Any]:
@@ -87,7 +94,15 @@ def test_the_sample_has_no_violation() -> None:
             "spec.updateStrategy.rollingUpdate",
             "belongs to type RollingUpdate",
         ),
-        ({"autoUpgrade": {"enabled": True}}, "spec.autoUpgrade.enabled", "not supported"),
+        (
+            {"autoUpgrade": {"enabled": True}, "updateStrategy": {"type": "OnDelete"}},
+            "spec.autoUpgrade.enabled",
+            "has no effect with updateStrategy.type OnDelete",
+        ),
+        (window("0 2 * *"), "spec.autoUpgrade.maintenanceWindow.schedule", "does not have five fields"),
+        (window("0 25 * * *"), "spec.autoUpgrade.maintenanceWindow.schedule", "is not a cron expression"),
+        (window("0 0 31 2 *"), "spec.autoUpgrade.maintenanceWindow.schedule", ""),
+        (window("0 2 * * 6", "0h"), "spec.autoUpgrade.maintenanceWindow.duration", "is not a duration"),
     ],
 )
 def test_a_wrong_field_is_rejected_with_its_path(spec: dict[str, Any], field: str, message: str) -> None:
@@ -177,3 +192,24 @@ def test_durations_are_those_of_go(text: str, seconds: int) -> None:
 def test_other_durations_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("now", "is_expected"),
+    [
+        ("2030-01-05T02:00:00+00:00", True),
+        ("2030-01-05T05:59:59+00:00", True),
+        ("2030-01-05T06:00:00+00:00", False),
+        ("2030-01-05T01:59:59+00:00", False),
+        ("2030-01-05T03:30:00+01:00", True),
+        ("2030-01-06T02:30:00+00:00", False),
+    ],
+)
+def test_a_window_is_open_in_utc(now: str, is_expected: bool) -> None:
+    every_saturday = MaintenanceWindow(schedule="0 2 * * 6", duration="4h")
+    moment = datetime.fromisoformat(now)
+    assert is_open(every_saturday, moment) is is_expected
+    following = next_opening(every_saturday, moment)
+    assert following is not None
+    assert following > moment
+    assert (following.weekday(), following.hour) == (5, 2)
