@@ -278,6 +278,9 @@ INFERENCE_SET_READY: Final = "InferenceSetReady"
 INFERENCE_SET_UPDATED: Final = "InferenceSetUpdated"
 """Type and reason: every Workspace of the set has the current template and is ready with it."""
 
+INFERENCE_SET_ROUTED: Final = "InferenceSetRouted"
+"""Type and reason: the Gateway of `--inference-gateway` has accepted the InferencePool and the HTTPRoute of the set."""
+
 INFERENCE_SET_DELETING: Final = "InferenceSetDeleting"
 """The InferenceSet is being deleted; the message contains what the deletion waits for."""
 
@@ -296,6 +299,15 @@ them is not ready, for which the update waits."""
 
 UPDATE_ON_DELETE: Final = "OnDelete"
 """Workspaces keep an old template until you delete them, because of `spec.updateStrategy.type`."""
+
+GATEWAY_KIND_MISSING: Final = "GatewayKindNotInstalled"
+"""The cluster has no CRD for InferencePool or HTTPRoute: install the Gateway API and its inference extension."""
+
+ENDPOINT_PICKER_MISSING: Final = "EndpointPickerNotFound"
+"""The Service of the endpoint picker does not exist: install the picker, or correct `--endpoint-picker`."""
+
+NOT_ACCEPTED: Final = "NotAccepted"
+"""The Gateway has not accepted the pool or the route; the message contains its cause."""
 
 WAITING_FOR_WORKSPACES: Final = "WaitingForWorkspaces"
 """The deletion waits until the Workspaces are deleted."""

@@ -83,6 +83,8 @@ SETTINGS_FIELDS: Final = (
     "default_inference_cpu",
     "default_inference_memory",
     "installation_guard",
+    "inference_gateway",
+    "endpoint_picker",
     "allow_in_cluster_data_urls",
     "concurrency",
     "node_provision_timeout_seconds",

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from kaito.api.object_names import is_subdomain
 from kaito.api.references import image_problem
 from kaito.api.workspace import PodOptions, WeightsSource
 from kaito.models.weights import WeightsDefaults
@@ -103,6 +104,12 @@ class WorkspaceSettings(BaseModel):
     allow_in_cluster_data_urls: bool = False
     """Allow tuning data to be downloaded from addresses inside the cluster, such as an object store."""
 
+    inference_gateway: str = ""
+    """Gateway (`namespace/name`) to which InferenceSets are published with an InferencePool and an HTTPRoute."""
+
+    endpoint_picker: str = "{name}-epp"
+    """Service of the endpoint picker of an InferenceSet, in its namespace; `{name}` is the name of the set."""
+
     concurrency: int = Field(default=32, ge=1)
     """Number of Workspaces reconciled concurrently. Reconciles mostly wait for the API server, so a high number costs
     little."""
@@ -137,6 +144,21 @@ class WorkspaceSettings(BaseModel):
         if endpoint and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username):
             raise ValueError(f"{endpoint!r} is not the address of a hub: use one such as {DEFAULT_HUB}")
         return endpoint
+
+    @field_validator("inference_gateway")
+    @classmethod
+    def _gateway(cls, gateway: str) -> str:
+        namespace, slash, name = gateway.partition("/")
+        if gateway and not (slash and is_subdomain(namespace) and is_subdomain(name)):
+            raise ValueError(f"{gateway!r} is not a Gateway: use namespace/name")
+        return gateway
+
+    @field_validator("endpoint_picker")
+    @classmethod
+    def _picker(cls, picker: str) -> str:
+        if not is_subdomain(picker.replace("{name}", "name")):
+            raise ValueError(f"{picker!r} is not the name of a Service: use one such as {{name}}-epp")
+        return picker
 
     @field_validator("image_registry", "model_registry")
     @classmethod

@@ -65,7 +65,7 @@ GATES: Final = (
     Gate(
         "gatewayAPIInferenceExtension",
         Support.ACCEPTED,
-        "InferenceSets have a Service, and no inference pool",
+        "--inference-gateway publishes InferenceSets, without a gate and without Flux",
     ),
     Gate("enableMIG", Support.ACCEPTED, "a MIG slice of existing nodes can always be requested"),
     Gate("enableAccelerator", Support.ACCEPTED, "a part of the GPUs of existing nodes can always be requested"),

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,13 @@ class Stack:
     """Running programs by name, and the simulator's state."""
 
     def __init__(
-        self, kubeconfig: Path, folder: Path, node_api: str, arm_port: int, provisioner_flags: Sequence[str] = ()
+        self,
+        kubeconfig: Path,
+        folder: Path,
+        node_api: str,
+        arm_port: int,
+        provisioner_flags: Sequence[str] = (),
+        controller_flags: Sequence[str] = (),
     ) -> None:
         self.kubeconfig = kubeconfig
         self.arm_url = f"http://127.0.0.1:{arm_port}"
@@ -84,6 +90,7 @@ class Stack:
         health = "--health-probe-bind-address=0"
         simulator = [sys.executable, "-m", "kaito.cloud.azure.simulator", f"--port={arm_port}", "--speed=120"]
         controller = [str(BINARIES / "workspace-controller"), *common, health, f"--node-api={node_api}"]
+        controller += controller_flags
         provisioner = [str(BINARIES / "gpu-provisioner"), *common, health, f"--node-api={node_api}"]
         provisioner += ["--azure-credential=fake", "--poll-interval=1s", "--quota-retry=2s"]
         provisioner += provisioner_flags
@@ -148,13 +155,23 @@ def run_kubectl(kubeconfig: Path, *arguments: str, stdin: str | None = None, che
 
 
 @contextlib.asynccontextmanager
-async def stack(node_api: str = "machine", *, provisioner_flags: Sequence[str] = ()) -> AsyncGenerator[Stack]:
-    """A control plane with CRDs and every program running."""
+async def stack(
+    node_api: str = "machine",
+    *,
+    provisioner_flags: Sequence[str] = (),
+    controller_flags: Sequence[str] = (),
+    prepare: Callable[[Stack], None] | None = None,
+) -> AsyncGenerator[Stack]:
+    """A control plane with CRDs and every program running; `prepare` is called before the programs start."""
     with ControlPlane() as control_plane:
-        running = Stack(control_plane.kubeconfig, control_plane.folder, node_api, free_port(), provisioner_flags)
+        running = Stack(
+            control_plane.kubeconfig, control_plane.folder, node_api, free_port(), provisioner_flags, controller_flags
+        )
         for crd in sorted((ROOT / "config" / "crd").glob("*.sh_*.yaml")):
             running.kubectl("apply", "--server-side", "-f", str(crd))
         running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        if prepare is not None:
+            prepare(running)
         try:
             await running.start()
             yield running

@@ -26,6 +26,7 @@ from kaito.runtime.predicate import changed, differs
 from kaito.workspace.failure import format_error, is_rejection
 from kaito.workspace.inference_sets.admission import validate_inference_set
 from kaito.workspace.inference_sets.children import Change, Child, child_workspace, evaluate_child, free_names
+from kaito.workspace.inference_sets.gateway import GATEWAY_KINDS, ensure_route
 from kaito.workspace.inference_sets.nodes import nodes_per_workspace
 from kaito.workspace.inference_sets.rollout import Bounds, Decision, NodeBudget, decide
 from kaito.workspace.inference_sets.service import pod_selector, set_service
@@ -50,7 +51,7 @@ class InferenceSetReconciler:
     """Reconciles InferenceSets. All state that must survive a restart is in the cluster."""
 
     def __init__(self, settings: WorkspaceSettings) -> None:
-        self._settings = settings
+        self.settings = settings
 
     async def reconcile(self, request: Request[InferenceSet]) -> None:
         """Creates, changes and deletes Workspaces, applies the Service, and writes the status, also after a failure.
@@ -72,7 +73,7 @@ class InferenceSetReconciler:
 
     async def _run(self, request: Request[InferenceSet], state: SetState) -> None:
         inference_set, api = request.object, request.api
-        errors = [v for v in validate_inference_set(inference_set, None, self._settings) if v.severity == "error"]
+        errors = [v for v in validate_inference_set(inference_set, None, self.settings) if v.severity == "error"]
         if errors:
             state.invalid = conditions.INVALID_SPEC, "; ".join(str(error) for error in errors)
         workspaces: Sequence[Workspace] = await api.list(Workspace, owned_by=inference_set)
@@ -87,6 +88,7 @@ class InferenceSetReconciler:
             taken = [workspace.name for workspace in everything]
             await _create(request, state, islice(free_names(inference_set, taken), decision.create))
         await self._apply_service(request, state)
+        state.routed = await ensure_route(request, self.settings)
         await _change(request, state, decision)
         state.children = await self._evaluate(request, state, await api.list(Workspace, owned_by=inference_set))
 
@@ -102,7 +104,7 @@ class InferenceSetReconciler:
         state.bounds = _bounds(inference_set)
         state.upgrade_at = upgrade_time(inference_set, request.clock.now())
         limit = inference_set.spec.node_count_limit
-        each = await nodes_per_workspace(inference_set, self._settings, workspaces) if limit else None
+        each = await nodes_per_workspace(inference_set, self.settings, workspaces) if limit else None
         state.budget = NodeBudget(limit=limit, per_workspace=each)
         decision = decide(children, state.replicas, state.bounds, state.budget)
         state.is_limited = decision.is_limited
@@ -239,6 +241,8 @@ def _report(request: Request[InferenceSet], status: StatusScope[InferenceSet], s
         status.set_condition(update)
         if not update.is_true:
             request.requeue_after(RESYNC_SECONDS, update.reason)
+    if state.routed is None and state.children is not None:
+        status.remove_condition(conditions.INFERENCE_SET_ROUTED)
     selector = ",".join(f"{key}={value}" for key, value in pod_selector(request.object).items())
     status.set(selector=selector)
     if state.children is not None:
@@ -329,7 +333,7 @@ def _set_of(stateful_set: StatefulSet, view: View) -> ObjectKey | None:
 
 def inference_set_controller(reconciler: InferenceSetReconciler) -> Controller[InferenceSet]:
     """Returns the controller of InferenceSets with its watches. It is idle while the kind is not installed."""
-    return (
+    controller = (
         Controller(
             InferenceSet,
             reconciler.reconcile,
@@ -343,3 +347,7 @@ def inference_set_controller(reconciler: InferenceSetReconciler) -> Controller[I
         .watches(StatefulSet, to=_set_of, when=changed("generation", "status"))
         .finalizes(labels.INFERENCESET_FINALIZER, reconciler.finalize)
     )
+    if reconciler.settings.inference_gateway:
+        for kind in GATEWAY_KINDS:
+            controller = controller.owns(kind, when=changed("generation", "labels", "status"), optional=True)
+    return controller

@@ -34,6 +34,8 @@ class SetState:
     """Why the set is not acted on."""
     service: Problem | None = None
     """Why the Service of the set does not exist."""
+    routed: ConditionUpdate | None = None
+    """The condition about the route of a Gateway; None without one."""
     upgrade_at: datetime | None = None
     """When the next window for upgrades opens; None without a window."""
     refused: Problem | None = None
@@ -67,7 +69,8 @@ def condition_updates(state: SetState, error: str = "") -> list[ConditionUpdate]
         state: what the reconcile observed and did.
         error: why the reconcile failed; empty if it did not.
     """
-    return [_ready(state, error), _updated(state, error)]
+    routed = [state.routed] if state.routed is not None else []
+    return [_ready(state, error), _updated(state, error), *routed]
 
 
 def node_limit_message(budget: NodeBudget, children: Sequence[Child]) -> str:

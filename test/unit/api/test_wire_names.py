@@ -123,12 +123,15 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     ContainerStartError
     DeletionFailed
     DownloadingWeights
+    EndpointPickerNotFound
+    GatewayKindNotInstalled
     HubUnreachable
     ImagePullError
     InferenceReady
     InferenceSetDeleting
     InferenceSetNotReady
     InferenceSetReady
+    InferenceSetRouted
     InferenceSetUpdated
     InstanceTypeRefused
     InstanceTypeTooSmall
@@ -158,6 +161,7 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     NodePluginsNotReady
     NodeProvisionTimeout
     NodesReady
+    NotAccepted
     OnDelete
     PodCreationFailed
     PodEvicted

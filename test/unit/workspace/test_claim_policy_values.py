@@ -78,6 +78,8 @@ def test_settings_have_these_defaults() -> None:
         "default_inference_memory": "4Gi",
         "allow_in_cluster_data_urls": False,
         "concurrency": 32,
+        "inference_gateway": "",
+        "endpoint_picker": "{name}-epp",
         "installation_guard": True,
     }
     assert WorkspaceSettings().pod_defaults == PodOptions()
