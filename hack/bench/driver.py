@@ -43,7 +43,7 @@ async def give_node(request: Request[Claim]) -> Again | None:
 async def make_ready(request: Request[StatefulSet]) -> Again | None:
     """Report every replica ready."""
     workload = request.object
-    replicas = workload.spec.replicas or 1
+    replicas = 1 if workload.spec.replicas is None else workload.spec.replicas
     async with request.status() as status:
         status.set(
             observed_generation=workload.metadata.generation,

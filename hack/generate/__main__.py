@@ -45,6 +45,8 @@ def generated() -> dict[Path, str]:
     files[Path("config", "rbac", "users.yaml")] = to_yaml(*rbac.user_roles(), header=HEADER)
     secure = [*rbac.WORKSPACE_CONTROLLER.metrics_auth(), *rbac.GPU_PROVISIONER.metrics_auth(), rbac.metrics_reader()]
     files[Path("config", "components", "secure-metrics", "rbac.yaml")] = to_yaml(*secure, header=HEADER)
+    activator = to_yaml(*rbac.WORKSPACE_ACTIVATOR.manifests(), header=HEADER)
+    files[Path("config", "components", "activator", "rbac.yaml")] = activator
     for module in (configuration_files, dashboard, flags, metrics_page, serving_api):
         files[module.PATH] = module.page()
     return files | charts.files() | api_page.pages() | reference.pages()

@@ -8,6 +8,7 @@ from typing import cast
 from kaito.cli.main import parser as cli_parser
 from kaito.provisioner.flags import parser as provisioner_parser
 from kaito.runtime.flags import FlagParser
+from kaito.workspace.activator.main import parser as activator_parser
 from kaito.workspace.flags import parser as workspace_parser
 
 PATH = Path("docs", "reference", "flags.md")
@@ -42,6 +43,8 @@ def page() -> str:
         _table(_own(both)),
         "## workspace-controller\n",
         _table(_own(workspace_parser(), without=shared)),
+        "## workspace-activator\n",
+        _table(_own(activator_parser(), without=shared)),
         "## gpu-provisioner\n",
         _table(_own(provisioner_parser({}), without=shared)),
         KAITO,

@@ -10,6 +10,7 @@ from hack.generate import presets as _presets  # noqa: F401 - makes kaito_preset
 from kaito.cloud.metrics import CloudMetrics
 from kaito.provisioner.metrics import ProvisionerMetrics
 from kaito.runtime.metrics import Metrics
+from kaito.workspace.activator.metrics import ActivatorMetrics
 from kaito.workspace.metrics import WorkspaceMetrics
 
 from kaito_presets.inference.metrics import Metrics as ServerMetrics  # isort: skip
@@ -30,6 +31,10 @@ exports `process_*` (CPU, memory, file descriptors), and the controllers `python
 {workspace}
 
 The gauges cover all Workspaces and are exported by the leader.
+
+## workspace-activator
+
+{activator}
 
 ## gpu-provisioner
 
@@ -76,12 +81,14 @@ vLLM's own metrics (`vllm:*`), and:
 
 def page() -> str:
     """Returns the page."""
-    workspace, provisioner = CollectorRegistry(), CollectorRegistry()
+    workspace, activator, provisioner = CollectorRegistry(), CollectorRegistry(), CollectorRegistry()
+    ActivatorMetrics().register(activator)
     WorkspaceMetrics().register(workspace, lambda: ())
     CloudMetrics().register(provisioner)
     ProvisionerMetrics().register(provisioner, lambda: ())
     return TEXT.format(
         workspace=table([workspace]),
+        activator=table([activator]),
         provisioner=table([provisioner]),
         framework=table([Metrics().registry]),
         server=table([ServerMetrics().registry]),

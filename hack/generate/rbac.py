@@ -52,13 +52,13 @@ class Program:
         account: dict[str, Any] = {"name": self.name, "namespace": NAMESPACE}
         if self.account_annotations:
             account["annotations"] = dict(self.account_annotations)
-        return [
+        cluster = [
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account},
             _role("ClusterRole", self.name, self.cluster),
             self._binding("ClusterRole"),
-            _role("Role", self.name, self.namespaced),
-            self._binding("Role"),
         ]
+        own = [_role("Role", self.name, self.namespaced), self._binding("Role")]
+        return [*cluster, *(own if self.namespaced else [])]
 
     def _binding(self, kind: str, name: str = "") -> dict[str, Any]:
         name = name or self.name
@@ -110,6 +110,8 @@ WORKSPACE_CONTROLLER = Program(
         Rule("the pools and routes of InferenceSets, with --inference-gateway", ("inference.networking.k8s.io",),
              ("inferencepools",), (*INFORMER, *APPLY)),
         Rule("the same", ("gateway.networking.k8s.io",), ("httproutes",), (*INFORMER, *APPLY)),
+        Rule("the way to the activator; its addresses", ("discovery.k8s.io",), ("endpointslices",),
+             (*INFORMER, *APPLY, "delete")),
         Rule("the ports between the nodes of one copy", ("networking.k8s.io",), ("networkpolicies",),
              (*INFORMER, *APPLY, "delete")),
         Rule("edits of a configuration; the training configuration", ("",), ("configmaps",), (*INFORMER, *APPLY)),
@@ -140,6 +142,18 @@ WORKSPACE_CONTROLLER = Program(
              names=("workspace-controller-webhook-cert",)),
     ),
 )  # fmt: skip
+
+WORKSPACE_ACTIVATOR = Program(
+    "workspace-activator",
+    cluster=(
+        Rule("which Workspaces scale to zero, and when they are ready", ("kaito.sh",), ("workspaces",), INFORMER),
+        Rule("wake them", ("kaito.sh",), ("workspaces/scale",), ("patch",)),
+        Rule("their ports", ("discovery.k8s.io",), ("endpointslices",), INFORMER),
+        Rule("their ready copies", ("",), ("pods",), INFORMER),
+    ),
+    namespaced=(),
+)
+"""The activator, which is installed for scaling to zero only."""
 
 GPU_PROVISIONER = Program(
     "gpu-provisioner",

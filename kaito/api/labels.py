@@ -258,6 +258,22 @@ GROUP_HASH: Final = "kaito.sh/group-hash"
 CONFIG_HASH: Final = "kaito.sh/config-hash"
 """Annotation on pod templates: digest of the ConfigMap that the pods mount, so that an edit replaces the pods."""
 
+ACTIVATOR: Final = "kaito.sh/activator"
+"""Label on EndpointSlices: `address` on those of the Service of the activator, with its pods, and `workspace` on those
+that the controller adds to the Services of Workspaces which may have no copies."""
+
+ACTIVATOR_ADDRESS: Final = "address"
+ACTIVATOR_WORKSPACE: Final = "workspace"
+
+SERVICE_NAME: Final = "kubernetes.io/service-name"
+"""Kubernetes' label on EndpointSlices: the Service that they belong to."""
+
+ENDPOINTS_MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"
+"""Kubernetes' label on EndpointSlices: the program that writes them. Other controllers leave them unchanged."""
+
+ACTIVATOR_SINCE: Final = "kaito.sh/activator-since"
+"""Annotation on the EndpointSlice of a Workspace: since when it contains the pods of the activator."""
+
 # ── Workspace: annotations a user may set ────────────────────────────────────────────────────────────────────────────
 
 ENABLE_LOAD_BALANCER: Final = "kaito.sh/enablelb"

@@ -13,6 +13,8 @@ from typing import TypeVar, final
 from kaito.api import Workspace
 from kaito.runtime import Api, Request
 from kaito.runtime.errors import NotLeader
+from kaito.workspace.activator_ports import ActivatorPorts
+from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.adapter_monitor import AdapterMonitor
 from kaito.workspace.costs import NodePrices
 from kaito.workspace.failure import Step, StepFailure
@@ -21,7 +23,7 @@ from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.node_class_reads import NodeClassReads
 from kaito.workspace.preflight.live import ClusterFacts
-from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.settings import DEFAULT_ACTIVATOR_PORT, WorkspaceSettings
 from kaito.workspace.start_progress import StartMonitor
 from kaito.workspace.state import ReconcileState
 
@@ -46,6 +48,10 @@ class ReconcileContext:
     """Reads models outside the catalog; shared by all reconciles of the process."""
     node_classes: NodeClassReads = field(default_factory=NodeClassReads)
     """Node classes that were read recently; shared by all reconciles of the process."""
+    activity: ActivityMonitor = field(default_factory=ActivityMonitor)
+    """Polls pods of Workspaces that scale to zero; shared by all reconciles of the process."""
+    ports: ActivatorPorts = field(default_factory=lambda: ActivatorPorts(DEFAULT_ACTIVATOR_PORT))
+    """Ports of the activator; shared by all reconciles of the process."""
     mirrors_count: bool = False
     """Whether admission sets `spec.replicas` when `resource.count` changes."""
     prices: NodePrices = field(default_factory=NodePrices)

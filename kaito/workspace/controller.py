@@ -5,6 +5,7 @@
     claims     creates missing node claims, replaces lost ones               steps.claims
     services   applies the Services of an inference Workspace                steps.services
     workload   applies the StatefulSet or the Job, and observes its pods     steps.inference, steps.tuning
+    activator  leads requests to the activator, scales to zero                steps.activator
     surplus    deletes claims of nodes that are no longer needed             steps.surplus
     replicas   sets `spec.replicas` of a Workspace that has none             steps.replicas
     cost       accounts what the nodes cost                                  steps.cost
@@ -25,6 +26,7 @@ from kaito.runtime.client import StatusScope
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import (
     ConfigMap,
+    EndpointSlice,
     Job,
     NetworkPolicy,
     Node,
@@ -38,6 +40,8 @@ from kaito.runtime.kinds import (
 from kaito.runtime.meta import Resource
 from kaito.runtime.source import FunctionSource
 from kaito.workspace import triggers
+from kaito.workspace.activator_ports import ActivatorPorts
+from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.adapter_monitor import AdapterMonitor
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.costs import NodePrices
@@ -52,6 +56,7 @@ from kaito.workspace.preflight.live import ClusterFacts
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.start_progress import StartMonitor
 from kaito.workspace.state import can_place_pods
+from kaito.workspace.steps.activator import ensure_activator
 from kaito.workspace.steps.claims import ensure_claims
 from kaito.workspace.steps.cleanup import clean_up
 from kaito.workspace.steps.cost import update_cost
@@ -70,6 +75,7 @@ CLAIM_STEP: Final = Step("claiming nodes", frozenset({conditions.MACHINE_READY, 
 SERVICE_STEP: Final = Step("applying the Services", WORKLOAD_CONDITIONS)
 INFERENCE_STEP: Final = Step("applying the inference workload", WORKLOAD_CONDITIONS)
 TUNING_STEP: Final = Step("applying the tuning Job", WORKLOAD_CONDITIONS)
+ACTIVATOR_STEP: Final = Step("scaling to zero", WORKLOAD_CONDITIONS)
 SURPLUS_STEP: Final = Step("deleting surplus claims", frozenset({conditions.RESOURCE_READY}))
 REPLICAS_STEP: Final = Step("setting spec.replicas", frozenset({conditions.RESOURCE_READY}))
 STATUS_STEP: Final = Step("computing the status")
@@ -91,10 +97,13 @@ class WorkspaceReconciler:
         read_model: ReadModel | None = None,
         adapters: AdapterMonitor | None = None,
         *,
+        activity: ActivityMonitor | None = None,
         mirrors_count: bool = False,
         prices: PriceBook | None = None,
     ) -> None:
         self.settings = settings
+        self.activity = activity or ActivityMonitor()
+        self.ports = ActivatorPorts(settings.activator_port)
         self.mirrors_count = mirrors_count
         self.metrics = metrics or WorkspaceMetrics()
         self.monitor = monitor or StartMonitor()
@@ -119,6 +128,8 @@ class WorkspaceReconciler:
             self.facts,
             self.models,
             self.node_classes,
+            activity=self.activity,
+            ports=self.ports,
             mirrors_count=self.mirrors_count,
             prices=self.prices,
         )
@@ -162,6 +173,7 @@ class WorkspaceReconciler:
         await run(SERVICE_STEP, ensure_services(ctx, plan, can_place=can_place))
         workload = await run(INFERENCE_STEP, ensure_inference(ctx, plan, can_place=can_place))
         await run(TUNING_STEP, ensure_tuning(ctx, plan, can_place=can_place))
+        await run(ACTIVATOR_STEP, ensure_activator(ctx, plan, workload))
         await run(SURPLUS_STEP, delete_surplus_claims(ctx, plan, claims, workload))
         await run(REPLICAS_STEP, set_replicas(ctx, plan))
 
@@ -170,6 +182,8 @@ class WorkspaceReconciler:
         self.monitor.watch(request.object.key, ())
         self.prices.forget(request.object.uid)
         self.adapters.watch(request.object.key, "", ())
+        self.activity.watch(request.object.key, ())
+        self.ports.release(request.object.key)
         return await clean_up(request, self.settings)
 
 
@@ -188,11 +202,13 @@ def workspace_controller(reconciler: WorkspaceReconciler) -> Controller[Workspac
         .owns(Job, when=triggers.JOB_CHANGED)
         .owns(Service, when=triggers.SERVICE_CHANGED)
         .owns(NetworkPolicy, when=triggers.SERVICE_CHANGED)
+        .watches(EndpointSlice, to=triggers.users_of_activator)
         .watches(Pod, to=triggers.owner_of_pod, when=triggers.POD_CHANGED)
         .watches(ConfigMap, to=triggers.users_of_config)
         .receives(FunctionSource(reconciler.monitor.run, name="start-progress"))
         .receives(FunctionSource(reconciler.models.run, name="models"))
         .receives(FunctionSource(reconciler.adapters.run, name="adapters"))
+        .receives(FunctionSource(reconciler.activity.run, name="activity"))
         .finalizes(labels.WORKSPACE_FINALIZER, reconciler.finalize)
     )
     kind = claim_kind(settings.node_api)
@@ -225,6 +241,7 @@ def cached_kinds(settings: WorkspaceSettings) -> list[Cached]:
         Cached(Node, labels=None if byo else label, indexes=[NODES], drop=DROPPED_NODE_FIELDS),
         Cached(ConfigMap, only="metadata"),
         Cached(NetworkPolicy, labels=label),
+        Cached(EndpointSlice, labels=labels.ACTIVATOR),
     ]
     if settings.node_api is NodeApi.MACHINE:
         cached.append(Cached(Machine, labels=label, indexes=[MACHINES]))

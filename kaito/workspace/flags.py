@@ -82,6 +82,7 @@ SETTINGS_FIELDS: Final = (
     "node_cache_directory",
     "default_inference_cpu",
     "default_inference_memory",
+    "activator_port",
     "installation_guard",
     "inference_gateway",
     "endpoint_picker",

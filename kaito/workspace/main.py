@@ -17,6 +17,7 @@ from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.runtime.webhook import Webhook
+from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
 from kaito.workspace.flags import parse
@@ -53,16 +54,24 @@ def workspace_manager(
     transport: Transport | None = None,
     clock: Clock | None = None,
     read_model: ReadModel | None = None,
+    activity: ActivityMonitor | None = None,
     rng: random.Random | None = None,
     tracer: Tracer = NO_TRACER,
 ) -> Manager:
     """Returns the manager with all controllers, ready to start.
 
-    Tests and simulations pass the last five arguments, and `mirrors_count` if another process serves admission.
+    Tests and simulations pass the last six arguments, and `mirrors_count` if another process serves admission.
     """
     metrics = WorkspaceMetrics()
     mirrors = webhook if mirrors_count is None else mirrors_count
-    reconciler = WorkspaceReconciler(workspace, metrics, read_model=read_model, mirrors_count=mirrors, prices=prices)
+    reconciler = WorkspaceReconciler(
+        workspace,
+        metrics,
+        read_model=read_model,
+        activity=activity or ActivityMonitor(clock=clock),
+        mirrors_count=mirrors,
+        prices=prices,
+    )
     kind = claim_kind(workspace.node_api)
     periodic = [] if kind is None else [orphan_collector(kind, workspace, reconciler.prices, metrics)]
     guards = [installation_guard(workspace)] if workspace.installation_guard else []

@@ -1,6 +1,6 @@
 """Polls the servers in pods, which have no API token and cannot report anything themselves.
 
-`start_progress` and `adapter_monitor` use it. The polls run outside reconciles.
+`start_progress`, `adapter_monitor` and `activity` use it. The polls run outside reconciles.
 """
 
 import asyncio
@@ -33,7 +33,11 @@ class PolledPod(NamedTuple):
 
 
 async def poll_pods(
-    due: Callable[[], Sequence[PolledPod]], poll: Callable[[PolledPod], Awaitable[None]], added: asyncio.Event
+    due: Callable[[], Sequence[PolledPod]],
+    poll: Callable[[PolledPod], Awaitable[None]],
+    added: asyncio.Event,
+    *,
+    interval_seconds: float = POLL_SECONDS,
 ) -> None:
     """Polls until canceled, and waits without polls while no pod is due.
 
@@ -41,6 +45,7 @@ async def poll_pods(
         due: the pods to poll now.
         poll: polls one of them.
         added: is set when a pod becomes due.
+        interval_seconds: pause between two rounds of polls.
     """
     limit = asyncio.Semaphore(MAX_CONCURRENT_POLLS)
 
@@ -57,7 +62,7 @@ async def poll_pods(
         async with asyncio.TaskGroup() as group:
             for pod in pods:
                 group.create_task(limited(pod))
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(interval_seconds)
 
 
 async def fetch_from_pod(address: str, path: str, max_bytes: int) -> bytes | None:

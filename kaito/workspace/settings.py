@@ -23,6 +23,10 @@ DEFAULT_REGISTRY: Final = "kaito"
 """Registry and path of the images if none is named."""
 
 
+DEFAULT_ACTIVATOR_PORT: Final = 20000
+"""First port of the activator: above those of servers, and below the ephemeral ports of Linux."""
+
+
 class NodeApi(StrEnum):
     """Kind of object that requests a GPU node."""
 
@@ -113,6 +117,9 @@ class WorkspaceSettings(BaseModel):
     concurrency: int = Field(default=32, ge=1)
     """Number of Workspaces reconciled concurrently. Reconciles mostly wait for the API server, so a high number costs
     little."""
+
+    activator_port: int = Field(default=DEFAULT_ACTIVATOR_PORT, ge=1024, le=60535)
+    """First of the 5000 ports on which the activator listens, one for each Workspace that scales to zero."""
 
     installation_guard: bool = True
     """Reject the deletion of the installation while Workspaces or their claims exist."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import final
 
 from kaito.api import Claim, Workspace
-from kaito.api.workspace import AdapterStatus, PerformanceStatus
+from kaito.api.workspace import AdapterStatus, PerformanceStatus, ScalingStatus
 from kaito.runtime.kinds import Job, Pod, StatefulSet
 from kaito.runtime.meta import Quantity
 from kaito.workspace.alternatives import Choice
@@ -82,6 +82,19 @@ class WorkloadReport:
 
 
 @final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationReport:
+    """Scaling to zero and back, for a Workspace whose `minReplicas` is 0."""
+
+    scaling: ScalingStatus
+    """The new `status.scaling`."""
+    has_activator: bool
+    """Whether a pod of the activator is ready, so that a request starts a copy."""
+    problem: str = ""
+    """Why the Workspace is not scaled to zero although it is idle."""
+
+
+@final
 @dataclass(slots=True, kw_only=True)
 class ReconcileState:
     """Everything that one reconcile observed."""
@@ -92,6 +105,8 @@ class ReconcileState:
     nodes: NodesReport | None = None
     claims: ClaimsReport | None = None
     workload: WorkloadReport | None = None
+    activation: ActivationReport | None = None
+    """None unless the Workspace scales to zero."""
     workload_created: bool = False
     """Whether this reconcile created the workload."""
     pending_template: str = ""

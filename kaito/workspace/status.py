@@ -19,7 +19,7 @@ from kaito.workspace.nodes import NodesReport
 from kaito.workspace.plan import Plan
 from kaito.workspace.pod_faults import find_fault, has_started
 from kaito.workspace.settings import NodeApi
-from kaito.workspace.state import ClaimsReport, ReconcileState, WorkloadReport
+from kaito.workspace.state import ActivationReport, ClaimsReport, ReconcileState, WorkloadReport
 
 _NO_WORKLOAD: Final = WorkloadReport()
 
@@ -313,7 +313,7 @@ def _first_not_true(*updates: ConditionUpdate | None) -> ConditionUpdate | None:
 def _inference(state: ReconcileState, resource: ConditionUpdate) -> ConditionUpdate:
     stateful_set = state.workload.stateful_set if state.workload is not None else None
     if state.plan is not None and state.plan.hardware.copies == 0 and state.rejection is None:
-        return _scaled_to_zero(stateful_set)
+        return _scaled_to_zero(stateful_set, state.activation)
     if stateful_set is not None:
         return _serving(state, stateful_set)
     if state.rejection is not None:
@@ -327,12 +327,18 @@ def _inference(state: ReconcileState, resource: ConditionUpdate) -> ConditionUpd
     return ConditionUpdate.false(conditions.INFERENCE_READY, reason, resource.message)
 
 
-def _scaled_to_zero(stateful_set: StatefulSet | None) -> ConditionUpdate:
+def _scaled_to_zero(stateful_set: StatefulSet | None, activation: ActivationReport | None) -> ConditionUpdate:
     """Returns the InferenceReady condition of a Workspace without copies."""
     ending = stateful_set.status.replicas if stateful_set is not None else 0
     message = "no copies, because spec.replicas is 0"
     if ending:
         message += f"; {ending} {'pod finishes its' if ending == 1 else 'pods finish their'} requests"
+    if activation is not None and activation.has_activator:
+        seconds = activation.scaling.last_start_seconds
+        last = f", which took {seconds} s the last time" if seconds is not None else ""
+        message += f"; a request to its Service starts a copy{last}"
+    elif activation is not None:
+        message += "; no pod of the activator is ready, so that a request starts no copy"
     return ConditionUpdate.false(conditions.INFERENCE_READY, conditions.SCALED_TO_ZERO, message)
 
 
@@ -349,7 +355,8 @@ def _serving(state: ReconcileState, stateful_set: StatefulSet) -> ConditionUpdat
     if ready >= wanted:
         if on_lost_nodes:
             return ConditionUpdate.false(conditions.INFERENCE_READY, conditions.NODE_NOT_READY, on_lost_nodes)
-        warning = f"; warning: {rejection}" if rejection else ""
+        problem = state.activation.problem if state.activation is not None else ""
+        warning = "".join(f"; warning: {each}" for each in (rejection, problem) if each)
         return ConditionUpdate.true(conditions.INFERENCE_READY, conditions.INFERENCE_SERVING, count + warning)
     fault = find_fault(workload.pods) or workload.event_fault
     if fault is not None:

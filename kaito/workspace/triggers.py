@@ -10,7 +10,7 @@ from typing import Final
 from kaito.api import Claim, Workspace, labels
 from kaito.runtime.cache import EventType, View
 from kaito.runtime.handler import label_key
-from kaito.runtime.kinds import ConfigMap, Node, Pod
+from kaito.runtime.kinds import ConfigMap, EndpointSlice, Node, Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.predicate import changed, differs, on
 from kaito.workspace.indexes import WORKSPACES_BY_CONFIG, may_select
@@ -60,6 +60,15 @@ owner: Final = label_key(labels.WORKSPACE, labels.WORKSPACE_NAMESPACE)
 
 owner_of_pod: Final = label_key(labels.WORKSPACE)
 """Maps a pod to the Workspace that its label names."""
+
+
+def users_of_activator(found: EndpointSlice, view: View) -> Iterable[ObjectKey]:
+    """Maps an EndpointSlice of a Workspace to it, and the addresses of the activator to all that scale to zero."""
+    if found.labels.get(labels.ACTIVATOR) != labels.ACTIVATOR_ADDRESS:
+        name = found.labels.get(labels.SERVICE_NAME)
+        return [ObjectKey(found.namespace, name)] if name else []
+    workspaces = view.list(Workspace)
+    return [each.key for each in workspaces if each.spec.autoscaling and each.spec.autoscaling.scales_to_zero]
 
 
 def users_of_node(node: Node, view: View) -> Iterable[ObjectKey]:

@@ -100,7 +100,7 @@ def _comparable(document: dict[str, Any]) -> dict[str, Any]:
         spec["strategy"].setdefault("type", "RollingUpdate")
         for container in spec["template"]["spec"]["containers"]:
             container.setdefault("imagePullPolicy", "IfNotPresent")
-            container["env"].sort(key=_name)
+            container.setdefault("env", []).sort(key=_name)
     if copied["kind"] == "NetworkPolicy":
         copied["spec"]["ingress"].sort(key=json.dumps)
     return copied

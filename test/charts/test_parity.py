@@ -67,6 +67,17 @@ def test_secure_metrics_are_the_component() -> None:
     assert_same(added, roles)
 
 
+def test_the_activator_is_the_component() -> None:
+    charts = both({"activator": {"enabled": True}})
+    added = {key: charts[key] for key in sorted(charts.keys() - both().keys())}
+    folder = ROOT / "config/components/activator"
+    documents = [d for name in ("activator", "rbac") for d in yaml.safe_load_all((folder / f"{name}.yaml").read_text())]
+    component = {(d["kind"], d["metadata"]["name"]): d for d in documents}
+    for document in component.values():
+        document["metadata"].setdefault("labels", {})["kaito.sh/installation"] = "true"
+    assert_same(added, component)
+
+
 def test_monitoring_is_that_of_config() -> None:
     on = {"enabled": True}
     controller = {"podMonitor": on, "models": on, "prometheusRule": on, "dashboard": on}

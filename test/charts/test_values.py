@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from kaito.provisioner.flags import parse as parse_provisioner
+from kaito.workspace.activator.main import parser as activator_parser
 from kaito.workspace.flags import Invocation, parse as parse_controller
 from test.charts.rendering import CHARTS, NAMES, Objects, RenderError, container, helm, template
 
@@ -102,6 +103,7 @@ EFFECTS: dict[str, dict[str, tuple[Any, str, Any]]] = {
         "metrics.service.annotations": ({"a": "b"}, "Service/{chart}:metadata.annotations.a", "b"),
         "monitoring.models.enabled": (True, "PodMonitor/kaito-models:kind", "PodMonitor"),
         "monitoring.dashboard.enabled": (True, "ConfigMap/kaito-dashboard:kind", "ConfigMap"),
+        "activator.enabled": (True, "Deployment/workspace-activator:kind", "Deployment"),
         "crds.enabled": (False, "CustomResourceDefinition/{crd}:", None),
         "userRoles.enabled": (False, "ClusterRole/workspace-editor:", None),
         "resources.requests.cpu": ("1", CONTAINER + ".resources.requests.cpu", "1"),
@@ -235,6 +237,47 @@ MONITORING = {
 """Values of objects that are off by default; `test_monitoring_receives_each_value` checks them."""
 
 
+ACTIVATOR = {
+    "replicas": (3, "Deployment/workspace-activator:spec.replicas", 3),
+    "holdSeconds": (60, "Deployment/workspace-activator:spec.template.spec.terminationGracePeriodSeconds", 100),
+    "holdRequests": (7, "Deployment/workspace-activator:spec.template.spec.containers.0.args", ["--hold-requests=7"]),
+    "extraArgs": (["--hold=9s"], "Deployment/workspace-activator:spec.template.spec.containers.0.args", ["--hold=9s"]),
+    "resources.requests.cpu": (
+        "1",
+        "Deployment/workspace-activator:spec.template.spec.containers.0.resources.requests.cpu",
+        "1",
+    ),
+    "resources.requests.memory": (
+        "1Gi",
+        "Deployment/workspace-activator:spec.template.spec.containers.0.resources.requests.memory",
+        "1Gi",
+    ),
+    "resources.limits.memory": (
+        "1Gi",
+        "Deployment/workspace-activator:spec.template.spec.containers.0.resources.limits.memory",
+        "1Gi",
+    ),
+}
+"""Values of the activator, which is off by default: value, place in the rendered objects, what is there."""
+
+
+@pytest.mark.parametrize("name", ACTIVATOR)
+def test_the_activator_receives_each_value(name: str) -> None:
+    value, where, expected = ACTIVATOR[name]
+    objects = template(CONTROLLER, values={"activator": {"enabled": True, **nested(name, value)}})
+    assert at(objects, where) == expected
+
+
+def test_the_activator_starts_with_the_flags_of_the_chart() -> None:
+    values = {"enabled": True, "holdSeconds": 60, "holdRequests": 7, "extraArgs": ["--hold-mebibytes=9"]}
+    logging = {"level": "debug", "format": "console"}
+    objects = template(CONTROLLER, values={"activator": values, "logging": logging})
+    flags = activator_parser()
+    parsed = flags.parse_args(at(objects, "Deployment/workspace-activator:spec.template.spec.containers.0.args"))
+    assert (parsed.hold_seconds, parsed.hold_requests, parsed.hold_mebibytes) == (60.0, 7, 9)
+    assert (parsed.log_level, parsed.log_format) == ("debug", "console")
+
+
 def monitoring(chart: str) -> set[str]:
     parts = MONITORING if chart == CONTROLLER else {key: MONITORING[key] for key in ("podMonitor", "prometheusRule")}
     return {f"monitoring.{part}.{name}" for part, names in parts.items() for name in names}
@@ -282,7 +325,8 @@ def test_a_value_has_its_effect(chart: str, path: str) -> None:
 @pytest.mark.parametrize("chart", NAMES)
 def test_every_value_is_tested_and_described(chart: str) -> None:
     paths = set(leaves(defaults(chart)))
-    assert paths == EFFECTS[chart].keys() | FLAGS[chart].keys() | monitoring(chart)
+    activator = {f"activator.{name}" for name in ACTIVATOR} if chart == CONTROLLER else set[str]()
+    assert paths == EFFECTS[chart].keys() | FLAGS[chart].keys() | monitoring(chart) | activator
     readme = (CHARTS / chart / "README.md").read_text()
     described = set(re.findall(r"^\| `([^`]+)`", readme, flags=re.MULTILINE))
     missing = [p for p in sorted(paths) if not any(p == d or p.startswith(f"{d}.") for d in described)]

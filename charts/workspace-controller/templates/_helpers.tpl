@@ -16,6 +16,35 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 kaito.sh/installation: "true"
 {{- end }}
 
+{{- define "workspace-controller.activatorLabels" -}}
+app.kubernetes.io/name: workspace-activator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: kaito
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+kaito.sh/installation: "true"
+{{- end }}
+
+{{/* Command line of the activator; a flag is present only if its value differs from the program's default. */}}
+{{- define "workspace-controller.activatorArgs" -}}
+{{- if ne (int .Values.activator.holdSeconds) 600 }}
+- --hold={{ int .Values.activator.holdSeconds }}s
+{{- end }}
+{{- if ne (int .Values.activator.holdRequests) 1000 }}
+- --hold-requests={{ int .Values.activator.holdRequests }}
+{{- end }}
+{{- if ne .Values.logging.level "info" }}
+- --log-level={{ .Values.logging.level }}
+{{- end }}
+{{- if ne .Values.logging.format "json" }}
+- --log-format={{ .Values.logging.format }}
+{{- end }}
+{{- range .Values.activator.extraArgs }}
+- {{ . | quote }}
+{{- end }}
+{{- end }}
+
 {{- define "workspace-controller.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}

@@ -17,11 +17,12 @@ from kaito.api.workspace.resource import (
     Partition as Partition,
     ResourceSpec as ResourceSpec,
 )
-from kaito.api.workspace.scaling import WorkspaceSpec as WorkspaceSpec
+from kaito.api.workspace.scaling import Autoscaling as Autoscaling, WorkspaceSpec as WorkspaceSpec
 from kaito.api.workspace.status import (
     AdapterStatus as AdapterStatus,
     PerformanceMetric as PerformanceMetric,
     PerformanceStatus as PerformanceStatus,
+    ScalingStatus as ScalingStatus,
     WorkspaceState as WorkspaceState,
     WorkspaceStatus as WorkspaceStatus,
 )

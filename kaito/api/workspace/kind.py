@@ -67,6 +67,11 @@ class Workspace(Resource, api="kaito.sh/v1beta1", kind="Workspace"):
             field_path=".spec.replicas",
         ),
         Rule(
+            "!has(self.spec) || !has(self.spec.autoscaling) || (has(self.inference) && has(self.inference.preset))",
+            "is only for presets, whose servers report their requests: remove spec.autoscaling",
+            field_path=".spec.autoscaling",
+        ),
+        Rule(
             "!has(self.tuning) || !has(self.resource.partition)",
             "tuning takes a whole node: remove resource.partition",
             field_path=".resource.partition",

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from kaito.api.workspace.cost import CostStatus
 from kaito.runtime.meta import Condition, Model
+from kaito.runtime.meta.model import Time
 
 WorkspaceState = Literal["Pending", "Running", "Ready", "NotReady", "ScaledToZero", "Succeeded", "Failed"]
 
@@ -52,6 +53,23 @@ class AdapterStatus(Model):
     """Why the adapter is not loaded."""
 
 
+class ScalingStatus(Model):
+    """What is known about a Workspace that scales to zero."""
+
+    last_activity_time: Time | None = None
+    """When the last request was noticed, or the copies became ready. Written with a delay."""
+
+    requests_seen: str = ""
+    """Digest of the request counters of the pods. A different one after a restart of the controller means that there
+    were requests."""
+
+    woken_time: Time | None = None
+    """When the Workspace was scaled up from zero, until it is ready."""
+
+    last_start_seconds: Annotated[int, Field(json_schema_extra={"format": "int32"})] | None = None
+    """How long the last start from zero copies took, until the model was ready: the estimate for the next one."""
+
+
 class WorkspaceStatus(Model):
     """Observed state. `state` summarizes `conditions` in one word."""
 
@@ -93,6 +111,9 @@ class WorkspaceStatus(Model):
 
     adapters: list[AdapterStatus] = Field(default_factory=list[AdapterStatus])
     """State of the adapters that change without a restart, sorted by name."""
+
+    scaling: ScalingStatus | None = None
+    """State of scaling to zero and back; absent unless `spec.autoscaling.minReplicas` is 0."""
 
     performance: PerformanceStatus | None = None
     """What the servers measured when they started; absent until a pod has reported it."""

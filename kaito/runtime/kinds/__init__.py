@@ -103,6 +103,12 @@ if TYPE_CHECKING:
         Taint as Taint,
         VolumeNodeAffinity as VolumeNodeAffinity,
     )
+    from kaito.runtime.kinds.discovery import (
+        Endpoint as Endpoint,
+        EndpointConditions as EndpointConditions,
+        EndpointPort as EndpointPort,
+        EndpointSlice as EndpointSlice,
+    )
     from kaito.runtime.kinds.events import (
         Event as Event,
         EventSeries as EventSeries,
@@ -296,6 +302,12 @@ _HOMES = {
         "ServiceStatus",
         "Taint",
         "VolumeNodeAffinity",
+    ),
+    "discovery": (
+        "Endpoint",
+        "EndpointConditions",
+        "EndpointPort",
+        "EndpointSlice",
     ),
     "events": (
         "Event",

@@ -139,6 +139,15 @@ WORKER_PROBES: Final[dict[str, Any]] = {
 """Probes of a worker: whether its program responds. It serves no requests, and it ends with its engine or its group."""
 
 
+LIFECYCLE: Final[dict[str, Any]] = {"preStop": {"exec": {"command": ["sleep", "5"]}}}
+"""A pod that ends answers new requests until every node has removed it from the endpoints of the Service. Only then its
+server receives SIGTERM, refuses new requests and finishes those that run."""
+
+TERMINATION_SECONDS: Final = 40
+"""Time from the deletion of a pod to SIGKILL: 5 s of `LIFECYCLE`, 25 s for running requests (flag
+`kaito_drain_seconds` of the servers), and 10 s in which the engine ends."""
+
+
 def _preset_template(
     workspace: Workspace,
     plan: Plan,
@@ -149,9 +158,11 @@ def _preset_template(
     inference = workspace.inference
     adapters = adapter_parts(inference.adapters if inference else (), model, workspace_list=list_name(workspace))
     ports = [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}]
-    container = {"ports": ports, **(_probes(model) if probes is None else probes)}
+    serving = {**_probes(model), "lifecycle": LIFECYCLE} if probes is None else probes
     parts = [adapters, *([group_parts(workspace)] if is_group(plan) else [])]
-    return preset_template(workspace, plan, model, settings, container=container, parts=parts)
+    container = {"ports": ports, **serving}
+    template = preset_template(workspace, plan, model, settings, container=container, parts=parts)
+    return {**template, "spec": {**template["spec"], "terminationGracePeriodSeconds": TERMINATION_SECONDS}}
 
 
 def _worker_template(

@@ -137,6 +137,10 @@ def _set_copies(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None:
         replicas=observed.replicas if observed is not None else 0,
         ready_replicas=observed.ready_replicas if observed is not None else 0,
     )
+    activation = ctx.state.activation
+    scales_to_zero = ctx.workspace.spec.autoscaling is not None and ctx.workspace.spec.autoscaling.scales_to_zero
+    if activation is not None or not scales_to_zero:
+        status.set(scaling=activation.scaling if activation is not None else None)
     if plan is not None:
         status.set(selector=copy_selector(ctx.workspace, plan))
 

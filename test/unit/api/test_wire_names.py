@@ -13,10 +13,12 @@ from kaito.api.karpenter import conditions as claim_conditions
 
 LABELS_AND_ANNOTATIONS = """
     accelerator
+    address
     agentpool
     amd.com/gpu
     aws.amazon.com/neuron
     default
+    endpointslice.kubernetes.io/managed-by
     gpu
     gpu-provisioner
     inferenceset.finalizer.kaito.sh
@@ -25,6 +27,8 @@ LABELS_AND_ANNOTATIONS = """
     inferenceset.kaito.sh/revision
     kaito
     kaito.sh/alternatives
+    kaito.sh/activator
+    kaito.sh/activator-since
     kaito.sh/arm-operation
     kaito.sh/bypass-resource-checks
     kaito.sh/claim
@@ -85,6 +89,7 @@ LABELS_AND_ANNOTATIONS = """
     kubernetes.io/arch
     kubernetes.io/hostname
     kubernetes.io/os
+    kubernetes.io/service-name
     leader
     node.kubernetes.io/exclude-from-external-load-balancers
     node.kubernetes.io/instance-type
@@ -100,6 +105,7 @@ LABELS_AND_ANNOTATIONS = """
     topology.kubernetes.io/zone
     true
     worker
+    workspace
     workspace.finalizer.kaito.sh
     workspace.kaito.io/hash
     workspace.kaito.io/name

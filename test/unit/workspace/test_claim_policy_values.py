@@ -80,6 +80,7 @@ def test_settings_have_these_defaults() -> None:
         "concurrency": 32,
         "inference_gateway": "",
         "endpoint_picker": "{name}-epp",
+        "activator_port": 20000,
         "installation_guard": True,
     }
     assert WorkspaceSettings().pod_defaults == PodOptions()

@@ -102,11 +102,13 @@ def test_the_stateful_set_of_a_preset_has_these_fields_and_no_others(phi: Worksp
                             "startupProbe": probe(5, 360, 3),
                             "readinessProbe": probe(5, 3, 5),
                             "livenessProbe": probe(10, 3, 10),
+                            "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
                         }
                     ],
                     "volumes": [SHARED_MEMORY, TEMPORARY],
                     "affinity": AFFINITY,
                     "tolerations": TOLERATIONS,
+                    "terminationGracePeriodSeconds": 40,
                     **EVERY_POD,
                 },
             },

@@ -168,17 +168,17 @@ def test_deletions_queue_a_workspace_and_creations_only_of_foreign_objects(
     [
         (
             NodeApi.MACHINE,
-            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "Machine"],
+            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "Machine"],
             ["Secret", "PersistentVolumeClaim", "ServiceAccount", "NodeClaim"],
         ),
         (
             NodeApi.NODECLAIM,
-            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "NodeClaim"],
+            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "NodeClaim"],
             ["Secret", "PersistentVolumeClaim", "ServiceAccount", "Machine"],
         ),
         (
             NodeApi.BYO,
-            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy"],
+            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice"],
             ["Secret", "PersistentVolumeClaim", "ServiceAccount", "Machine", "NodeClaim"],
         ),
     ],

@@ -170,6 +170,21 @@ def replicas_in_range(workspace: Workspace) -> Iterator[Violation]:
         yield Violation("spec.replicas", f"{replicas} is more than {MAX_NODE_COUNT}, the maximum for one Workspace")
 
 
+def autoscaling_possible(workspace: Workspace) -> Iterator[Violation]:
+    """Checks that autoscaling is for a preset, and that its limits do not contradict each other."""
+    scaling = workspace.spec.autoscaling
+    if scaling is None:
+        return
+    field = "spec.autoscaling"
+    if workspace.inference is None or workspace.inference.preset is None:
+        yield Violation(field, "is only for presets, whose servers report their requests: remove spec.autoscaling")
+    if scaling.max_replicas is not None and scaling.max_replicas < scaling.min_replicas:
+        yield Violation(f"{field}.maxReplicas", f"{scaling.max_replicas} is less than minReplicas: raise it")
+    if scaling.idle_seconds is not None and not scaling.scales_to_zero:
+        message = "has no effect unless minReplicas is 0: set minReplicas to 0, or remove it"
+        yield Violation(f"{field}.idleSeconds", message)
+
+
 def preferred_nodes_used(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
     """Reports preferred nodes with existing nodes as a warning, because all matching nodes are used."""
     if policy.node_api == "byo" and workspace.resource.preferred_nodes:
@@ -213,6 +228,7 @@ RULES: Final = (
     Rule("selector-fits-new-nodes", selector_fits_new_nodes),
     Rule.always("count-positive", count_positive),
     Rule.always("replicas-in-range", replicas_in_range),
+    Rule.always("autoscaling-possible", autoscaling_possible),
     Rule("preferred-nodes-used", preferred_nodes_used),
     Rule("partition-shape", partition_shape),
 )

@@ -38,6 +38,11 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers of one connection (RFC 9110, section 7.6.1), and those that aiohttp sets."""
 
+_COUNTED_ROUTES: Final = frozenset(
+    {"/", "/chat", "/health", "/healthz", "/metrics", "/progress", "/adapters", "/version"}
+)
+"""Paths with a series of their own; all others are those of the engine, which users call."""
+
 
 @final
 class Proxy:
@@ -360,7 +365,7 @@ class Proxy:
                 code = str(response.status)
                 return response
             finally:
-                route = request.path if request.path in ("/chat", "/health", "/healthz", "/metrics") else "engine"
+                route = request.path if request.path in _COUNTED_ROUTES else "engine"
                 self._requests.labels(route, code).inc()
 
         return count

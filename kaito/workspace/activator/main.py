@@ -1,0 +1,128 @@
+"""Entry point of the activator: `workspace-activator`, or `python cmd/workspace-activator`.
+
+The only module of the package that reads the command line. Every replica works; there is no leader.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kaito.runtime.client import Transport
+from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.controller import Controller
+from kaito.runtime.flags import MANAGER_FIELDS, MANAGER_FLAG_NAMES, FlagParser
+from kaito.runtime.kinds import EndpointSlice
+from kaito.runtime.logging import configure
+from kaito.runtime.manager import Manager, Settings
+from kaito.workspace.activator.gate import HoldLimits
+from kaito.workspace.activator.listeners import (
+    SWEEP_SECONDS,
+    ActivatorServer,
+    Listeners,
+    cached_kinds,
+    listener_controller,
+)
+from kaito.workspace.activator.metrics import ActivatorMetrics
+from kaito.workspace.activator.proxy import ActivatorProxy
+from kaito.workspace.activator.workspaces import HeldWorkspaces
+from kaito.workspace.manifests.service import SERVER_PORT
+
+NAME: Final = "workspace-activator"
+
+_MEBIBYTE: Final = 2**20
+
+_STOP_SECONDS: Final = 30.0
+"""Part of the graceful period for everything but held requests."""
+
+_ELECTION_FIELDS: Final = frozenset({"leader_elect", "leader_election_namespace"})
+
+
+class ActivatorSettings(BaseModel):
+    """Settings of the activator."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    listen_address: str = ""
+    """Address of the listeners; empty for all."""
+
+    hold_requests: int = Field(default=1000, ge=1)
+    """Requests that are held at a time, for all Workspaces. Further ones get 503."""
+
+    hold_mebibytes: int = Field(default=256, ge=1)
+    """Size of the bodies of held requests in MiB. Further requests get 503."""
+
+    hold_seconds: float = Field(default=600.0, gt=0)
+    """Time for which a request is held. After it the answer is 503. OpenAI's clients wait for 10 minutes by default."""
+
+    max_request_mebibytes: int = Field(default=16, ge=1)
+    """Largest body of a request in MiB; a larger one gets 413."""
+
+    @property
+    def limits(self) -> HoldLimits:
+        """Limits of held requests."""
+        return HoldLimits(
+            requests=self.hold_requests, body_bytes=self.hold_mebibytes * _MEBIBYTE, seconds=self.hold_seconds
+        )
+
+
+def parser() -> FlagParser:
+    """Returns the parser with every flag of the activator."""
+    flags = FlagParser(
+        prog=NAME, description="Holds requests to Kaito Workspaces without copies, and wakes the Workspaces."
+    )
+    flags.add_argument("--version", action="version", version=f"{NAME} {version('kaito')}")
+    fields = [field for field in MANAGER_FIELDS if field not in _ELECTION_FIELDS]
+    flags.add_settings(Settings, fields=fields, names=MANAGER_FLAG_NAMES)
+    flags.add_settings(ActivatorSettings)
+    return flags
+
+
+def activator_manager(
+    settings: ActivatorSettings,
+    manager: Settings,
+    *,
+    transport: Transport | None = None,
+    clock: Clock | None = None,
+    server_port: int = SERVER_PORT,
+) -> Manager:
+    """Returns the manager of the activator, ready to start. Tests pass the last three arguments."""
+    metrics, workspaces = ActivatorMetrics(), HeldWorkspaces()
+    proxy = ActivatorProxy(
+        workspaces,
+        limits=settings.limits,
+        metrics=metrics,
+        max_request_bytes=settings.max_request_mebibytes * _MEBIBYTE,
+        server_port=server_port,
+    )
+    server = ActivatorServer(proxy.application(), host=settings.listen_address, drain_seconds=settings.hold_seconds)
+    listeners = Listeners(server, workspaces, metrics)
+    found = Manager(
+        manager.model_copy(
+            update={"leader_elect": False, "graceful_shutdown_seconds": settings.hold_seconds + _STOP_SECONDS}
+        ),
+        controllers=[
+            listener_controller(listeners),
+            Controller.every(SWEEP_SECONDS, listeners.sweep, name="closed-listeners"),
+        ],
+        cache=cached_kinds(),
+        runnables=[server],
+        transport=transport,
+        clock=clock or SystemClock(),
+        name=NAME,
+    )
+    found.readyz.add("listeners", lambda: listeners.problem(found.cache.list(EndpointSlice)))
+    metrics.register(found.metrics.registry)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs until SIGTERM or SIGINT, and then until no request is held or runs. Exits with status 2 on wrong flags."""
+    flags = parser()
+    args = flags.parse_args(sys.argv[1:] if argv is None else argv)
+    manager = flags.manager_settings(args)
+    settings = flags.settings(ActivatorSettings, args)
+    configure(manager.log_format, manager.log_level)
+    activator_manager(settings, manager).run()

@@ -1,0 +1,81 @@
+"""Decides when a Workspace without requests is scaled to zero: a pure function.
+
+The order loses no request: first the activator is added to the endpoints of the Service (`hand_over`), then, when every
+node routes to it and another poll still saw no request, the copies are removed. A pod that is removed finishes its
+requests, and accepts new ones until every node has removed it from the endpoints.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, final
+
+from kaito.api.workspace import ScalingStatus
+from kaito.workspace.activity import POLL_SECONDS, Activity
+
+HAND_OVER_SECONDS: Final = 10.0
+"""Time from the addition of the activator to the endpoints until all nodes route to it. kube-proxy follows within a
+second; the rest is margin for a node that is busy."""
+
+MAX_POLL_AGE: Final = timedelta(seconds=2 * POLL_SECONDS)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleState:
+    """Input of the decision."""
+
+    now: datetime
+    idle_seconds: int
+    """Time without requests after which the Workspace is scaled to zero."""
+    scaling: ScalingStatus | None
+    """What the status contains."""
+    is_ready: bool
+    """Whether all copies are ready."""
+    activity: Activity | None
+    """Requests of the copies; None if unknown."""
+    has_activator: bool
+    """Whether a pod of the activator is ready."""
+    handed_over_at: datetime | None
+    """Since when the endpoints contain the activator; None if they do not."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleDecision:
+    """What to do."""
+
+    scaling: ScalingStatus
+    """The new status."""
+    hand_over: bool = False
+    """Whether the endpoints shall contain the activator, although copies are ready."""
+    scale_to_zero: bool = False
+    requeue_at: datetime | None = None
+    """When to decide again."""
+    problem: str = ""
+    """Why an idle Workspace is not scaled to zero."""
+
+
+def decide_idle(state: IdleState) -> IdleDecision:
+    """Decides for a Workspace whose copies run."""
+    now, activity, scaling = state.now, state.activity, state.scaling or ScalingStatus()
+    if not state.is_ready or activity is None:
+        return IdleDecision(scaling=scaling)
+    last = scaling.last_activity_time
+    if activity.is_running or last is None or last > now:
+        last = now
+    elif scaling.requests_seen != activity.requests_seen:
+        last = activity.changed_at or now
+    scaling = scaling.evolve(last_activity_time=last.replace(microsecond=0), requests_seen=activity.requests_seen)
+    due = last + timedelta(seconds=state.idle_seconds)
+    if now < due:
+        return IdleDecision(scaling=scaling, requeue_at=due)
+    if not state.has_activator:
+        problem = "not scaled to zero, because no pod of the activator is ready"
+        return IdleDecision(scaling=scaling, problem=problem, requeue_at=now + timedelta(seconds=60))
+    again = now + timedelta(seconds=POLL_SECONDS)
+    if now - activity.polled_at > MAX_POLL_AGE or state.handed_over_at is None:
+        return IdleDecision(scaling=scaling, hand_over=True, requeue_at=again)
+    routed_at = state.handed_over_at + timedelta(seconds=HAND_OVER_SECONDS)
+    if activity.polled_at < routed_at:
+        return IdleDecision(scaling=scaling, hand_over=True, requeue_at=max(routed_at, again))
+    return IdleDecision(scaling=scaling, hand_over=True, scale_to_zero=True)
