@@ -16,6 +16,7 @@ from typing import Any
 
 from kaito.cli import chat_arguments, model, simulate_arguments
 from kaito.cli.explain import arguments as explain_arguments
+from kaito.cli.fleet import arguments as fleet_arguments
 from kaito.cli.plan import arguments as plan_arguments
 
 
@@ -57,6 +58,10 @@ def parser() -> argparse.ArgumentParser:
     plan_arguments.add_arguments(planned)
     explained = commands.add_parser("explain", help="print why a Workspace is not ready, and what can be done")
     explain_arguments.add_arguments(explained)
+    cost = commands.add_parser("cost", help="print what Workspaces cost, and which nodes do nothing useful")
+    fleet_arguments.add_cost_arguments(cost)
+    top = commands.add_parser("top", help="watch state, copies, nodes, price and requests of Workspaces")
+    fleet_arguments.add_top_arguments(top)
     return root
 
 
@@ -84,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             from kaito.cli.explain import command as explain_command
 
             sys.exit(explain_command.run(arguments))
+        if arguments.command in {"cost", "top"}:
+            from kaito.cli.fleet import command as fleet_command
+
+            sys.exit(fleet_command.run(arguments))
         asyncio.run(_run(arguments))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)

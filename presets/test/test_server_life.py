@@ -49,6 +49,22 @@ async def test_prometheus_metrics_count_requests_tokens_and_times(serve: Serve) 
         assert line in text
 
 
+async def test_the_last_request_has_a_time(serve: Serve) -> None:
+    """`kaito cost` finds idle Workspaces by it; reads of metrics and health do not count."""
+    server = await serve()
+
+    async def last() -> float:
+        async with server.session.get(server.url + "/metrics") as response:
+            text = await response.text()
+        return float(text.split("\nkaito_last_request_timestamp_seconds ")[1].split()[0])
+
+    start = await last()
+    assert start > 1.7e9
+    assert await last() == start
+    await server.post("/chat", {"prompt": "abc"})
+    assert await last() > start
+
+
 async def test_metrics_as_json_keep_upstreams_shape(serve: Serve) -> None:
     server = await serve()
     async with server.session.get(server.url + "/metrics", headers={"Accept": "application/json"}) as response:

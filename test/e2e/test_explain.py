@@ -26,8 +26,13 @@ COLUMNS = 100
 
 
 def explain(running: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return kaito(running, "explain", *arguments)
+
+
+def kaito(running: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of `kaito` against the cluster."""
     script = "import sys; from kaito.cli.main import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", script, "explain", *arguments, f"--kubeconfig={running.kubeconfig}"]
+    command = [sys.executable, "-c", script, *arguments, f"--kubeconfig={running.kubeconfig}"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -77,6 +82,13 @@ async def test_a_quota_failure_is_explained_in_one_screen(node_api: str, tmp_pat
         ready = explain(running, "phi").stdout
         assert "the model answers" in ready
         assert "kaito chat phi -n default" in ready
+
+        cost = json.loads(kaito(running, "cost", "-A", "-o", "json").stdout)
+        (paid,) = cost["workspaces"]
+        assert (paid["name"], paid["nodes"], paid["currency"], paid["perHour"]) == ("phi", 1, "USD", 3.06)
+        assert paid["total"] > 0
+        top = kaito(running, "top", "--once").stdout.splitlines()
+        assert "1 Workspaces, 1 nodes, 3.06 USD per hour" in top[0]
 
         missing = explain(running, "phy")
         assert (missing.returncode, missing.stdout) == (2, "")

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from kaito_presets.inference.language_model import PrefixUsage
 from kaito_presets.machine import GpuReading, read_gpus, read_machine
+from kaito_presets.serving.health import LAST_REQUEST, LAST_REQUEST_HELP
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` series double the counters and are not read
 
@@ -45,6 +46,8 @@ class Metrics:
         )  # fmt: skip
         self._in_flight = Gauge("kaito_generation_in_flight", "Sequences in the batch.", registry=registry)
         self._queued = Gauge("kaito_generation_queue_length", "Sequences waiting.", registry=registry)
+        self._last_request = Gauge(LAST_REQUEST, LAST_REQUEST_HELP, registry=registry)
+        self._last_request.set_to_current_time()
         self._prefix_hits = Counter(
             "kaito_prefix_cache_hits", "Prompts that began with a stored prefix.", registry=registry
         )
@@ -81,6 +84,7 @@ class Metrics:
 
     def queue_changed(self, waiting: int, live: int) -> None:
         """See `events.Observer`."""
+        self._last_request.set_to_current_time()
         self._queued.set(waiting)
         self._in_flight.set(live)
         self.open_sequences = waiting + live

@@ -13,6 +13,10 @@ ServerState = Literal["Loading", "Healthy", "Draining"]
 ROOT_RESPONSE: Final = {"message": "Server is running"}
 """Body of `GET /`."""
 
+LAST_REQUEST: Final = "kaito_last_request_timestamp_seconds"
+LAST_REQUEST_HELP: Final = "Time at which a request for an answer last began or ended; else the start of the server."
+"""Gauge by which idle Workspaces are found (`kaito cost`)."""
+
 PROMETHEUS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -23,7 +23,14 @@ from kaito_presets.errors import BadRequest, GenerationFailed, Overloaded, Reque
 from kaito_presets.json_values import is_list, is_object
 from kaito_presets.serving.adapter_sync import AdapterSync, adapters_document
 from kaito_presets.serving.chat import TURN_SEPARATOR, ChatMessage, ChatRequest, ChatResponse, LengthOptions
-from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
+from kaito_presets.serving.health import (
+    LAST_REQUEST,
+    LAST_REQUEST_HELP,
+    PROMETHEUS_CONTENT_TYPE,
+    ROOT_RESPONSE,
+    ServerState,
+    require_healthy,
+)
 from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
 from kaito_presets.serving.progress import StartProgress
 from kaito_presets.vllm import translate
@@ -75,6 +82,8 @@ class Proxy:
         )
         self._rejected = Counter("kaito_ratelimit_rejected", "Requests answered with 429.", registry=self._registry)
         self._gauge = Gauge("kaito_generation_in_flight", "Requests under way.", registry=self._registry)
+        self._last_request = Gauge(LAST_REQUEST, LAST_REQUEST_HELP, registry=self._registry)
+        self._last_request.set_to_current_time()
 
     @property
     def idle(self) -> bool:
@@ -350,11 +359,13 @@ class Proxy:
             raise Overloaded(f"{self._in_flight} requests are running", retry_after_seconds=1)
         self._in_flight += 1
         self._gauge.set(self._in_flight)
+        self._last_request.set_to_current_time()
 
     def release_slot(self) -> None:
         """Ends a running request."""
         self._in_flight -= 1
         self._gauge.set(self._in_flight)
+        self._last_request.set_to_current_time()
 
     def _counting(self) -> Middleware:
         @web.middleware
