@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from kaito.api import Workspace
 from kaito.api.json_values import json_list, json_object, without_nulls
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
+from kaito.runtime.manifest_yaml import load_documents
 from kaito.runtime.meta import Model, Resource
 
 R = TypeVar("R", bound=Resource)
@@ -105,7 +106,7 @@ def _read(path: Path) -> str:
 
 def _load(text: str, name: str) -> list[Any]:
     try:
-        loaded: list[Any] = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        loaded = list(load_documents(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark: Any = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""

@@ -14,6 +14,7 @@ from kaito.runtime.meta.model import (
     MicroTime as MicroTime,
     Model as Model,
     Time as Time,
+    Timestamp as Timestamp,
     format_time as format_time,
     wire_name as wire_name,
 )

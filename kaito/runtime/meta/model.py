@@ -58,6 +58,15 @@ Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_us
 MicroTime = Annotated[datetime, PlainSerializer(format_micro_time, return_type=str, when_used="always")]
 """Time with a resolution of one microsecond (`metav1.MicroTime`)."""
 
+
+def format_timestamp(moment: datetime) -> str:
+    """Format as RFC 3339 in UTC, with microseconds only if the moment has some."""
+    return _utc(moment).isoformat() + "Z"
+
+
+Timestamp = Annotated[datetime, PlainSerializer(format_timestamp, return_type=str, when_used="always")]
+"""Time of a foreign kind, whose resolution is not known: read and written with microseconds."""
+
 IntOrString = Annotated[
     int | str,
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}),

@@ -7,10 +7,9 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, TypeAlias, cast
 
-import yaml
-
 from kaito.runtime.client.path import resource_path
 from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.manifest_yaml import load_documents
 
 Manifest: TypeAlias = dict[str, Any]
 """One object as JSON."""
@@ -41,7 +40,7 @@ def read_manifests(given: str | Path | Mapping[str, Any]) -> Iterator[Manifest]:
 
 
 def _documents(text: str, source: str) -> Iterator[Manifest]:
-    for number, document in enumerate(yaml.safe_load_all(text), start=1):
+    for number, document in enumerate(load_documents(text), start=1):
         if document is not None:
             yield from _objects(document, f"document {number} of {source}")
 

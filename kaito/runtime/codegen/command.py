@@ -1,0 +1,55 @@
+"""The command `kaito-runtime`.
+
+    kaito-runtime models FILE... [--kind Certificate] [--version v1] [--output kinds.py]
+
+`-` reads the standard input: `kubectl get crd certificates.cert-manager.io -o yaml | kaito-runtime models -`.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from kaito.runtime.codegen.definitions import DefinitionError, read_definitions
+from kaito.runtime.codegen.source import module_source
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code: 0, or 1 if the definitions cannot be read."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        definitions = read_definitions(_texts(parsed.files), kinds=parsed.kind, version=parsed.version)
+        source = module_source(definitions)
+        if parsed.output is None:
+            sys.stdout.write(source)
+        else:
+            parsed.output.write_text(source, encoding="utf-8")
+    except (DefinitionError, OSError, UnicodeDecodeError) as error:
+        sys.stderr.write(f"kaito-runtime: {error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kaito-runtime", description="Tools for authors of operators.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    models = commands.add_parser("models", help="generate typed models of the kinds of CustomResourceDefinitions")
+    models.add_argument("files", nargs="+", help="files or folders with definitions, or - for the standard input")
+    models.add_argument("--kind", action="append", default=[], help="a kind, or KIND.GROUP (default: all)")
+    models.add_argument("--version", default="", help="version of the kinds (default: the one that is stored)")
+    models.add_argument("--output", type=Path, help="file of the module (default: standard output)")
+    return parser
+
+
+def _texts(files: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields names and contents of the files; those of a folder in the order of their names."""
+    for name in files:
+        if name == "-":
+            yield "the standard input", sys.stdin.read()
+            continue
+        path = Path(name)
+        found = [path]
+        if path.is_dir():
+            found = sorted(each for each in path.iterdir() if each.suffix in {".yaml", ".yml", ".json"})
+        for each in found:
+            yield str(each), each.read_text(encoding="utf-8")

@@ -1,0 +1,132 @@
+"""Reads CustomResourceDefinitions, and selects the kinds and versions for which models are generated."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast, final
+
+import yaml
+
+from kaito.runtime.manifest_yaml import load_documents
+
+CRD_KIND: Final = "CustomResourceDefinition"
+
+
+class DefinitionError(ValueError):
+    """A document is not a definition, or a kind or a version does not exist; the message contains the remedy."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindDefinition:
+    """One version of a kind."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool
+    schema: Mapping[str, Any]
+    """The OpenAPI v3 schema of an object; empty if the version has none."""
+
+    @property
+    def api_version(self) -> str:
+        """Group and version, as in manifests."""
+        return f"{self.group}/{self.version}"
+
+    @property
+    def full_name(self) -> str:
+        """Kind and group, as `--kind` accepts them."""
+        return f"{self.kind}.{self.group}"
+
+
+def read_definitions(
+    texts: Iterable[tuple[str, str]], *, kinds: Sequence[str] = (), version: str = ""
+) -> list[KindDefinition]:
+    """Returns the kinds of YAML or JSON documents, sorted by group and kind. Documents of other kinds are ignored.
+
+    Args:
+        texts: names and contents of files.
+        kinds: the kinds to return, as `Certificate` or `Certificate.cert-manager.io`; empty for all.
+        version: the version to return; by default the one that is stored.
+
+    Raises:
+        DefinitionError: a document is malformed, or a kind or the version does not exist.
+    """
+    found: dict[str, KindDefinition] = {}
+    for name, text in texts:
+        for manifest in _manifests(name, text):
+            definition = _definition(name, manifest, version)
+            found[definition.full_name] = definition
+    if not found:
+        raise DefinitionError(f"no {CRD_KIND} was found: name files that contain some")
+    known = [found[key] for key in sorted(found, key=lambda key: (found[key].group, found[key].kind))]
+    if not kinds:
+        return _with_different_names(known)
+    missing = [kind for kind in kinds if not any(_matches(each, kind) for each in known)]
+    if missing:
+        available = ", ".join(each.full_name for each in known)
+        raise DefinitionError(f"there is no kind {missing[0]}: choose from {available}")
+    return _with_different_names([each for each in known if any(_matches(each, kind) for kind in kinds)])
+
+
+def _with_different_names(definitions: list[KindDefinition]) -> list[KindDefinition]:
+    """Checks that one module can contain the kinds."""
+    names = [each.kind for each in definitions]
+    for each in definitions:
+        if names.count(each.kind) > 1:
+            groups = ", ".join(other.full_name for other in definitions if other.kind == each.kind)
+            raise DefinitionError(f"several groups have a kind {each.kind}: select one with --kind ({groups})")
+    return definitions
+
+
+def _matches(definition: KindDefinition, wanted: str) -> bool:
+    return wanted.lower() in {definition.kind.lower(), definition.full_name.lower()}
+
+
+def _manifests(name: str, text: str) -> Iterable[Mapping[str, Any]]:
+    try:
+        documents = [*load_documents(text)]
+    except yaml.YAMLError as error:
+        raise DefinitionError(f"{name} is neither YAML nor JSON: {error}") from error
+    for document in documents:
+        if not isinstance(document, dict):
+            continue
+        manifest = cast("Mapping[str, Any]", document)
+        if manifest.get("kind") == CRD_KIND:
+            yield manifest
+        elif str(manifest.get("kind", "")).endswith("List"):
+            items: Any = manifest.get("items")
+            for item in cast("list[Any]", items) if isinstance(items, list) else []:
+                if isinstance(item, dict) and _is_definition(cast("Mapping[str, Any]", item), manifest):
+                    yield cast("Mapping[str, Any]", item)
+
+
+def _is_definition(item: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
+    return item.get("kind", str(parent.get("kind")).removesuffix("List")) == CRD_KIND
+
+
+def _definition(name: str, manifest: Mapping[str, Any], version: str) -> KindDefinition:
+    try:
+        spec = manifest["spec"]
+        names, versions = spec["names"], list(spec["versions"])
+        label = f"{names['kind']}.{spec['group']}"
+        served = [each for each in versions if each["name"] == version] if version else _stored(versions)
+        if not served:
+            available = ", ".join(each["name"] for each in versions)
+            raise DefinitionError(f"{label} has no version {version}: choose from {available}")
+        schema = served[0].get("schema", {}).get("openAPIV3Schema", {})
+        return KindDefinition(
+            group=spec["group"],
+            version=served[0]["name"],
+            kind=names["kind"],
+            plural=names["plural"],
+            namespaced=spec.get("scope", "Namespaced") == "Namespaced",
+            schema=schema,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        message = f"{name} contains a malformed {CRD_KIND}: {error!r} (apiextensions.k8s.io/v1 is needed)"
+        raise DefinitionError(message) from error
+
+
+def _stored(versions: list[Any]) -> list[Any]:
+    return [each for each in versions if each.get("storage")] or versions[:1]

@@ -1,0 +1,256 @@
+"""Turns the schema of a kind into classes with typed fields.
+
+The types are those that lose nothing in a read and a write:
+
+==================================  ================================================================================
+schema                              type
+==================================  ================================================================================
+`type: string`                      `str`, also for enumerations, so that values of later versions can be read
+`type: string, format: date-time`   `Timestamp`
+`x-kubernetes-int-or-string`        `Quantity` if the pattern is that of quantities, else `IntOrString`
+`type: integer`, `boolean`          `int`, `bool`
+`type: number`                      `int | float`
+`type: array`                       `list[...]`
+`additionalProperties`              `dict[str, ...]`
+`type: object` with `properties`    a class; equal schemas of a kind share one
+the structure of a `Condition`      `Condition`
+an embedded resource, other objects `dict[str, Any]`
+anything else                       `Any`
+==================================  ================================================================================
+
+An optional list or map is empty if it is absent, an optional struct or scalar is None. `spec` and `status` are never
+None if all of their fields are optional.
+"""
+
+import json
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, cast, final
+
+from kaito.runtime.meta import Model, Resource, wire_name
+
+IMPORTS: Final[Mapping[str, str]] = {
+    "Any": "typing",
+    "Condition": "kaito.runtime.meta",
+    "Field": "pydantic",
+    "IntOrString": "kaito.runtime.meta",
+    "Model": "kaito.runtime.meta",
+    "Quantity": "kaito.runtime.meta",
+    "Resource": "kaito.runtime.meta",
+    "Timestamp": "kaito.runtime.meta",
+}
+"""Names that a generated module may import, with their modules."""
+
+_RESERVED_CLASSES: Final = frozenset({*IMPORTS, "None", "True", "False", "int", "float", "str", "bool", "list", "dict"})
+_OF_MODELS: Final = frozenset(dir(Model))
+_OF_RESOURCES: Final = frozenset(dir(Resource))
+"""Attributes of the base classes, which a field must not hide."""
+
+_CONDITION: Final = frozenset({"type", "status", "reason", "message", "lastTransitionTime"})
+_CONDITION_OPTIONAL: Final = frozenset({"observedGeneration"})
+_IDENTITY: Final = frozenset({"apiVersion", "kind", "metadata"})
+_WORDS: Final = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z]+|[0-9]+")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldDefinition:
+    """A field of a class."""
+
+    name: str
+    """Name in Python."""
+    alias: str
+    """Name in JSON, if it does not follow from the name; empty otherwise."""
+    type: str
+    default: str
+    """Python expression; empty for a required field."""
+    doc: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassDefinition:
+    """A class of the module."""
+
+    name: str
+    bases: str
+    """Base class with class keywords."""
+    doc: str
+    fields: tuple[FieldDefinition, ...]
+
+    @property
+    def has_required_field(self) -> bool:
+        """Whether an instance without arguments is not possible."""
+        return any(not each.default for each in self.fields)
+
+
+@final
+@dataclass(slots=True)
+class Structs:
+    """The classes of one module, in the order in which they can be defined."""
+
+    classes: list[ClassDefinition] = field(default_factory=list[ClassDefinition])
+    imports: set[str] = field(default_factory=set[str])
+    """Names of `IMPORTS` that the classes use."""
+    _names: set[str] = field(default_factory=set[str])
+    _shared: dict[str, ClassDefinition] = field(default_factory=dict[str, ClassDefinition])
+    """Classes of the current kind by their schema."""
+
+    def add_kind(self, *, kind: str, keywords: str, schema: Mapping[str, Any]) -> None:
+        """Adds the classes of a kind.
+
+        Args:
+            kind: its name.
+            keywords: class keywords of the kind.
+            schema: the schema of an object.
+        """
+        self._shared = {}
+        name = self._reserve(kind)
+        self.imports.add("Resource")
+        properties = _object(schema.get("properties"))
+        fields = [
+            self._field(name, each, _object(properties[each]), _required(schema), is_kind=True)
+            for each in sorted(properties)
+            if each not in _IDENTITY
+        ]
+        doc = _text(schema) or f"A {kind}."
+        self.classes.append(ClassDefinition(name=name, bases=f"Resource, {keywords}", doc=doc, fields=_ordered(fields)))
+
+    def _field(
+        self, parent: str, json_name: str, schema: Mapping[str, Any], required: frozenset[str], *, is_kind: bool
+    ) -> FieldDefinition:
+        python, alias = _python_name(json_name, _OF_RESOURCES if is_kind else _OF_MODELS)
+        expression, struct = self._type(f"{parent}{_pascal(json_name)}", schema)
+        if alias:
+            self.imports.add("Field")
+        default = ""
+        if json_name not in required:
+            if expression.startswith("list["):
+                default = "[]"
+            elif expression.startswith("dict["):
+                default = "{}"
+            elif is_kind and json_name in {"spec", "status"} and struct and not struct.has_required_field:
+                default = f"{struct.name}()"
+            else:
+                default = "None"
+        if expression != "Any" and (default == "None" or (schema.get("nullable") and default not in {"[]", "{}"})):
+            expression = f"{expression} | None"
+        return FieldDefinition(name=python, alias=alias, type=expression, default=default, doc=_field_doc(schema))
+
+    def _type(self, name: str, schema: Mapping[str, Any]) -> tuple[str, ClassDefinition | None]:
+        """Returns the type expression of a schema, and the class if it is one."""
+        if schema.get("x-kubernetes-int-or-string") or schema.get("format") == "int-or-string":
+            return self._imported("Quantity" if "KMGTPE" in str(schema.get("pattern")) else "IntOrString"), None
+        match schema.get("type"):
+            case "string":
+                return (self._imported("Timestamp") if schema.get("format") == "date-time" else "str"), None
+            case "integer":
+                return "int", None
+            case "number":
+                return "int | float", None
+            case "boolean":
+                return "bool", None
+            case "array":
+                items = _object(schema.get("items"))
+                return f"list[{self._type(_singular(name), items)[0] if items else self._imported('Any')}]", None
+            case "object":
+                return self._object_type(name, schema)
+            case _:
+                return self._imported("Any"), None
+
+    def _object_type(self, name: str, schema: Mapping[str, Any]) -> tuple[str, ClassDefinition | None]:
+        properties = _object(schema.get("properties"))
+        if schema.get("x-kubernetes-embedded-resource") or not properties:
+            values = _object(schema.get("additionalProperties"))
+            expression = self._type(_singular(name), values)[0] if values else self._imported("Any")
+            return f"dict[str, {expression}]", None
+        if _CONDITION <= properties.keys() <= _CONDITION | _CONDITION_OPTIONAL:
+            return self._imported("Condition"), None
+        key = json.dumps(schema, sort_keys=True)
+        struct = self._shared.get(key)
+        if struct is None:
+            reserved = self._reserve(name)
+            self.imports.add("Model")
+            required = _required(schema)
+            fields = [
+                self._field(reserved, each, _object(properties[each]), required, is_kind=False)
+                for each in sorted(properties)
+            ]
+            doc = _text(schema) or f"Fields of {name}."
+            struct = ClassDefinition(name=reserved, bases="Model", doc=doc, fields=_ordered(fields))
+            self._shared[key] = struct
+            self.classes.append(struct)
+        return struct.name, struct
+
+    def _imported(self, name: str) -> str:
+        self.imports.add(name)
+        return name
+
+    def _reserve(self, name: str) -> str:
+        """Returns a class name that no other class has."""
+        candidate, number = name, 2
+        if candidate in _RESERVED_CLASSES or keyword.iskeyword(candidate):
+            candidate = f"{name}Kind"
+        while candidate in self._names:
+            candidate, number = f"{name}{number}", number + 1
+        self._names.add(candidate)
+        return candidate
+
+
+def _ordered(fields: list[FieldDefinition]) -> tuple[FieldDefinition, ...]:
+    """Returns the fields with the required ones first."""
+    return tuple(sorted(fields, key=lambda each: bool(each.default)))
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _required(schema: Mapping[str, Any]) -> frozenset[str]:
+    """Returns the required properties; one with a default in the schema is filled in by the API server."""
+    listed: Any = schema.get("required")
+    properties = _object(schema.get("properties"))
+    names = cast("list[str]", listed) if isinstance(listed, list) else []
+    return frozenset(name for name in names if "default" not in _object(properties.get(name)))
+
+
+def _text(schema: Mapping[str, Any]) -> str:
+    return str(schema.get("description") or "").strip()
+
+
+def _field_doc(schema: Mapping[str, Any]) -> str:
+    values: Any = schema.get("enum")
+    listed = ", ".join(f"`{each}`" for each in cast("list[Any]", values) if each != "") if values else ""
+    text = _text(schema)
+    if not listed:
+        return text
+    return f"{text}\n\nOne of {listed}." if text else f"One of {listed}."
+
+
+def _words(json_name: str) -> list[str]:
+    return [word for part in re.split(r"[^A-Za-z0-9]+", json_name) for word in _WORDS.findall(part)]
+
+
+def _python_name(json_name: str, taken: frozenset[str]) -> tuple[str, str]:
+    """Returns the name of a field in Python, and its alias if JSON's name does not follow from it."""
+    name = "_".join(word.lower() for word in _words(json_name)) or "field"
+    if name[0].isdigit():
+        name = f"n{name}"
+    if keyword.iskeyword(name) or name in taken or name.startswith("model_"):
+        name = f"{name}_"
+    return name, "" if wire_name(name) == json_name else json_name
+
+
+def _pascal(json_name: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in _words(json_name)) or "Field"
+
+
+def _singular(name: str) -> str:
+    """Returns the name of an element of a list or map."""
+    if name.endswith("ies") and len(name) > 4:
+        return f"{name[:-3]}y"
+    if re.search(r"(ss|x|ch|sh)es$", name):
+        return name[:-2]
+    return name[:-1] if name.endswith("s") and not name.endswith(("ss", "us", "is")) else name
