@@ -106,7 +106,7 @@ async def run_pods(request: Request[StatefulSet]) -> Again | None:
         pod = await api.create(Pod.model_validate({"metadata": metadata.to_dict(), "spec": spec}))
         ready = [{"type": "Ready", "status": "True"}]
         status = {"phase": "Running", "podIP": POD_IP, "podIPs": [{"ip": POD_IP}], "conditions": ready}
-        pods = [await api.patch(pod, MergePatch({"status": status}), subresource="status")]
+        await api.patch(pod, MergePatch({"status": status}), subresource="status")
     for pod in pods if not wanted else ():
         await api.delete(pod, grace_seconds=0)
     ready_pods = len(pods) if wanted else 0

@@ -65,7 +65,7 @@ class LoadReader:
                 async with asyncio.timeout(TIMEOUT_SECONDS):
                     return await self._read(pod)
             except (KaitoRuntimeError, TimeoutError) as error:
-                self.problem = self.problem or f"pod {pod.key}: {error or 'no answer in time'}"
+                self.problem = self.problem or f"pod {pod.key}: {str(error) or 'no answer in time'}"
                 return None
 
     async def _read(self, pod: Pod) -> str | None:

@@ -277,10 +277,10 @@ def test_a_taint_is_tolerated_by_the_rule_of_the_scheduler(
     assert not tolerates([], Taint.model_validate(taint))
 
 
-def test_tolerations_of_a_template_come_first_and_once() -> None:
+def test_tolerations_of_a_template_come_first_and_once(phi: Workspace) -> None:
     mine = {"key": "mine", "operator": "Exists"}
-    assert tolerations() == TOLERATIONS
-    assert tolerations([mine, TOLERATIONS[1]]) == [mine, TOLERATIONS[1], TOLERATIONS[0], TOLERATIONS[2]]
+    assert tolerations(phi) == TOLERATIONS
+    assert tolerations(phi, [mine, TOLERATIONS[1]]) == [mine, TOLERATIONS[1], TOLERATIONS[0], TOLERATIONS[2]]
 
 
 def test_the_affinity_of_a_template_is_kept_and_every_term_gets_the_nodes(phi: Workspace) -> None:
