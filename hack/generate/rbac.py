@@ -103,6 +103,7 @@ WORKSPACE_CONTROLLER = Program(
         Rule("owner references that block deletion", ("kaito.sh",),
              ("workspaces/finalizers", "inferencesets/finalizers"), ("update",)),
         Rule("claims: one per node", ("karpenter.sh",), ("machines", "nodeclaims"), (*INFORMER, "create", "delete")),
+        Rule("their budget", ("",), ("namespaces",), INFORMER),
         Rule("readiness and GPU capacity; patch labels them", ("",), ("nodes",), (*INFORMER, "patch")),
         Rule("why a workload is not ready; delete those that block an update", ("",), ("pods",),
              (*INFORMER, "delete")),

@@ -96,6 +96,10 @@ ALTERNATIVES_EXHAUSTED: Final = "AlternativesExhausted"
 """The cloud is out of every instance type of `resource.instanceTypes`; the message contains the cause of each and the
 time of the next attempt."""
 
+BUDGET_EXCEEDED: Final = "BudgetExceeded"
+"""Nodes would cost more than `resource.maxHourlyCost` or the budget of the namespace allows, or their price is unknown;
+the message contains by how much. None is bought; nodes that exist stay."""
+
 CLAIMS_PENDING: Final = "ClaimsPending"
 """Claims are about to be created."""
 

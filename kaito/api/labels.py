@@ -231,6 +231,14 @@ ALTERNATIVES: Final = "kaito.sh/alternatives"
 """Annotation on Workspaces with `resource.instanceTypes`: JSON record of the chosen instance type, and of offerings
 that were unavailable with the time at which each is tried again. Written by the workspace controller."""
 
+RESERVATION: Final = "kaito.sh/reservation"
+"""Annotation on Workspaces of a namespace with a budget: JSON of the nodes that the Workspace has or is about to buy.
+Written by the workspace controller before it creates claims."""
+
+HOURLY_BUDGET: Final = "kaito.sh/hourly-budget"
+"""Annotation on namespaces, set by administrators: the most that the nodes of all its Workspaces may cost per hour, for
+example `12.50`, in the currency of the price table."""
+
 TEMPLATE_HASH: Final = "kaito.sh/template-hash"
 """Annotation on workloads: digest of the rendered pod template."""
 

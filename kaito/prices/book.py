@@ -32,6 +32,12 @@ class PriceBook:
     own: PriceTable | None = None
     living: LivingSource | None = None
 
+    @property
+    def currency(self) -> str:
+        """Currency of limits: that of the user's table, else that of the table of this package."""
+        table = self.own if self.own is not None and self.own.prices else shipped_table()
+        return next(iter(table.prices.values())).currency
+
     def find_offline(self, offering: Offering) -> Price | None:
         """Returns a price from the tables, without the network."""
         found = self.own.find(offering) if self.own is not None else None

@@ -12,7 +12,7 @@ from kaito.api import Workspace, labels
 from kaito.models.copies import with_replicas
 from kaito.prices.book import PriceBook
 from kaito.runtime.webhook import Admission, Webhook
-from kaito.workspace.plan_warnings import plan_warnings
+from kaito.workspace.plan_warnings import cost_findings, plan_warnings
 from kaito.workspace.preflight import validate_workspace
 from kaito.workspace.settings import WorkspaceSettings
 
@@ -35,6 +35,12 @@ def workspace_webhook(settings: WorkspaceSettings, prices: PriceBook | None = No
                 admission.deny(violation.field, violation.message)
             else:
                 admission.warn(str(violation))
+        if not admission.problems:
+            for finding in await cost_findings(admission.object, admission.old, settings, book):
+                if finding.severity == "error":
+                    admission.deny(finding.field, finding.message)
+                else:
+                    admission.warn(str(finding))
         if not admission.problems:
             for warning in await plan_warnings(admission.object, admission.old, settings, book):
                 admission.warn(warning)

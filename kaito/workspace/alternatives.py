@@ -18,6 +18,7 @@ from typing import Any, Final, Self, cast, final
 from kaito.api import Claim, labels
 from kaito.api.karpenter.conditions import INSUFFICIENT_CAPACITY, QUOTA_EXCEEDED, UNSUPPORTED_INSTANCE_TYPE
 from kaito.models.instance_types import same_size
+from kaito.workspace.budget import Limits
 
 PAUSE_BASE_SECONDS: Final = 600.0
 PAUSE_CAP_SECONDS: Final = 3600.0
@@ -258,6 +259,8 @@ class SelectionInputs:
     """The Workspace's claims."""
     now: datetime | None = None
     """None to ignore recorded stock-outs."""
+    limits: Limits | None = None
+    """Limits of the cost; None if there are none."""
 
 
 def settled_type(claims: Sequence[Claim], record: AlternativesRecord, now: datetime) -> str:

@@ -22,6 +22,7 @@ from kaito.workspace.status import claim_condition_type
 _CREATION_REJECTED: Final = frozenset(
     {
         conditions.ALTERNATIVES_EXHAUSTED,
+        conditions.BUDGET_EXCEEDED,
         conditions.CLAIM_CREATE_FAILED,
         conditions.CLAIM_KIND_MISSING,
         conditions.NODE_CLASS_KIND_MISSING,
@@ -59,6 +60,7 @@ def claim_state(
     nodes: NodesReport | None,
     confirmed: frozenset[str] = frozenset(),
     choice: Choice | None = None,
+    not_before: datetime | None = None,
 ) -> ClaimState:
     """Returns the input of `claim_policy.decide`.
 
@@ -71,10 +73,12 @@ def claim_state(
         nodes: the Workspace's nodes; None if they were not observed.
         confirmed: names of absent claims that existed according to an Event.
         choice: the chosen alternative; None if the Workspace names one instance type.
+        not_before: earliest time of the next creation, because of a limit of the cost; None for now.
     """
     last = last_claim_condition(workspace, settings)
     resources = find_condition(workspace.status.conditions, conditions.RESOURCE_READY)
     attempts = ProvisionAttempts.from_annotations(workspace.annotations)
+    times = (not_before, choice.resume_at if choice is not None else None)
     were_ready = last is not None and last.is_true and resources is not None and resources.is_true
     return ClaimState(
         now=now,
@@ -87,7 +91,7 @@ def claim_state(
         creation_rejected=last is not None and last.reason in _CREATION_REJECTED,
         ready_since=resources.last_transition_time if resources is not None and were_ready else None,
         foreign=_foreign(claims, choice),
-        not_before=choice.resume_at if choice is not None else None,
+        not_before=max((time for time in times if time is not None), default=None),
         claim_name=lambda index, serial: claim_name(workspace, index=index, serial=serial),
     )
 

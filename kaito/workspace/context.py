@@ -16,6 +16,7 @@ from kaito.runtime.errors import NotLeader
 from kaito.workspace.activator_ports import ActivatorPorts
 from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.adapter_monitor import AdapterMonitor
+from kaito.workspace.budget import Budgets
 from kaito.workspace.costs import NodePrices
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.hub.reader import ModelReader
@@ -56,6 +57,8 @@ class ReconcileContext:
     """Whether admission sets `spec.replicas` when `resource.count` changes."""
     prices: NodePrices = field(default_factory=NodePrices)
     """Prices of nodes; shared by all reconciles of the process."""
+    budgets: Budgets = field(default_factory=Budgets)
+    """Prices, and locks of namespaces; shared by all reconciles of the process."""
     state: ReconcileState = field(default_factory=ReconcileState)
     """What the steps observed; the status is computed from it."""
     deferred_errors: list[Exception] = field(default_factory=list[Exception])

@@ -28,6 +28,7 @@ from kaito.runtime.kinds import (
     ConfigMap,
     EndpointSlice,
     Job,
+    Namespace,
     NetworkPolicy,
     Node,
     PersistentVolumeClaim,
@@ -43,6 +44,7 @@ from kaito.workspace import triggers
 from kaito.workspace.activator_ports import ActivatorPorts
 from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.adapter_monitor import AdapterMonitor
+from kaito.workspace.budget import Budgets
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.costs import NodePrices
 from kaito.workspace.failure import Step, StepFailure
@@ -112,6 +114,7 @@ class WorkspaceReconciler:
         self.models = ModelReads(read_model or ModelReader(settings.hub_endpoint).read)
         self.node_classes = NodeClassReads()
         self.prices = NodePrices(prices or PriceBook())
+        self.budgets = Budgets(prices)
 
     async def reconcile(self, request: Request[Workspace]) -> None:
         """Runs the steps and writes the status, also if a step failed; see `steps.status` for when it is deferred.
@@ -130,6 +133,7 @@ class WorkspaceReconciler:
             self.node_classes,
             activity=self.activity,
             ports=self.ports,
+            budgets=self.budgets,
             mirrors_count=self.mirrors_count,
             prices=self.prices,
         )
@@ -214,8 +218,10 @@ def workspace_controller(reconciler: WorkspaceReconciler) -> Controller[Workspac
     kind = claim_kind(settings.node_api)
     if kind is None:
         return controller.watches(Node, to=triggers.users_of_node, when=triggers.NODE_CHANGED)
-    return controller.watches(kind, to=triggers.owner, when=triggers.CLAIM_CHANGED).watches(
-        Node, to=triggers.owner, when=triggers.NODE_CHANGED
+    return (
+        controller.watches(kind, to=triggers.owner, when=triggers.CLAIM_CHANGED)
+        .watches(Node, to=triggers.owner, when=triggers.NODE_CHANGED)
+        .watches(Namespace, to=triggers.workspaces_in, when=triggers.BUDGET_CHANGED)
     )
 
 
@@ -243,6 +249,8 @@ def cached_kinds(settings: WorkspaceSettings) -> list[Cached]:
         Cached(NetworkPolicy, labels=label),
         Cached(EndpointSlice, labels=labels.ACTIVATOR),
     ]
+    if not byo:
+        cached.append(Cached(Namespace, only="metadata"))
     if settings.node_api is NodeApi.MACHINE:
         cached.append(Cached(Machine, labels=label, indexes=[MACHINES]))
     if settings.node_api is NodeApi.NODECLAIM:

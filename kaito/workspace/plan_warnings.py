@@ -5,11 +5,15 @@ cluster, and the price is from a table: admission sends no request. Objects that
 that a configuration file may change the plan later.
 """
 
-from kaito.api import Workspace
+from dataclasses import replace
+
+from kaito.api import Workspace, conditions
 from kaito.prices.book import PriceBook
+from kaito.workspace.alternatives import SelectionInputs
+from kaito.workspace.budget import limits_of
 from kaito.workspace.cost import Cost, offering
 from kaito.workspace.plan import Plan
-from kaito.workspace.preflight import run_checks
+from kaito.workspace.preflight import Finding, PreflightContext, run_checks
 from kaito.workspace.preflight.offline import ManifestReader
 from kaito.workspace.preview import identified
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -23,10 +27,11 @@ async def plan_warnings(
         return []
     if old is not None and _plan_fields(old) == _plan_fields(workspace):
         return []
-    plan = await _plan(workspace, settings)
+    plan = await _plan(workspace, settings, prices)
     if plan is None:
         return []
-    if old is not None and (before := await _plan(old, settings)) is not None and before.hardware == plan.hardware:
+    before = await _plan(old, settings, prices) if old is not None else None
+    if before is not None and before.hardware == plan.hardware:
         return []
     count, instance_type = plan.hardware.count, plan.hardware.instance_type
     if count == 0:
@@ -40,10 +45,34 @@ def _plan_fields(workspace: Workspace) -> tuple[object, ...]:
     return workspace.annotations, workspace.spec, workspace.resource, workspace.inference, workspace.tuning
 
 
-async def _plan(workspace: Workspace, settings: WorkspaceSettings) -> Plan | None:
+async def cost_findings(
+    workspace: Workspace, old: Workspace | None, settings: WorkspaceSettings, prices: PriceBook
+) -> list[Finding]:
+    """Returns why the Workspace is refused because of `resource.maxHourlyCost`; none if an update does not change it.
+
+    With a configuration file, which is not read here and may change the plan, the findings are warnings.
+    """
+    if settings.node_api is NodeApi.BYO or workspace.deleting or workspace.resource.max_hourly_cost is None:
+        return []
+    if old is not None and _plan_fields(old) == _plan_fields(workspace):
+        return []
+    checked = await _checked(workspace, settings, prices)
+    found = [finding for finding in checked.errors if finding.reason == conditions.BUDGET_EXCEEDED]
+    if old is not None and found:
+        before = {str(finding) for finding in (await _checked(old, settings, prices)).errors}
+        found = [finding for finding in found if str(finding) not in before]
+    return [replace(finding, severity="warning") for finding in found] if _unread(workspace) else found
+
+
+async def _plan(workspace: Workspace, settings: WorkspaceSettings, prices: PriceBook) -> Plan | None:
     """Returns the plan from the object alone; None if there is an error, which other checks report."""
-    checked = await run_checks(identified(workspace), settings, ManifestReader())
+    checked = await _checked(workspace, settings, prices)
     return None if checked.errors else checked.plan
+
+
+async def _checked(workspace: Workspace, settings: WorkspaceSettings, prices: PriceBook) -> PreflightContext:
+    selection = SelectionInputs(limits=limits_of(workspace, settings, prices))
+    return await run_checks(identified(workspace), settings, ManifestReader(), selection)
 
 
 def _price(plan: Plan, settings: WorkspaceSettings, prices: PriceBook) -> str:

@@ -12,8 +12,10 @@ from typing import Final, final
 
 from kaito.api import Claim, Workspace, conditions
 from kaito.models.copies import with_replicas
+from kaito.prices.book import PriceBook
 from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, StatefulSet
 from kaito.workspace.alternatives import AlternativesRecord, SelectionInputs
+from kaito.workspace.budget import limits_of
 from kaito.workspace.claim_policy import ClaimDecision, decide
 from kaito.workspace.claim_state import claim_state, wanted_claims
 from kaito.workspace.manifests.claim import claim_kind, node_claim
@@ -95,6 +97,7 @@ async def preview(
     now: datetime,
     old: Workspace | None = None,
     observed: Observed | None = None,
+    prices: PriceBook | None = None,
 ) -> Preview:
     """Returns what the controller would do about a Workspace.
 
@@ -105,6 +108,7 @@ async def preview(
         now: the current time, for the backoff of lost claims.
         old: the stored Workspace that `workspace` would replace.
         observed: claims and nodes that exist.
+        prices: for the limit of the cost; by default those of this package.
 
     Raises:
         ApiError: the cluster could not be read.
@@ -113,7 +117,10 @@ async def preview(
     violations = [Finding.from_violation(violation) for violation in validate_workspace(workspace, old, settings)]
     observed = observed or Observed()
     selection = SelectionInputs(
-        record=AlternativesRecord.from_annotations(workspace.annotations), claims=tuple(observed.claims), now=now
+        record=AlternativesRecord.from_annotations(workspace.annotations),
+        claims=tuple(observed.claims),
+        now=now,
+        limits=limits_of(workspace, settings, prices or PriceBook()),
     )
     checked = await run_checks(workspace, settings, cluster, selection)
     planned = tuple(map(_from_text, checked.plan.warnings if checked.plan is not None else ()))

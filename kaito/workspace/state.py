@@ -47,6 +47,8 @@ class ClaimsReport:
     """Name and reason of each claim that was deleted because it did not become ready."""
     choice: Choice | None = None
     """The chosen alternative; None if the Workspace names one instance type."""
+    over_budget: str = ""
+    """Why missing claims are not created, by how much their cost exceeds a limit; empty if it does not."""
     complete: bool = False
     """Whether the step succeeded: the next reconcile then expects the claims in `live`."""
 

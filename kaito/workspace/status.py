@@ -200,6 +200,9 @@ def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:
     if report.given_up:
         message = f"{count}; given up: {'; '.join(report.given_up)}{_describe_next_attempt(report)}"
         return ConditionUpdate.false(condition_type, conditions.PROVISION_TIMEOUT, message)
+    if report.over_budget:
+        message = f"{count}; {report.over_budget}{notes}{_describe_next_attempt(report)}"
+        return ConditionUpdate.false(condition_type, conditions.BUDGET_EXCEEDED, message)
     if report.retry_at is not None and report.choice is not None and report.choice.resume_at is not None:
         message = f"the cloud is out of every instance type: {'; '.join(map(str, report.choice.passed))}"
         message += _describe_next_attempt(report)

@@ -10,7 +10,7 @@ from typing import Final
 from kaito.api import Claim, Workspace, labels
 from kaito.runtime.cache import EventType, View
 from kaito.runtime.handler import label_key
-from kaito.runtime.kinds import ConfigMap, EndpointSlice, Node, Pod
+from kaito.runtime.kinds import ConfigMap, EndpointSlice, Namespace, Node, Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.predicate import changed, differs, on
 from kaito.workspace.indexes import WORKSPACES_BY_CONFIG, may_select
@@ -52,6 +52,9 @@ SERVICE_CHANGED: Final = _NOT_CREATED & changed("spec", "labels")
 WORKLOAD_CHANGED: Final = _NOT_CREATED & changed(
     "generation", "status.readyReplicas", "status.replicas", "deletionTimestamp"
 )
+BUDGET_CHANGED: Final = on(EventType.UPDATE) & differs(
+    lambda namespace: namespace.annotations.get(labels.HOURLY_BUDGET)
+)
 JOB_CHANGED: Final = _NOT_CREATED & changed("generation", "status")
 
 
@@ -75,6 +78,11 @@ def users_of_node(node: Node, view: View) -> Iterable[ObjectKey]:
     """Maps an existing node (`--node-api byo`) to every Workspace whose selector it matches."""
     candidates = view.list(Workspace, index=may_select(node))
     return [workspace.key for workspace in candidates if workspace.resource.label_selector.matches(node.labels)]
+
+
+def workspaces_in(namespace: Namespace, view: View) -> Iterable[ObjectKey]:
+    """Maps a namespace to its Workspaces."""
+    return [workspace.key for workspace in view.list(Workspace, namespace=namespace.name)]
 
 
 def users_of_config(config: ConfigMap, view: View) -> Iterable[ObjectKey]:

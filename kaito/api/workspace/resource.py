@@ -176,6 +176,13 @@ class ResourceSpec(Model):
     """Availability zones of new nodes, for example `["1", "2"]` on Azure; empty for any. A change affects only nodes
     that are created later. Must be empty with existing nodes (`--node-api byo`)."""
 
+    max_hourly_cost: (
+        Annotated[str, Field(json_schema_extra={"maxLength": 16, "pattern": "^[0-9]{1,7}(\\.[0-9]{1,4})?$"})] | None
+    ) = None
+    """The most that the Workspace's nodes may cost per hour, for example `"12.50"`, in the currency of the price table.
+    Nodes beyond it, or of an unknown price, are not bought; nodes that exist stay. Must be empty with existing nodes
+    (`--node-api byo`)."""
+
     label_selector: Annotated[NodeSelector, Field(json_schema_extra={"x-kubernetes-map-type": "atomic"})]
     """Labels of the Workspace's nodes. Cannot be changed."""
 

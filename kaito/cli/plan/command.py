@@ -149,7 +149,10 @@ async def plan_workspace(
         live.reader(workspace) if live is not None else None,
         read_model=ModelReader(settings.hub_endpoint).read,
     )
-    found = await preview(workspace, settings, reader, now=clock.now(), old=old, observed=observed or Observed())
+    priced = settings.model_copy(update={"region": question.region})
+    found = await preview(
+        workspace, priced, reader, now=clock.now(), old=old, observed=observed or Observed(), prices=question.book
+    )
     if live is not None and not found.errors and (error := await live.admission_error(workspace, old)) is not None:
         found = Preview(workspace=found.workspace, errors=(error,), warnings=found.warnings)
     price = await ask_price(found, settings, question)

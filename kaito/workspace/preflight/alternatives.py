@@ -13,7 +13,9 @@ from kaito.models.alternatives import FIELD, alternatives, resolved
 from kaito.models.errors import PlanError
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, cloud_name, same_size
 from kaito.workspace.alternatives import Candidate, SelectionInputs, choose, has_launched, offering_keys
+from kaito.workspace.budget import CostCheck, check_cost
 from kaito.workspace.preflight import capacity, planning, workload
+from kaito.workspace.preflight.budget import bought_nodes
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 
@@ -37,7 +39,8 @@ async def select(ctx: PreflightContext) -> Iterable[Finding]:
     candidates = [each.candidate for each in planned]
     choice = choose(candidates, inputs.record, inputs.claims, now=inputs.now)
     if choice is None:
-        return [finding for each in planned for finding in each.findings]
+        over_budget = [finding for each in planned for finding in each.budget]
+        return [*over_budget, *(finding for each in planned for finding in each.findings)]
     ctx.choice = choice
     chosen = planned[choice.position]
     ctx.workspace, ctx.instance = chosen.ctx.workspace, chosen.ctx.instance
@@ -46,7 +49,7 @@ async def select(ctx: PreflightContext) -> Iterable[Finding]:
     skipped = [
         replace(finding, severity="warning", message=f"{finding.message}; this alternative is skipped")
         for each in planned
-        for finding in each.findings
+        for finding in (*each.findings, *(each.budget if each is not chosen else ()))
     ]
     if not choice.candidate.is_listed:
         message = f"does not contain {choice.candidate.instance_type}, of which nodes exist: they stay"
@@ -62,7 +65,9 @@ class _Evaluated:
     candidate: Candidate
     ctx: PreflightContext
     findings: tuple[Finding, ...] = ()
-    """Why it cannot be used."""
+    """Why it cannot run the model."""
+    budget: tuple[Finding, ...] = ()
+    """Why it is not bought."""
 
 
 async def _evaluate(ctx: PreflightContext, name: str, index: int | None) -> _Evaluated:
@@ -73,6 +78,7 @@ async def _evaluate(ctx: PreflightContext, name: str, index: int | None) -> _Eva
         name: the instance type.
         index: its place in the list; None for one that the Workspace does not name.
     """
+    limits = ctx.selection.limits
     sub = replace(ctx, workspace=resolved(ctx.workspace, name), findings=[], selection=SelectionInputs())
     try:
         for check in (planning.hardware, planning.plan, workload.render, capacity.requests):
@@ -84,14 +90,25 @@ async def _evaluate(ctx: PreflightContext, name: str, index: int | None) -> _Eva
     path = FIELD if index is None else f"{FIELD}[{index}]"
     findings = tuple(_about(finding, path, name) for finding in sub.errors)
     hardware = sub.plan.hardware if sub.plan is not None else None
+    checked = (
+        check_cost(hardware.instance_type, hardware.capacity_types, bought_nodes(ctx.workspace, hardware), limits)
+        if hardware and limits
+        else CostCheck()
+    )
+    if hardware is not None and limits is not None and not checked.problem:
+        hardware = replace(hardware, capacity_types=checked.capacity_types)
     candidate = Candidate(
         instance_type=hardware.instance_type if hardware else cloud_name(name, ctx.settings.cloud),
         keys=offering_keys(hardware.instance_type, hardware.capacity_types, hardware.zones) if hardware else (),
         nodes=hardware.count if hardware is not None else 0,
         problem="; ".join(finding.message for finding in findings),
+        over_budget=checked.problem,
         is_listed=index is not None,
     )
-    return _Evaluated(candidate=candidate, ctx=sub, findings=findings)
+    budget: tuple[Finding, ...] = ()
+    if checked.problem:
+        budget = (Finding(conditions.BUDGET_EXCEEDED, path, f"{name}: {checked.problem}", resolved_by="poll"),)
+    return _Evaluated(candidate=candidate, ctx=sub, findings=findings, budget=budget)
 
 
 def _about(finding: Finding, path: str, name: str) -> Finding:

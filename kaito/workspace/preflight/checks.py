@@ -7,6 +7,7 @@ from typing import Final, final
 from kaito.api import Workspace
 from kaito.workspace.preflight import (
     alternatives,
+    budget,
     capacity,
     configuration,
     fields,
@@ -50,6 +51,7 @@ CHECKS: Final[tuple[ObjectCheck | ClusterCheck, ...]] = (
     ClusterCheck("source of the weights", weights.source),
     ClusterCheck("alternatives: one instance type of several", alternatives.select),
     ClusterCheck("plan: runtime, memory, parallelism", planning.plan),
+    ClusterCheck("cost of the nodes", budget.cost),
     ClusterCheck("settings of the file that have no effect", configuration.effect),
     ClusterCheck("file of a tuning Workspace allows the download", configuration.download),
     ClusterCheck("sizes and credentials of the model", fields.catalog),

@@ -34,6 +34,7 @@ from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.ownership import owner_labels, owns_claim
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import ClaimsReport
+from kaito.workspace.steps.budget import read_limits
 
 _NEXT_ATTEMPT: Final = re.compile(r"; next attempt at \S+$")
 
@@ -42,16 +43,18 @@ MIN_USABLE: Final = 2
 
 
 async def selection_inputs(ctx: ReconcileContext) -> SelectionInputs:
-    """Returns what the choice depends on: the record, and the claims in the cache."""
+    """Returns what the choice depends on: the record, the claims in the cache, and the limits of the cost."""
     workspace = ctx.workspace
     kind = claim_kind(ctx.settings.node_api)
-    if kind is None or not alternatives(workspace):
+    limits = await read_limits(ctx)
+    if kind is None or not (alternatives(workspace) or limits):
         return SelectionInputs()
     found = await ctx.api.list(kind, index=claims_of(kind, workspace.key))
     return SelectionInputs(
         record=AlternativesRecord.from_annotations(workspace.annotations),
         claims=tuple(claim for claim in found if owns_claim(workspace, claim)),
         now=ctx.now,
+        limits=limits,
     )
 
 

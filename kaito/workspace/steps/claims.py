@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from kaito.api import Claim, Machine, Workspace, conditions, labels
@@ -31,6 +31,7 @@ from kaito.workspace.steps.alternatives import (
     leave_instance_type,
     record_of_choice,
 )
+from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, reservation, reserving
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
 from kaito.workspace.steps.tuning import is_tuning_ended
 
@@ -127,7 +128,12 @@ async def _decide_and_record(
             decision = _decide(ctx, workspace, report, nodes, confirmed=frozenset(names))
         decision = await _with_cause(ctx, kind, report, decision)
         try:
-            await _write_record(ctx, workspace, decision, report, plan)
+            async with reserving(ctx):
+                if decision.create and (excess := await find_excess(ctx, report, plan)):
+                    report.over_budget = excess
+                    later = ctx.now + timedelta(seconds=RETRY_SECONDS)
+                    decision = _decide(ctx, workspace, report, nodes, not_before=later)
+                await _write_record(ctx, workspace, decision, report, plan)
         except Conflict:
             if attempt == MAX_RECORD_ATTEMPTS:
                 raise
@@ -155,6 +161,7 @@ def _decide(
     nodes: NodesReport | None,
     *,
     confirmed: frozenset[str] = frozenset(),
+    not_before: datetime | None = None,
 ) -> ClaimDecision:
     state = claim_state(
         workspace,
@@ -165,6 +172,7 @@ def _decide(
         nodes=nodes,
         confirmed=confirmed,
         choice=report.choice,
+        not_before=not_before,
     )
     return decide(state, ctx.settings)
 
@@ -237,7 +245,8 @@ async def _write_record(
     Raises:
         Conflict: the Workspace has changed since it was read.
     """
-    annotations = record_of_choice(workspace, plan, report, creates=bool(decision.create))
+    annotations = await reservation(ctx, workspace, report, plan)
+    annotations |= record_of_choice(workspace, plan, report, creates=bool(decision.create))
     if decision.attempts != ProvisionAttempts.from_annotations(workspace.annotations):
         annotations[labels.PROVISION_ATTEMPTS] = decision.attempts.to_annotation()
     if annotations:

@@ -21,6 +21,10 @@ POLL_SECONDS: Final = 10.0
 """Interval at which a missing Secret, or a rejection by the API server, is checked again: neither is watched."""
 
 
+_CERTAIN: Final = frozenset({conditions.WORKLOAD_REFUSED, conditions.BUDGET_EXCEEDED})
+"""Reasons with status False, although something else than an edit of the Workspace may resolve them."""
+
+
 async def plan_workspace(ctx: ReconcileContext) -> Plan | None:
     """Returns the plan; None if the Workspace cannot be planned, with one event for each new reason."""
     cluster = LiveCluster(ctx.api, ctx.workspace, ctx.settings, ctx.facts, ctx.models)
@@ -59,7 +63,7 @@ def _plan_failure(preflight: PreflightContext) -> PlanFailure:
     """Joins the errors of the check that failed; the first error determines the reason."""
     first = preflight.errors[0]
     message = "; ".join(str(finding) for finding in preflight.errors)
-    is_waiting = first.resolved_by != "edit" and first.reason != conditions.WORKLOAD_REFUSED
+    is_waiting = first.resolved_by != "edit" and first.reason not in _CERTAIN
     return PlanFailure(first.reason, message, is_waiting=is_waiting)
 
 

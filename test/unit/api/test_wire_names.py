@@ -41,6 +41,7 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/enablelb
     kaito.sh/group-hash
     kaito.sh/group-role
+    kaito.sh/hourly-budget
     kaito.sh/inputs-hash
     kaito.sh/installation
     kaito.sh/launch-record
@@ -59,6 +60,7 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/ragengine
     kaito.sh/ragenginenamespace
     kaito.sh/replan
+    kaito.sh/reservation
     kaito.sh/retry-launch
     kaito.sh/runtime
     kaito.sh/streaming-service-account
@@ -119,6 +121,7 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     AdaptersLoading
     AdaptersReady
     AlternativesExhausted
+    BudgetExceeded
     ClaimKindNotInstalled
     ClaimsPending
     CloudRefusesDeletion

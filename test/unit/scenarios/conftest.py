@@ -58,6 +58,7 @@ class System:
         manager = workspace_manager(
             self.settings,
             RUNTIME,
+            prices=self.prices,
             transport=CrashingTransport(transport, crash) if crash else transport,
             clock=self.world.clock,
         )

@@ -41,7 +41,13 @@ _UNSUPPORTED: Final[dict[str, str]] = {
 """Annotations of upstream Kaito v0.12 whose features are not supported."""
 
 _OF_CONTROLLERS: Final = frozenset(
-    {labels.ALTERNATIVES, labels.PROVISION_ATTEMPTS, labels.UPGRADE_TO, "kaito.sh/upgrade-start-time"}
+    {
+        labels.ALTERNATIVES,
+        labels.PROVISION_ATTEMPTS,
+        labels.RESERVATION,
+        labels.UPGRADE_TO,
+        "kaito.sh/upgrade-start-time",
+    }
 )
 """Annotations that controllers write."""
 

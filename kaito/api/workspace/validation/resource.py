@@ -12,6 +12,7 @@ from kaito.api.workspace.resource import MAX_ALTERNATIVES
 from kaito.api.workspace.validation.policy import Policy, Rule
 
 _MIG_PROFILE: Final = re.compile(r"\d+g\.\d+gb")
+_AMOUNT: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,4})?")
 _AZURE_ZONE: Final = re.compile(r"([A-Za-z0-9]+-)?[1-9]")
 _LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
@@ -59,7 +60,7 @@ def _alternatives(instance_type: str, alternatives: Sequence[str]) -> Iterator[V
 
 
 def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """Checks capacity type and zones: nodes are created with them, and the cloud's zones have such names."""
+    """Checks capacity type, zones and the limit of the cost, which only nodes that are created have."""
     resource = workspace.resource
     if policy.node_api == "byo":
         remedy = "is set, but this controller uses existing nodes (--node-api byo) and creates none: remove it"
@@ -67,7 +68,12 @@ def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violatio
             yield Violation("resource.capacityType", remedy)
         if resource.zones:
             yield Violation("resource.zones", remedy)
+        if resource.max_hourly_cost is not None:
+            yield Violation("resource.maxHourlyCost", remedy)
         return
+    if resource.max_hourly_cost is not None and not _AMOUNT.fullmatch(resource.max_hourly_cost):
+        message = f"{resource.max_hourly_cost!r} is not an amount of money: use a decimal number such as 12.50"
+        yield Violation("resource.maxHourlyCost", message)
     for index, zone in enumerate(resource.zones):
         path = f"resource.zones[{index}]"
         if not _LABEL_VALUE.fullmatch(zone) or not zone:

@@ -1,0 +1,254 @@
+"""Compares the cost of planned nodes with the limits of a Workspace and of its namespace: pure functions.
+
+Prices are from tables only, so that admission and reconciles send no request for them. A price that no table contains
+is unknown, never 0: with a limit, nodes of an unknown price are not bought.
+"""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, Self, cast, final
+
+from kaito.api import Claim, Workspace, labels
+from kaito.prices.book import PriceBook
+from kaito.prices.price import CapacityType, Offering, Price, amount
+from kaito.workspace.settings import WorkspaceSettings
+
+FIELD: Final = "resource.maxHourlyCost"
+NAMESPACE_FIELD: Final = "metadata.namespace"
+
+MAX_AMOUNT: Final = Decimal(10_000_000)
+
+_DEFAULT: Final[tuple[CapacityType, ...]] = ("on-demand",)
+
+
+@final
+class Budgets:
+    """The price book, and a lock for each namespace, shared by all reconciles of the process.
+
+    Only the leader creates claims, so that a lock in the process keeps two Workspaces from reserving the same rest of a
+    budget.
+    """
+
+    def __init__(self, book: PriceBook | None = None) -> None:
+        self.book = book or PriceBook()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def lock(self, namespace: str) -> asyncio.Lock:
+        """Returns the lock of a namespace."""
+        return self._locks[namespace]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """The nodes that a Workspace has or is about to buy, recorded before their claims are created."""
+
+    instance_type: str
+    capacity_types: tuple[str, ...] = ()
+    nodes: int
+
+    @classmethod
+    def from_annotations(cls, annotations: Mapping[str, str]) -> Self | None:
+        """Reads the record of a Workspace; None if there is none or it is malformed."""
+        try:
+            document: object = json.loads(annotations.get(labels.RESERVATION, "null"))
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(document, dict):
+            return None
+        record = cast("dict[str, Any]", document)
+        name, nodes, kinds = record.get("instanceType"), record.get("nodes"), record.get("capacityTypes", [])
+        if not isinstance(name, str) or not isinstance(nodes, int) or not isinstance(kinds, list):
+            return None
+        return cls(
+            instance_type=name,
+            capacity_types=tuple(str(kind) for kind in cast("list[object]", kinds)),
+            nodes=min(max(nodes, 0), 10_000),
+        )
+
+    def to_annotation(self) -> str:
+        """Returns the value of the annotation."""
+        record: dict[str, Any] = {"instanceType": self.instance_type, "nodes": self.nodes}
+        return json.dumps(record | ({"capacityTypes": list(self.capacity_types)} if self.capacity_types else {}))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What another Workspace of the namespace costs per hour."""
+
+    name: str
+    cost: Decimal
+    unknown: str = ""
+    """Why the cost is unknown; empty if it is known."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NamespaceBudget:
+    """The annotation of a namespace, and what its other Workspaces cost."""
+
+    namespace: str
+    text: str
+    """Value of the annotation."""
+    reserved: tuple[Reserved, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits for the nodes of a Workspace, and the prices."""
+
+    book: PriceBook
+    cloud: str
+    region: str
+    workspace: str = ""
+    """`resource.maxHourlyCost`; empty for none."""
+    namespace: NamespaceBudget | None = None
+
+    def price(self, instance_type: str, capacity_type: str) -> Price | str:
+        """Returns the price of a node, or why it is unknown and the remedy."""
+        kind: CapacityType = "spot" if capacity_type == "spot" else "on-demand"
+        what = f"the price of {instance_type} ({kind})"
+        if not self.region:
+            return f"{what} is unknown, because the controller has no --region: set it"
+        found = self.book.find_offline(Offering(self.cloud, self.region, instance_type, kind))
+        if found is None:
+            return f"{what} in {self.region} is unknown: add it to the table of --price-table"
+        if found.currency != self.book.currency:
+            known = f"is known only in {found.currency}, and limits are in {self.book.currency}"
+            return f"{what} in {self.region} {known}: add it to the table of --price-table"
+        return found
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostCheck:
+    """Whether nodes may be bought."""
+
+    capacity_types: tuple[CapacityType, ...] = ()
+    """The capacity types that are within the limits, as in `Hardware.capacity_types`."""
+    problem: str = ""
+    """Why none of them is; empty if one is."""
+    field: str = FIELD
+    is_price_unknown: bool = False
+
+
+def limits_of(workspace: Workspace, settings: WorkspaceSettings, book: PriceBook) -> Limits | None:
+    """Returns the limits in the Workspace itself; None if there are none."""
+    given = workspace.resource.max_hourly_cost
+    if given is None:
+        return None
+    return Limits(book=book, cloud=settings.cloud, region=settings.region, workspace=given)
+
+
+def parse_amount(text: str) -> Decimal | None:
+    """Returns an amount of money of at least 0; None if the text is not one."""
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() and 0 <= value < MAX_AMOUNT else None
+
+
+def check_cost(instance_type: str, capacity_types: tuple[CapacityType, ...], nodes: int, limits: Limits) -> CostCheck:
+    """Compares the cost of a number of nodes with the limits, for each capacity type.
+
+    Args:
+        instance_type: of the nodes.
+        capacity_types: as in `Hardware.capacity_types`.
+        nodes: the number of nodes.
+        limits: to compare with.
+    """
+    if nodes <= 0:
+        return CostCheck(capacity_types=capacity_types)
+    allowed: list[CapacityType] = []
+    refused: list[CostCheck] = []
+    for capacity in capacity_types or _DEFAULT:
+        checked = _check_one(instance_type, capacity, nodes, limits)
+        if checked is None:
+            allowed.append(capacity)
+        else:
+            refused.append(checked)
+    if not refused:
+        return CostCheck(capacity_types=capacity_types)
+    if allowed:
+        return CostCheck(capacity_types=tuple(allowed))
+    return next((checked for checked in refused if not checked.is_price_unknown), refused[0])
+
+
+def _check_one(instance_type: str, capacity: CapacityType, nodes: int, limits: Limits) -> CostCheck | None:
+    """Returns why nodes of one capacity type may not be bought; None if they may."""
+    field_name = FIELD if limits.workspace else NAMESPACE_FIELD
+    price = limits.price(instance_type, capacity)
+    if isinstance(price, str):
+        return CostCheck(problem=f"{price}, or remove the limit", field=field_name, is_price_unknown=True)
+    cost, currency = price.per_hour * nodes, price.currency
+    what = f"{nodes} node{'s' if nodes > 1 else ''} of {instance_type} ({capacity})"
+    costs = f"{what} cost{'s' if nodes == 1 else ''} {amount(cost)} {currency} per hour"
+    if limits.workspace:
+        limit = parse_amount(limits.workspace)
+        if limit is None:
+            problem = f"{limits.workspace!r} is not an amount of money, for example 12.50: correct it"
+            return CostCheck(problem=problem, field=FIELD)
+        if cost > limit:
+            excess = f"{amount(cost - limit)} {currency} more than {FIELD} {amount(limit)}"
+            remedy = "raise it, request fewer copies, or choose a cheaper instance type"
+            return CostCheck(problem=f"{costs}, {excess}: {remedy}", field=FIELD)
+    if limits.namespace is None:
+        return None
+    problem, is_unknown = _namespace_problem(limits.namespace, cost, costs, currency)
+    return CostCheck(problem=problem, field=NAMESPACE_FIELD, is_price_unknown=is_unknown) if problem else None
+
+
+def _namespace_problem(budget: NamespaceBudget, cost: Decimal, costs: str, currency: str) -> tuple[str, bool]:
+    """Returns why the budget of the namespace does not allow the cost (empty if it does), and whether a price is
+    unknown."""
+    where = f"annotation {labels.HOURLY_BUDGET} of namespace {budget.namespace}"
+    limit = parse_amount(budget.text)
+    if limit is None:
+        return f"{where} is {budget.text[:40]!r}, which is not an amount of money, for example 12.50: correct it", False
+    for other in budget.reserved:
+        if other.unknown:
+            return f"the cost of Workspace {other.name} is unknown, and counts for the {where}: {other.unknown}", True
+    used = sum((other.cost for other in budget.reserved), Decimal(0))
+    excess = used + cost - limit
+    if excess <= 0:
+        return "", False
+    others = ", ".join(f"{other.name} {amount(other.cost)}" for other in budget.reserved if other.cost) or "none"
+    rest = f"{amount(excess)} {currency} more than the {where} leaves: {amount(limit)} less {amount(used)} of others"
+    return f"{costs}, {rest} ({others}): raise it, or delete a Workspace", False
+
+
+def reserved_by(workspace: Workspace, claims: Iterable[Claim], limits: Limits) -> Reserved:
+    """Returns what another Workspace costs: its reservation, or its claims if they cost more."""
+    record = Reservation.from_annotations(workspace.annotations)
+    costs: list[Decimal] = []
+    try:
+        if record is not None and record.nodes:
+            costs.append(_highest(record.instance_type, record.capacity_types, limits) * record.nodes)
+        existing = [_highest(claim.instance_type, _capacity_of(claim), limits) for claim in claims]
+    except _Unknown as error:
+        return Reserved(workspace.name, Decimal(0), str(error))
+    return Reserved(workspace.name, max(*costs, sum(existing, Decimal(0)), Decimal(0)))
+
+
+class _Unknown(Exception):
+    """A price is unknown."""
+
+
+def _highest(instance_type: str, capacity_types: Sequence[str], limits: Limits) -> Decimal:
+    prices = [limits.price(instance_type, capacity) for capacity in capacity_types or _DEFAULT]
+    unknown = next((price for price in prices if isinstance(price, str)), None)
+    if unknown is not None:
+        raise _Unknown(unknown)
+    return max(price.per_hour for price in prices if isinstance(price, Price))
+
+
+def _capacity_of(claim: Claim) -> tuple[str, ...]:
+    known = claim.labels.get(labels.CAPACITY_TYPE, "")
+    return (known,) if known else claim.spec.values(labels.CAPACITY_TYPE)

@@ -1,0 +1,111 @@
+"""Reads the limits of the cost, and reserves a part of a namespace's budget before claims are created.
+
+The reservation is an annotation of the Workspace, which is written in the same request as the record of the claims. A
+Workspace that is created at the same time sees it: both run in this process, one after the other (`Budgets.lock`), and
+read the Workspaces and claims of the namespace from the API server.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+from kaito.api import Claim, Workspace, labels
+from kaito.runtime.kinds import Namespace
+from kaito.workspace.budget import (
+    Limits,
+    NamespaceBudget,
+    Reservation,
+    check_cost,
+    limits_of,
+    reserved_by,
+)
+from kaito.workspace.context import ReconcileContext
+from kaito.workspace.manifests.claim import claim_kind
+from kaito.workspace.ownership import owns_claim
+from kaito.workspace.plan import Plan
+from kaito.workspace.state import ClaimsReport
+
+RETRY_SECONDS: Final = 60.0
+"""Interval at which a budget that is used up is checked again, because other Workspaces may have released a part."""
+
+
+async def read_limits(ctx: ReconcileContext, *, live: bool = False) -> Limits | None:
+    """Returns the limits for the nodes of the Workspace; None if there are none.
+
+    Args:
+        ctx: the reconcile.
+        live: whether to read other Workspaces and claims from the API server instead of the cache.
+    """
+    workspace, settings, book = ctx.workspace, ctx.settings, ctx.budgets.book
+    kind = claim_kind(settings.node_api)
+    if kind is None:
+        return None
+    limits = limits_of(workspace, settings, book)
+    text = await _budget_of(ctx)
+    if text is None:
+        return limits
+    limits = limits or Limits(book=book, cloud=settings.cloud, region=settings.region)
+    others, claims = await _others(ctx, kind, live=live)
+    reserved = tuple(
+        found
+        for other in others
+        if (found := reserved_by(other, [c for c in claims if owns_claim(other, c)], limits)).cost or found.unknown
+    )
+    return replace(limits, namespace=NamespaceBudget(workspace.namespace, text, reserved))
+
+
+async def _budget_of(ctx: ReconcileContext) -> str | None:
+    """Returns the annotation of the namespace; None if it has none."""
+    namespace = await ctx.api.find(Namespace, ctx.workspace.namespace)
+    return None if namespace is None else namespace.annotations.get(labels.HOURLY_BUDGET)
+
+
+async def _others(
+    ctx: ReconcileContext, kind: type[Claim], *, live: bool
+) -> tuple[Sequence[Workspace], Sequence[Claim]]:
+    namespace = ctx.workspace.namespace
+    selector = {labels.WORKSPACE_NAMESPACE: namespace}
+    if live:
+        workspaces = await ctx.api.list(Workspace, namespace=namespace, consistency="live", unreadable="fail")
+        claims = await ctx.api.list(kind, labels=selector, consistency="live", unreadable="fail")
+    else:
+        workspaces = await ctx.api.list(Workspace, namespace=namespace)
+        claims = await ctx.api.list(kind, labels=selector)
+    return [other for other in workspaces if other.uid != ctx.workspace.uid], claims
+
+
+@asynccontextmanager
+async def reserving(ctx: ReconcileContext) -> AsyncGenerator[None]:
+    """Holds the lock of the namespace if it has a budget."""
+    if await _budget_of(ctx) is None:
+        yield
+        return
+    async with ctx.budgets.lock(ctx.workspace.namespace):
+        yield
+
+
+async def find_excess(ctx: ReconcileContext, report: ClaimsReport, plan: Plan) -> str:
+    """Returns why the claims that are wanted may not all be bought; empty if they may."""
+    limits = await read_limits(ctx, live=True)
+    if limits is None:
+        return ""
+    found = check_cost(plan.hardware.instance_type, plan.hardware.capacity_types, report.wanted, limits)
+    if found.problem:
+        return f"{found.field}: {found.problem}"
+    if found.capacity_types != plan.hardware.capacity_types:
+        return "the capacity types that the limits allow have changed"
+    return ""
+
+
+async def reservation(
+    ctx: ReconcileContext, workspace: Workspace, report: ClaimsReport, plan: Plan
+) -> dict[str, str | None]:
+    """Returns the annotation with the reservation if the stored one differs, to write before claims are created."""
+    before = workspace.annotations.get(labels.RESERVATION)
+    if await _budget_of(ctx) is None:
+        return {} if before is None else {labels.RESERVATION: None}
+    nodes = len(report.claims) if report.over_budget else report.wanted
+    hardware = plan.hardware
+    record = Reservation(instance_type=hardware.instance_type, capacity_types=hardware.capacity_types, nodes=nodes)
+    return {} if before == record.to_annotation() else {labels.RESERVATION: record.to_annotation()}
