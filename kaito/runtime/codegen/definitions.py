@@ -95,14 +95,14 @@ def _manifests(name: str, text: str) -> Iterable[Mapping[str, Any]]:
         if manifest.get("kind") == CRD_KIND:
             yield manifest
         elif str(manifest.get("kind", "")).endswith("List"):
-            items: Any = manifest.get("items")
-            for item in cast("list[Any]", items) if isinstance(items, list) else []:
+            items: list[Any] = manifest.get("items") or []
+            for item in items:
                 if isinstance(item, dict) and _is_definition(cast("Mapping[str, Any]", item), manifest):
                     yield cast("Mapping[str, Any]", item)
 
 
 def _is_definition(item: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
-    return item.get("kind", str(parent.get("kind")).removesuffix("List")) == CRD_KIND
+    return bool(item.get("kind", str(parent.get("kind")).removesuffix("List")) == CRD_KIND)
 
 
 def _definition(name: str, manifest: Mapping[str, Any], version: str) -> KindDefinition:

@@ -32,8 +32,8 @@ def module_source(definitions: Sequence[KindDefinition]) -> str:
     lines = [f'"""Models of foreign kind{plural}. {_HEADER}', "", *listed.splitlines(), '"""', ""]
     lines += ["# ruff: noqa", ""]  # long names and texts of the definitions
     lines += _imports(structs.imports)
-    for each in structs.classes:
-        lines += ["", "", *_class(each)]
+    for struct in structs.classes:
+        lines += ["", "", *_class(struct)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
