@@ -97,6 +97,7 @@ class ActivityMonitor:
         self._watched: dict[ObjectKey, dict[str, str]] = {}
         self._found: dict[str, PodActivity] = {}
         self._changed: dict[ObjectKey, datetime] = {}
+        self._reported: set[ObjectKey] = set()
         self._added = asyncio.Event()
 
     def watch(self, workspace: ObjectKey, pods: Sequence[Pod]) -> None:
@@ -110,6 +111,14 @@ class ActivityMonitor:
         else:
             self._watched.pop(workspace, None)
             self._changed.pop(workspace, None)
+            self._reported.discard(workspace)
+
+    def report_changes(self, workspace: ObjectKey, *, on: bool) -> None:
+        """Queues the Workspace at every request from now on, or not any more. Otherwise only first answers queue it."""
+        if on:
+            self._reported.add(workspace)
+        else:
+            self._reported.discard(workspace)
 
     def find(self, workspace: ObjectKey) -> Activity | None:
         """Returns the activity of a Workspace; None unless every watched pod has answered a poll."""
@@ -143,9 +152,10 @@ class ActivityMonitor:
             self._found.pop(pod.uid, None)
             return
         self._found[pod.uid] = found
-        if found.running or (before is not None and found.requests != before.requests):
+        is_change = bool(found.running) or (before is not None and found.requests != before.requests)
+        if is_change:
             self._changed[pod.workspace] = now
-        if before is None or (found.running, found.requests) != (before.running, before.requests):
+        if before is None or (is_change and pod.workspace in self._reported):
             enqueue.add(pod.workspace, cause=Cause("Pod", pod.uid, "requests"))
 
 

@@ -60,15 +60,11 @@ def decide_idle(state: IdleState) -> IdleDecision:
     now, activity, scaling = state.now, state.activity, state.scaling or ScalingStatus()
     if not state.is_ready or activity is None:
         return IdleDecision(scaling=scaling)
-    last = scaling.last_activity_time
-    if activity.is_running or last is None or last > now:
-        last = now
-    elif scaling.requests_seen != activity.requests_seen:
-        last = activity.changed_at or now
-    scaling = scaling.evolve(last_activity_time=last.replace(microsecond=0), requests_seen=activity.requests_seen)
+    last = _last_activity(scaling, activity, now)
+    scaling, record_at = _recorded(scaling, activity, last, state)
     due = last + timedelta(seconds=state.idle_seconds)
     if now < due:
-        return IdleDecision(scaling=scaling, requeue_at=due)
+        return IdleDecision(scaling=scaling, requeue_at=min(due, record_at or due))
     if not state.has_activator:
         problem = "not scaled to zero, because no pod of the activator is ready"
         return IdleDecision(scaling=scaling, problem=problem, requeue_at=now + timedelta(seconds=60))
@@ -79,3 +75,32 @@ def decide_idle(state: IdleState) -> IdleDecision:
     if activity.polled_at < routed_at:
         return IdleDecision(scaling=scaling, hand_over=True, requeue_at=max(routed_at, again))
     return IdleDecision(scaling=scaling, hand_over=True, scale_to_zero=True)
+
+
+def _last_activity(scaling: ScalingStatus, activity: Activity, now: datetime) -> datetime:
+    """Returns when the last request was noticed: by this process, else by an earlier one."""
+    recorded = scaling.last_activity_time
+    if activity.is_running or recorded is None or recorded > now:
+        return now
+    if activity.requests_seen != scaling.requests_seen:
+        return activity.changed_at or now
+    return max(recorded, activity.changed_at or recorded)
+
+
+def _recorded(
+    scaling: ScalingStatus, activity: Activity, last: datetime, state: IdleState
+) -> tuple[ScalingStatus, datetime | None]:
+    """Returns the status to write, and when it is written if that is later.
+
+    While requests arrive, one write per idle time is enough: other counters than the recorded ones are activity for a
+    process that starts. When they have stopped for a quarter of it, the time is recorded, so that a restart does not
+    extend the idle time.
+    """
+    if scaling.last_activity_time is not None and scaling.requests_seen == activity.requests_seen:
+        return scaling, None
+    quiet_at = last + timedelta(seconds=state.idle_seconds / 4)
+    recorded = scaling.last_activity_time
+    is_old = recorded is None or state.now - recorded >= timedelta(seconds=state.idle_seconds)
+    if state.now < quiet_at and not is_old:
+        return scaling, quiet_at
+    return scaling.evolve(last_activity_time=last.replace(microsecond=0), requests_seen=activity.requests_seen), None

@@ -49,6 +49,7 @@ async def ensure_activator(ctx: ReconcileContext, plan: Plan | None, workload: W
     ctx.state.activation = ActivationReport(
         scaling=decision.scaling, has_activator=bool(addresses), problem=decision.problem
     )
+    ctx.activity.report_changes(workspace.key, on=decision.hand_over)
     if decision.requeue_at is not None:
         ctx.request.requeue_at(decision.requeue_at, "the Workspace may be idle")
     if plan is None or workload is None or ctx.is_read_only:

@@ -81,6 +81,19 @@ def test_requests_during_a_restart_count_and_a_restart_alone_does_not() -> None:
     assert decided().scaling.last_activity_time == NOW - seconds(300)
 
 
+def test_few_writes_while_requests_arrive_and_one_when_they_stop() -> None:
+    def after(quiet: float, since: float) -> IdleDecision:
+        scaling = ScalingStatus(last_activity_time=NOW - seconds(since), requests_seen="a")
+        return decided(scaling=scaling, activity=seen(requests_seen="b", changed_at=NOW - seconds(quiet)))
+
+    busy = after(quiet=5, since=100)
+    assert busy.scaling.requests_seen == "a"
+    assert busy.requeue_at == NOW + seconds(70), "when a quarter of the idle time is over"
+    assert after(quiet=75, since=100).scaling.last_activity_time == NOW - seconds(75)
+    assert after(quiet=5, since=300).scaling.last_activity_time == NOW - seconds(5)
+    assert after(quiet=300, since=299).hand_over
+
+
 def test_the_metrics_of_a_server_without_those_of_probes() -> None:
     body = (
         b'kaito_http_requests_total{code="200",route="/health"} 90.0\n'
@@ -196,10 +209,13 @@ async def test_an_idle_workspace_is_handed_over_and_scaled_to_zero_and_back(scen
         await scene.serving()
         assert scene.endpoints == []
 
-        for _ in range(4):  # busy
+        written = len(world.requests)
+        for _ in range(80):  # busy
             scene.requests += 1
-            await world.advance(200)
+            await world.advance(10)
         assert (scene.replicas, scene.endpoints) == (1, [])
+        writes = [each for each in world.requests[written:] if each.verb == "patch"]
+        assert len(writes) <= 3, "about one for each idle time"
         scene.running = 1  # a long request
         await world.advance(900)
         assert (scene.replicas, scene.endpoints) == (1, [])
