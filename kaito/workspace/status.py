@@ -7,6 +7,7 @@ not count, because Kubernetes removes it from the endpoints of the Service.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
 from kaito.api import NodeClaim, Workspace, conditions
@@ -43,7 +44,7 @@ def condition_updates(
         workload = _with_failures(_job(state), failures)
         summary = _tuning_summary(state, resource, workload)
     else:
-        workload = _with_failures(_inference(state, resource), failures)
+        workload = _with_failures(_expected(state, _inference(state, resource)), failures)
         summary = _inference_summary(resource, workload)
     adapters = _adapters(workspace, state)
     if summary.is_true:
@@ -328,6 +329,16 @@ def _inference(state: ReconcileState, resource: ConditionUpdate) -> ConditionUpd
         return ConditionUpdate.unknown(conditions.INFERENCE_READY, conditions.WAITING_FOR_RESOURCES, resource.message)
     reason = state.plan_failure.reason if state.plan_failure else conditions.WAITING_FOR_RESOURCES
     return ConditionUpdate.false(conditions.INFERENCE_READY, reason, resource.message)
+
+
+def _expected(state: ReconcileState, inference: ConditionUpdate) -> ConditionUpdate:
+    """Adds to InferenceReady when a start from zero copies is expected to end, from the duration of the last one."""
+    scaling = state.activation.scaling if state.activation is not None else None
+    if inference.is_true or scaling is None or scaling.woken_time is None or scaling.last_start_seconds is None:
+        return inference
+    time = scaling.woken_time + timedelta(seconds=scaling.last_start_seconds)
+    note = f"the last start from zero took {scaling.last_start_seconds} s: ready at about {time:%Y-%m-%dT%H:%M:%SZ}"
+    return replace(inference, message=f"{inference.message}; {note}")
 
 
 def _scaled_to_zero(stateful_set: StatefulSet | None, activation: ActivationReport | None) -> ConditionUpdate:

@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -19,13 +20,23 @@ from aiohttp import web
 from kaito.api import labels
 from kaito.runtime import Again, Controller, Manager, ObjectMeta, Request, Settings
 from kaito.runtime.cache import Cached
-from kaito.runtime.client import MergePatch
+from kaito.runtime.client import Api, MergePatch
 from kaito.runtime.kinds import EndpointSlice, Node, Pod, StatefulSet
 from test.support.stack import ROOT, Program, Stack, stack, until
 
-POD_IP = "127.3.0.1"
+COPIES = 5
+GRACE_SECONDS = 40
+"""`terminationGracePeriodSeconds` of the pods."""
+PRE_STOP_SECONDS = 5
+
 ACTIVATOR_IP = "10.9.0.1"
 """An address that an EndpointSlice may contain; the activator listens on loopback."""
+
+
+def pod_ip(ordinal: int) -> str:
+    """The address of the server of a pod."""
+    return f"127.3.0.{ordinal + 1}"
+
 
 MANIFEST = """
 apiVersion: kaito.sh/v1beta1
@@ -61,10 +72,11 @@ ports: []
 
 
 class Model:
-    """The server in the pods."""
+    """The servers in the pods, one address each. A server that drains refuses requests."""
 
     def __init__(self) -> None:
         self.answered = 0
+        self.draining: set[str] = set()
 
     @asynccontextmanager
     async def served(self) -> AsyncGenerator[None]:
@@ -72,13 +84,16 @@ class Model:
         app.add_routes([web.post("/v1/chat/completions", self._chat), web.get("/metrics", self._metrics)])
         runner = web.AppRunner(app)
         await runner.setup()
-        await web.TCPSite(runner, POD_IP, 5000).start()
+        for ordinal in range(COPIES):
+            await web.TCPSite(runner, pod_ip(ordinal), 5000).start()
         try:
             yield
         finally:
             await runner.cleanup()
 
     async def _chat(self, request: web.Request) -> web.Response:
+        if request.get_extra_info("sockname")[0] in self.draining:
+            return web.json_response({"error": {"message": "draining"}}, status=503, headers={"Retry-After": "1"})
         body = await request.json()
         await asyncio.sleep(0.1)
         self.answered += 1
@@ -88,35 +103,54 @@ class Model:
         text = f'kaito_http_requests_total{{code="200",route="/v1/chat/completions"}} {self.answered}\n'
         return web.Response(text=f"{text}kaito_generation_in_flight 0\n")
 
+    async def run_pods(self, request: Request[StatefulSet]) -> Again | None:
+        """Runs a pod on each node, up to the replicas; a surplus pod drains after its `preStop`, and ends."""
+        owner, api = request.object, request.api
+        wanted = 1 if owner.spec.replicas is None else owner.spec.replicas
+        nodes = sorted(node.name for node in await api.list(Node) if node.is_ready and not node.deleting)
+        pods = {pod.name: pod for pod in await api.list(Pod, namespace=owner.namespace, owned_by=owner)}
+        free = [node for node in nodes if node not in {pod.spec.node_name for pod in pods.values()}]
+        for ordinal in range(wanted):
+            if f"{owner.name}-{ordinal}" not in pods and free:
+                pod = await self._start(api, owner, ordinal, free.pop(0))
+                pods[pod.name] = pod
+        for pod in pods.values():
+            if pod.deleting:
+                await self._end(api, pod)
+            elif int(pod.name.rpartition("-")[2]) >= wanted:
+                await api.delete(pod, grace_seconds=GRACE_SECONDS)
+        running = [pod for pod in pods.values() if not pod.deleting]
+        async with request.status() as scope:
+            scope.set(observed_generation=owner.metadata.generation, replicas=len(pods), ready_replicas=len(running))
+        return Again(0.5, "nodes and pods change") if len(running) != wanted or len(pods) != wanted else None
 
-async def run_pods(request: Request[StatefulSet]) -> Again | None:
-    """Runs the pod of a StatefulSet once a node is ready, and ends it with the StatefulSet's replicas."""
-    owner, api = request.object, request.api
-    wanted = 1 if owner.spec.replicas is None else owner.spec.replicas
-    nodes = [node for node in await api.list(Node) if node.is_ready]
-    pods = await api.list(Pod, namespace=owner.namespace, owned_by=owner)
-    if wanted and not pods and nodes:
+    async def _start(self, api: Api, owner: StatefulSet, ordinal: int, node: str) -> Pod:
+        address = pod_ip(ordinal)
+        self.draining.discard(address)
         metadata = ObjectMeta(
-            name=f"{owner.name}-0",
+            name=f"{owner.name}-{ordinal}",
             namespace=owner.namespace,
             labels=owner.spec.template.metadata.labels,
             owner_references=[owner.owner_reference()],
         )
-        spec = {"nodeName": nodes[0].name, "containers": [{"name": "model", "image": "model"}]}
+        spec = {"nodeName": node, "containers": [{"name": "model", "image": "model"}]}
         pod = await api.create(Pod.model_validate({"metadata": metadata.to_dict(), "spec": spec}))
         ready = [{"type": "Ready", "status": "True"}]
-        status = {"phase": "Running", "podIP": POD_IP, "podIPs": [{"ip": POD_IP}], "conditions": ready}
-        await api.patch(pod, MergePatch({"status": status}), subresource="status")
-    for pod in pods if not wanted else ():
-        await api.delete(pod, grace_seconds=0)
-    ready_pods = len(pods) if wanted else 0
-    async with request.status() as scope:
-        scope.set(observed_generation=owner.metadata.generation, replicas=ready_pods, ready_replicas=ready_pods)
-    return Again(0.5, "a node may appear") if wanted and not pods else None
+        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": ready}
+        return await api.patch(pod, MergePatch({"status": status}), subresource="status")
+
+    async def _end(self, api: Api, pod: Pod) -> None:
+        """Ends a pod that is deleted: it answers during `preStop`, then it refuses requests, then it is gone."""
+        ends_at = pod.metadata.deletion_timestamp
+        left = (ends_at - datetime.now(UTC)).total_seconds() if ends_at is not None else 0.0
+        if GRACE_SECONDS - left >= PRE_STOP_SECONDS and pod.status.pod_ip:
+            self.draining.add(pod.status.pod_ip)
+        if GRACE_SECONDS - left >= PRE_STOP_SECONDS + 1:
+            await api.delete(pod, grace_seconds=0)
 
 
 class Client:
-    """Sends requests to the endpoints of the Service."""
+    """Sends requests to the endpoints of the Service, as kube-proxy routes them."""
 
     def __init__(self, manager: Manager, session: aiohttp.ClientSession) -> None:
         self._manager = manager
@@ -131,12 +165,21 @@ class Client:
         return [*(f"{pod.status.pod_ip}:5000" for pod in pods), *held]
 
     async def send(self, number: int) -> None:
-        endpoint = random.choice(self._endpoints())  # as kube-proxy does
+        endpoint = random.choice(self._endpoints())
+        await asyncio.sleep(random.random())  # a node routes by endpoints that are up to a second old
         url = f"http://{endpoint}/v1/chat/completions"
         async with self._session.post(url, json={"number": number}) as response:
             self.statuses.append(response.status)
-            assert await response.json() == {"number": number}
             self.waited.append(float(response.headers.get("X-Kaito-Waited-Seconds", "0")))
+            assert response.status == 200, f"{endpoint}: {await response.text()}"
+            assert await response.json() == {"number": number}
+
+    async def load(self, stopped: asyncio.Event) -> None:
+        """Sends ten requests each second."""
+        async with asyncio.TaskGroup() as group:
+            while not stopped.is_set():
+                group.create_task(self.send(len(self.statuses)))
+                await asyncio.sleep(0.1)
 
 
 def workspace(running: Stack) -> dict[str, Any]:
@@ -147,6 +190,15 @@ def workspace(running: Stack) -> dict[str, Any]:
 def condition(running: Stack, name: str) -> dict[str, str]:
     found = workspace(running).get("status", {}).get("conditions", [])
     return next((each for each in found if each["type"] == name), {"status": "Unknown", "reason": "", "message": ""})
+
+
+def is_ready(running: Stack) -> bool:
+    return condition(running, "WorkspaceReady")["status"] == "True"
+
+
+def copies(running: Stack) -> tuple[int, int]:
+    status = workspace(running)["status"]
+    return status.get("replicas", 0), status.get("readyReplicas", 0)
 
 
 def count(running: Stack, kind: str) -> int:
@@ -160,7 +212,7 @@ def activator(running: Stack) -> Program:
 
 
 @pytest.mark.timeout(420)
-async def test_no_request_is_lost_from_one_copy_to_none_and_back() -> None:
+async def test_no_request_is_lost_from_one_copy_to_five_to_none_and_back() -> None:
     model = Model()
     async with stack("machine") as running, model.served(), aiohttp.ClientSession() as session:
         running.programs.pop("driver").stop()
@@ -171,27 +223,34 @@ async def test_no_request_is_lost_from_one_copy_to_none_and_back() -> None:
             kubeconfig=running.kubeconfig, metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False
         )
         cached = [Cached(EndpointSlice, labels=labels.ACTIVATOR), Cached(Node)]
-        pods = Controller(StatefulSet, run_pods, name="pods", cache=cached).owns(Pod)
+        pods = Controller(StatefulSet, model.run_pods, name="pods", cache=cached).owns(Pod)
         async with Manager(settings, controllers=[pods], name="kubelet") as manager:
             running.kubectl("apply", "-f", "-", stdin=MANIFEST)
-            await until(lambda: condition(running, "WorkspaceReady")["status"] == "True", "the first start", 120)
-            client = Client(manager, session)
-            for number in range(20):
-                await client.send(number)
+            await until(lambda: is_ready(running), "the first start", 120)
+            client, stopped = Client(manager, session), asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(client.load(stopped))
+                running.kubectl("scale", "workspace", "phi", f"--replicas={COPIES}")
+                await until(lambda: copies(running) == (COPIES, COPIES), "five copies", 120)
+                assert count(running, "machines") == COPIES
+                running.kubectl("scale", "workspace", "phi", "--replicas=1")
+                await until(lambda: count(running, "machines") == 1, "four nodes to be given back", 120)
+                stopped.set()
+            sent = len(client.statuses)
+            assert client.statuses == [200] * sent
 
             await until(lambda: workspace(running)["spec"]["replicas"] == 0, "the scale to zero", 150)
-            await client.send(20)  # at once: the pod may still run, or the request starts a copy again
-            assert client.statuses == [200] * 21
+            await client.send(sent)  # at once: the pod may still run, or the request starts a copy again
             await until(lambda: count(running, "machines") == 0, "the node to be given back", 240)
             message = condition(running, "InferenceReady")["message"]
             assert message.startswith("no copies, because spec.replicas is 0; a request to its Service starts a copy")
 
             async with asyncio.TaskGroup() as group:
-                for number in range(30, 60):
+                for number in range(30):
                     group.create_task(client.send(number))
-            assert client.statuses == [200] * 51
+            assert client.statuses == [200] * (sent + 31)
             assert min(client.waited[-30:]) > 0.5
-            assert model.answered == 51
+            assert model.answered == sent + 31
             assert workspace(running)["spec"]["replicas"] == 1
-            await until(lambda: condition(running, "WorkspaceReady")["status"] == "True", "the second start", 60)
+            await until(lambda: is_ready(running), "the second start", 60)
             assert workspace(running)["status"]["scaling"]["lastStartSeconds"] >= 0

@@ -124,14 +124,18 @@ def _offered(hardware: Hardware) -> str:
 
 
 def _copies(report: PlanReport, hardware: Hardware) -> Iterator[str]:
-    """Describes the number of copies of a model that is served, unless it is one copy on one node."""
-    if report.preview.workspace.inference is None or (hardware.copies == 1 and not hardware.is_group):
+    """Describes the number of copies of a model that is served, unless it is always one copy on one node."""
+    workspace = report.preview.workspace
+    scaling = workspace.spec.autoscaling
+    idle = f"; none after {scaling.idle_limit_seconds} s without requests" if scaling and scaling.scales_to_zero else ""
+    if workspace.inference is None or (hardware.copies == 1 and not hardware.is_group and not idle):
         return
     if hardware.copies == 0:
-        yield "copies   0: spec.replicas is 0, so that no node is used"
+        starts = ": a request starts one" if idle else ": spec.replicas is 0, so that no node is used"
+        yield f"copies   0{starts}"
         return
     each = f", each on {hardware.nodes_per_copy} nodes" if hardware.is_group else ", each on a node"
-    yield f"copies   {hardware.copies}{each}"
+    yield f"copies   {hardware.copies}{each}{idle}"
 
 
 def _node_notes(report: PlanReport) -> Iterator[str]:

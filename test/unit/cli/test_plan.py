@@ -514,3 +514,24 @@ def test_input_that_is_too_large_is_not_cut(
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     assert run("-f", "-") == 2
     assert "standard input: is larger than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spec", "line", "claims"),
+    [
+        ({"replicas": 3}, "copies   3, each on a node", 3),
+        ({"replicas": 0}, "copies   0: spec.replicas is 0, so that no node is used", 0),
+        ({"autoscaling": {"minReplicas": 0, "idleSeconds": 60}}, "each on a node; none after 60 s without requests", 1),
+        ({"replicas": 0, "autoscaling": {"minReplicas": 0}}, "copies   0: a request starts one", 0),
+    ],
+)
+def test_the_plan_contains_the_copies(
+    written: Any, capsys: pytest.CaptureFixture[str], spec: dict[str, Any], line: str, claims: int
+) -> None:
+    path = written(workspace(spec=spec))
+    assert run("-f", path, "--region", "eastus") == 0
+    text = capsys.readouterr().out
+    assert line in text
+    assert f"nodes    {claims} x Standard_NC24ads_A100_v4" in text
+    (plan,) = planned(capsys, "-f", path)
+    assert (plan["nodes"]["copies"], plan["nodes"]["toCreate"]) == (spec.get("replicas", 1), claims)

@@ -10,7 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from hack.envtest.control_plane import free_port
 from kaito.workspace.activator.gate import Gate, HoldLimits
+from kaito.workspace.activator.listeners import ActivatorServer
 from kaito.workspace.activator.metrics import ActivatorMetrics
 from kaito.workspace.activator.proxy import READY_IN_HEADER, WAITED_HEADER, ActivatorProxy, Forecast
 
@@ -202,6 +204,28 @@ async def test_bodies_are_limited_together_and_alone() -> None:
         async with here.client.post(f"{here.url}/stream", data=b"x" * 25) as alone:
             assert alone.status == 413
             assert (await alone.json())["error"]["code"] == "request_too_large"
+
+
+async def test_a_process_that_ends_answers_what_it_holds_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kaito.workspace.activator.listeners.ENDPOINT_GRACE_SECONDS", 0.0)
+    model, workspace = Model(), FakeWorkspace()
+    async with served(model.application()) as pod, aiohttp.ClientSession() as client:
+        proxy = ActivatorProxy(workspace, limits=HoldLimits(), metrics=ActivatorMetrics(), server_port=pod)
+        server = ActivatorServer(proxy.application(), host="127.0.0.1", drain_seconds=30)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(server.run())
+            port = free_port()
+            await server.listen(port)
+            request = tasks.create_task(client.post(f"http://127.0.0.1:{port}/v1/chat/completions", json={"n": 3}))
+            await until(lambda: proxy.held.requests == 1)
+            running.cancel()
+            await asyncio.sleep(0.05)
+            assert not running.done()
+            workspace.gate.update(["127.0.0.1"])
+            assert (await request).status == 200
+            with pytest.raises(asyncio.CancelledError):
+                await running
+    workspace.gate.close()
 
 
 async def test_a_client_that_leaves_frees_its_place() -> None:

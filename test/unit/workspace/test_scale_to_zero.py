@@ -246,6 +246,17 @@ async def test_an_idle_workspace_is_handed_over_and_scaled_to_zero_and_back(scen
         assert (scaling.woken_time, scaling.last_start_seconds) == (None, 240)
         assert world.get(EndpointSlice, f"{NAME}-activator").ports[0].port == 20000
 
+        await world.advance(400)
+        assert scene.replicas == 0
+        await scene.end_pod(manager)
+        message = scene.cluster.conditions()["InferenceReady"][2]
+        assert message.endswith("a request to its Service starts a copy, which took 240 s the last time")
+        world.scale(Workspace, NAME, 1)
+        await world.settle()
+        assert (
+            "the last start from zero took 240 s: ready at about 20" in scene.cluster.conditions()["InferenceReady"][2]
+        )
+
 
 async def test_a_request_during_the_hand_over_keeps_the_copies(scene: Scene) -> None:
     world = scene.world
