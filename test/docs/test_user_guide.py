@@ -16,6 +16,7 @@ from kaito.api.workspace import Workspace
 from kaito.cli.main import parser as cli_parser
 from kaito.provisioner.flags import parser as provisioner_parser
 from kaito.runtime.testing import World
+from kaito.workspace.activator.main import parser as activator_parser
 from kaito.workspace.flags import parser as workspace_parser
 from kaito.workspace.preflight import validate_workspace
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -45,6 +46,9 @@ OTHER_PROGRAMS = {
 """Flags in the text that are not flags of the controllers or of the command `kaito`."""
 
 
+NOT_SERVED = frozenset({"HorizontalPodAutoscaler"})
+"""Kinds of Kubernetes that the in-memory API server does not have."""
+
 NODE_API = {"getting-started/existing-nodes.md": NodeApi.BYO, "guides/karpenter.md": NodeApi.NODECLAIM}
 """Pages about an installation that does not create Machines."""
 
@@ -64,7 +68,7 @@ WITH_MANIFESTS = [page for page in PAGES if documents(page)]
 
 @pytest.mark.parametrize("page", WITH_MANIFESTS, ids=name)
 async def test_manifests_are_admitted(page: Path, apply: Callable[..., Awaitable[None]], world: World) -> None:
-    found = documents(page)
+    found = [document for document in documents(page) if document["kind"] not in NOT_SERVED]
     await apply(world.transport(), [*manifests(), *found])
     node_api = NODE_API.get(name(page), NodeApi.MACHINE)
     settings = WorkspaceSettings(node_api=node_api)
@@ -100,6 +104,7 @@ def subcommands(root: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
 
 def parsers() -> Iterator[argparse.ArgumentParser]:
     yield workspace_parser()
+    yield activator_parser()
     yield provisioner_parser({})
     yield from subcommands(images_parser())
     yield from subcommands(cli_parser())

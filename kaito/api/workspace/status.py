@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kaito.api.workspace.cost import CostStatus
-from kaito.runtime.meta import Condition, Model
-from kaito.runtime.meta.model import Time
+from kaito.runtime.meta import Condition, Model, Time
 
 WorkspaceState = Literal["Pending", "Running", "Ready", "NotReady", "ScaledToZero", "Succeeded", "Failed"]
 

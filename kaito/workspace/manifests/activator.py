@@ -11,8 +11,7 @@ from typing import Final
 
 from kaito.api import Workspace, labels
 from kaito.runtime.kinds import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
-from kaito.runtime.meta import ObjectKey, ObjectMeta
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.meta import ObjectKey, ObjectMeta, format_time
 from kaito.workspace.ownership import pod_labels
 
 MANAGER: Final = "activator.kaito.sh"
