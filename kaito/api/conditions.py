@@ -100,6 +100,9 @@ BUDGET_EXCEEDED: Final = "BudgetExceeded"
 """Nodes would cost more than `resource.maxHourlyCost` or the budget of the namespace allows, or their price is unknown;
 the message contains by how much. None is bought; nodes that exist stay."""
 
+NODES_RELEASED: Final = "NodesReleased"
+"""Tuning has ended, and its nodes were given back after `tuning.ttlSecondsAfterFinished`."""
+
 CLAIMS_PENDING: Final = "ClaimsPending"
 """Claims are about to be created."""
 

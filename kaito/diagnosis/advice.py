@@ -174,6 +174,14 @@ _CLAIMS: Final[Mapping[str, Advice]] = {
         ("$ kubectl -n kaito-system get pods   # a provisioner must run", _PROVISIONER_LOG),
         "the workspace-controller creates the next claim",
     ),
+    ws.BUDGET_EXCEEDED: Advice(
+        (
+            "raise resource.maxHourlyCost or the budget of the namespace, or request fewer or cheaper nodes",
+            "$ kaito cost -n {namespace}",
+        ),
+        "no node is bought until the cost is below the limit",
+    ),
+    ws.NODES_RELEASED: Advice(next="the provisioner deletes the instances", progress=True),
     ws.CLAIMS_PENDING: Advice(next="the workspace-controller creates the claims", progress=True),
     ws.CLAIM_NOT_READY: Advice((_DESCRIBE_CLAIM,), "the provisioner continues", progress=True),
     ws.MACHINE_NOT_READY: Advice((_DESCRIBE_CLAIM,), "the provisioner continues", progress=True),

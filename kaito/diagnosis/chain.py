@@ -89,7 +89,8 @@ def _claims(situation: Situation) -> Iterator[Link]:
         yield _claim(situation, claim)
         yield _instance(situation, claim)
     missing = situation.wanted_nodes - len(situation.claims)
-    if missing > 0 and not situation.workspace.deleting and _lacks_nodes(situation):
+    is_awaited = not situation.workspace.deleting and not _is_done(situation)
+    if missing > 0 and is_awaited and _lacks_nodes(situation):
         yield Link(kind=kind, name="", state="absent", summary=f"{missing} of {situation.wanted_nodes} do not exist")
 
 

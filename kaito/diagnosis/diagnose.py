@@ -152,7 +152,9 @@ def _usage(situation: Situation) -> tuple[str, ...]:
     if workspace.tuning is not None:
         output = workspace.tuning.output.image
         where = f"the adapter is in {output}: name it in inference.adapters of a Workspace" if output else ""
-        return tuple(filter(None, (where, f"$ kubectl -n {namespace} delete workspace {name}   # gives its node back")))
+        patch = """'{"tuning": {"ttlSecondsAfterFinished": 0}}'"""
+        release = f"$ kubectl -n {namespace} patch workspace {name} --type=merge -p {patch}   # gives its node back"
+        return tuple(filter(None, (where, release if situation.live_claims else "")))
     if _is_stopped(situation):
         return (f"$ kubectl -n {namespace} scale workspace {name} --replicas=1   # starts it",)
     service = next((each for each in situation.services if each.name == name), None)

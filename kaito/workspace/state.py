@@ -49,6 +49,8 @@ class ClaimsReport:
     """The chosen alternative; None if the Workspace names one instance type."""
     over_budget: str = ""
     """Why missing claims are not created, by how much their cost exceeds a limit; empty if it does not."""
+    is_released: bool = False
+    """Whether tuning has ended and its nodes are given back."""
     complete: bool = False
     """Whether the step succeeded: the next reconcile then expects the claims in `live`."""
 

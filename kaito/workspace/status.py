@@ -24,6 +24,8 @@ from kaito.workspace.state import ActivationReport, ClaimsReport, ReconcileState
 
 _NO_WORKLOAD: Final = WorkloadReport()
 
+_RELEASED: Final = "tuning has ended, and its nodes are given back"
+
 MAX_DERIVED_CHARACTERS: Final = 500
 """Longest message that a condition repeats from the one that determines it."""
 
@@ -191,6 +193,8 @@ def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:
             condition_type, conditions.CLAIMS_PENDING, "the claims have not been observed yet"
         )
         return _from_plan_failure(condition_type, state) or pending
+    if report.is_released:
+        return ConditionUpdate.false(condition_type, conditions.NODES_RELEASED, _RELEASED)
     count = f"{len(report.ready)} of {report.wanted} {'machines' if is_machine else 'node claims'} ready"
     losses = _describe_losses(report)
     passed = report.choice.describe_passed() if report.choice is not None else ""
@@ -264,6 +268,8 @@ def _nodes(state: ReconcileState) -> ConditionUpdate | None:
             return None
         message = "the nodes have not been observed yet"
         return ConditionUpdate.unknown(conditions.NODES_READY, conditions.NODE_NOT_READY, message)
+    if state.claims is not None and state.claims.is_released:
+        return ConditionUpdate.false(conditions.NODES_READY, conditions.NODES_RELEASED, _RELEASED)
     count = f"{len(report.usable)} of {report.wanted} nodes ready"
     warning = f"; warning: under pressure: {', '.join(report.pressures)}" if report.pressures else ""
     if state.plan is not None and state.plan.container is not None:  # the disk of a pod template is a default

@@ -166,6 +166,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (TUNE, {"tuning": {"input": {"image": "x"}}}, "tuning.input", "set exactly one of urls, volumeSource and image"),
     (TUNE, {"tuning": {"input": {"urls": ["/a"]}}}, "tuning.input.urls", "must be absolute http or https URLs"),
     (TUNE, {"tuning": {"output": {"imagePushSecret": None}}}, "tuning.output.imagePushSecret", "set both or neither"),
+    (
+        TUNE,
+        {"tuning": {"ttlSecondsAfterFinished": -1}},
+        "tuning.ttlSecondsAfterFinished",
+        "should be greater than or equal to 0",
+    ),
 ]
 
 

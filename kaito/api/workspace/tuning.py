@@ -10,6 +10,8 @@ from kaito.api.workspace.preset import PresetSpec
 from kaito.runtime.crd import Rule, rules as field_rules
 from kaito.runtime.meta import Model
 
+MAX_TTL_SECONDS = 2**31 - 1
+
 _FIXED = "cannot be changed: delete the Workspace and create a new one"
 
 
@@ -65,3 +67,10 @@ class TuningSpec(Model):
 
     output: DataDestination
     """Destination of the adapter."""
+
+    ttl_seconds_after_finished: (
+        Annotated[int, Field(json_schema_extra={"minimum": 0, "maximum": MAX_TTL_SECONDS, "format": "int32"})] | None
+    ) = None
+    """Seconds after the end of the run, successful or failed, after which its nodes are given back. The adapter, the
+    Workspace and its status stay; the logs of the pod are on its node and do not. Absent: the nodes stay until the
+    Workspace is deleted. Can be set after the run has ended, and does not repeat it."""

@@ -112,6 +112,8 @@ def _remarks(fleet: Fleet, rows: Sequence[Row], idle: Sequence[Row]) -> Iterator
             why = reasons.get(row.idle_reason, row.idle_reason)
             cost = money(row.idle_per_hour, row.currency)
             hint = f"kaito explain {row.name} -n {row.namespace}"
+            if row.idle_reason == "tuning-finished":
+                hint = "set tuning.ttlSecondsAfterFinished, or delete the Workspace"
             yield f"idle: {row.namespace}/{row.name} costs {cost} per hour, and {why}: {hint}"
     for row in idle:
         since = row.load.last_request if row.load is not None else None

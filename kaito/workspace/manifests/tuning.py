@@ -110,6 +110,7 @@ def tuning_inputs(tuning: TuningSpec, plan: Plan) -> str:
     """
     fields = tuning.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     fields["method"] = tuning.method.lower()
+    fields.pop("ttlSecondsAfterFinished", None)  # about the nodes after the run
     fields["preset"] = {**fields.get("preset", {}), "name": tuning.preset.name.lower()}
     return digest([fields, plan.config_hash if tuning.config else ""])
 

@@ -33,7 +33,7 @@ from kaito.workspace.steps.alternatives import (
 )
 from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, reservation, reserving
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
-from kaito.workspace.steps.tuning import is_tuning_ended
+from kaito.workspace.steps.tuning import find_ended_job, release_nodes
 
 CAUSE_LOOKUP_SECONDS: Final = 10.0
 """Time after a loss for which its cause is looked up: an Event may arrive after the deletion that it explains."""
@@ -54,9 +54,11 @@ async def ensure_claims(ctx: ReconcileContext, plan: Plan | None, nodes: NodesRe
     existing = await _list_claims(ctx, kind)
     if plan is None or ctx.is_read_only:
         return _report_existing(ctx, existing, nodes)
-    if await is_tuning_ended(ctx, plan):
+    ended = await find_ended_job(ctx, plan)
+    if ended is not None:
         # Nothing will run on the node any more: a node that is lost now is not replaced.
         ctx.state.claims = report = ClaimsReport(wanted=len(existing), claims=existing, complete=True)
+        await release_nodes(ctx, report, ended)
         return report
     wanted = wanted_claims(plan.hardware, nodes, existing)
     ctx.state.claims = report = ClaimsReport(wanted=wanted, claims=existing, choice=plan.choice)

@@ -189,8 +189,8 @@ def _record_change(ctx: ReconcileContext, status: StatusScope[Workspace], update
         _observe_duration(ctx, update.type)
     if update.type == conditions.WORKSPACE_SUCCEEDED and ctx.workspace.tuning is not None and update.is_true:
         ctx.request.event("Normal", "TuningSucceeded", update.message)
-    if update.reason == conditions.SCALED_TO_ZERO:
-        return  # recorded by the step that scaled the workload
+    if update.reason in {conditions.SCALED_TO_ZERO, conditions.NODES_RELEASED}:
+        return  # recorded by the step that scaled the workload, or gave the nodes back
     if update.type in _EVENT_REASONS and not update.is_true:
         ctx.request.event("Warning", _EVENT_REASONS[update.type][1], update.message)
 

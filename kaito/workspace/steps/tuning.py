@@ -5,15 +5,17 @@ one does not exist any more.
 """
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
-from kaito.api import labels
+from kaito.api import conditions, labels
 from kaito.runtime.kinds import Job, Pod
+from kaito.runtime.meta import format_time
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Plan
-from kaito.workspace.state import WorkloadReport
+from kaito.workspace.state import ClaimsReport, WorkloadReport
 from kaito.workspace.steps.guards import is_foreign, is_undecided, unless_rejected, was_published_ready
 from kaito.workspace.steps.pod_events import find_event_fault
 
@@ -49,14 +51,42 @@ def is_ended(job: Job) -> bool:
     return job.has_condition("Complete") or job.has_condition("Failed")
 
 
-async def is_tuning_ended(ctx: ReconcileContext, plan: Plan) -> bool:
-    """Whether the Workspace tunes a model, and the Job of its current spec completed or failed."""
+async def find_ended_job(ctx: ReconcileContext, plan: Plan) -> Job | None:
+    """Returns the Job of the Workspace's current spec if it completed or failed; None for an inference Workspace."""
     if ctx.workspace.tuning is None:
-        return False
+        return None
     job = await ctx.api.find(Job, ctx.workspace.name, ctx.workspace.namespace)
     if job is None or job.deleting or not is_ended(job):
-        return False
-    return _has_inputs_of(job, tuning_job(ctx.workspace, plan, ctx.settings))
+        return None
+    return job if _has_inputs_of(job, tuning_job(ctx.workspace, plan, ctx.settings)) else None
+
+
+async def release_nodes(ctx: ReconcileContext, report: ClaimsReport, job: Job) -> None:
+    """Deletes the claims of a run that ended `tuning.ttlSecondsAfterFinished` ago; requeues for that time before.
+
+    The Job stays: without it, the run would be repeated.
+    """
+    ttl = ctx.workspace.tuning.ttl_seconds_after_finished if ctx.workspace.tuning is not None else None
+    ended_at = _ended_at(job)
+    if ttl is None or ended_at is None:
+        return
+    due = ended_at + timedelta(seconds=ttl)
+    if due > ctx.now:
+        ctx.request.requeue_at(due, "the nodes of the ended run are given back")
+        return
+    report.is_released = True
+    deleted = [claim for claim in report.live if await ctx.api.delete(claim)]
+    if deleted:
+        names = ", ".join(claim.name for claim in deleted)
+        ctx.request.log.info("claims of the ended run deleted", claims=names)
+        note = f"deleted {deleted[0].kind} {names}: tuning ended at {format_time(ended_at)}"
+        ctx.request.event("Normal", conditions.NODES_RELEASED, f"{note}, and ttlSecondsAfterFinished is {ttl}")
+
+
+def _ended_at(job: Job) -> datetime | None:
+    ends = [c for c in job.status.conditions if c.type in {"Complete", "Failed"} and c.status == "True"]
+    times = [condition.last_transition_time for condition in ends]
+    return next((time for time in times if time is not None), job.status.completion_time)
 
 
 def _has_inputs_of(present: Job, wanted: Job) -> bool:
