@@ -127,33 +127,32 @@ async def azure(run: Run, *, fault: str, times: int) -> None:
         if rule in script.active():
             script.clear(rule.name)
 
-    run.end_after(600.0, end)
+    run.end_after(600.0, end, disturbs=180.0)
 
 
 async def quota(run: Run, *, cores: int, seconds: float) -> None:
     """Limit the cores of the region."""
     limits = _cloud(run).simulator.cluster.quota
     limits["cores"] = cores
-    run.end_after(seconds, lambda: limits.pop("cores", None))
+    run.end_after(seconds, lambda: limits.pop("cores", None), disturbs=0.0)
 
 
 async def stock_out(run: Run, *, size: str, seconds: float) -> None:
     """Take away the capacity for a VM size."""
     capacity = _cloud(run).simulator.cluster.capacity
     capacity[size.lower()] = 0
-    run.end_after(seconds, lambda: capacity.pop(size.lower(), None))
+    run.end_after(seconds, lambda: capacity.pop(size.lower(), None), disturbs=0.0)
 
 
 async def nodes(run: Run, *, fault: str, pools: str, seconds: float) -> None:
     """Change the behavior of nodes."""
-    run.end_after(seconds, _cloud(run).override(pools, **NODE_FAULTS[fault]))
+    run.end_after(seconds, _cloud(run).override(pools, **NODE_FAULTS[fault]), disturbs=0.0)
 
 
 async def pods_crash(run: Run, *, namespace: str, name: str, seconds: float) -> None:
     """Make the pods of a Workspace crash."""
     controllers = cast("Any", run.simulation).controllers
     controllers.broken[f"{namespace}/{name}"] = run.now + seconds
-    run.fault_lasts(seconds)
     controllers.reconcile()
 
 

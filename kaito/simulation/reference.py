@@ -3,7 +3,9 @@
 It shares no code with the controllers' decisions. Bounds are times for which a state may last while nothing fails.
 """
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from kaito.api.karpenter import Claim
@@ -46,8 +48,28 @@ DELETION_SECONDS: Final = 3600.0
 CLAIMS_PER_HOUR: Final = 20
 """Claims that may be created for one node of a Workspace in an hour, with backoff from 30 s to 15 min."""
 
+BROKEN_SECONDS: Final = 1000.0
+"""How long a node may be not ready until its claim is deleted: 600 s (`--node-unhealthy-timeout`), and a new leader."""
+
+PAUSE_SECONDS: Final = 25.0
+"""Shortest time between the loss of a claim and its replacement. The controller waits 30 s after the first loss."""
+
 SERVING_CONDITIONS: Final = ("ResourceReady", "InferenceReady", "WorkspaceReady")
 TUNING_CONDITIONS: Final = ("ResourceReady", "WorkspaceReady")
+
+
+@final
+@dataclass(slots=True)
+class _Places:
+    """The places for claims of one Workspace."""
+
+    wanted: int
+    is_filled: bool = False
+    """Whether the claims have been as many as wanted since that number changed."""
+    lost_at: float = -math.inf
+    """When a wanted claim was lost."""
+    created: list[float] = field(default_factory=list[float])
+    """Times at which claims were created."""
 
 
 @final
@@ -61,31 +83,50 @@ class Reference:
         self._users: dict[str, Object] = {}
         """What users have set, by UID of the Workspace."""
         self._most_wanted: dict[str, int] = {}
-        self._created: dict[str, list[float]] = {}
-        """Times at which claims were created, by UID of the Workspace."""
+        self._places: dict[str, _Places] = {}
+        self._too_early: list[str] = []
         run.world.server.on_write(self._on_write)
 
     # -- following writes --------------------------------------------------------------------------------------------
 
     def _on_write(self, resource: str, obj: Object, previous: Object | None) -> None:
         if resource == self._claims:
-            if previous is None:
-                self._on_claim(obj)
+            self._on_claim(obj, previous)
             return
         if resource != "workspaces.kaito.sh":
             return
         uid = obj["metadata"]["uid"]
         self._most_wanted[uid] = max(self._most_wanted.get(uid, 0), wanted_nodes(obj))
+        self._places_of(obj)
+
+    def _places_of(self, workspace: Object) -> _Places:
+        wanted = wanted_nodes(workspace)
+        places = self._places.setdefault(workspace["metadata"]["uid"], _Places(wanted))
+        if places.wanted != wanted:
+            places.wanted, places.is_filled, places.lost_at = wanted, False, -math.inf
+        return places
 
     def accept(self, workspace: Resource) -> None:
         """Note what a user has set: a later state of the Workspace must still contain it."""
         self._users[workspace.uid] = user_part(workspace.to_dict())
 
-    def _on_claim(self, claim: Object) -> None:
+    def _on_claim(self, claim: Object, previous: Object | None) -> None:
         owner = self._owner(claim)
-        if owner is not None:
-            uid = owner["metadata"]["uid"]
-            self._created.setdefault(uid, []).append(self._run.now)
+        if owner is None:
+            return
+        places, now = self._places_of(owner), self._run.now
+        present = self._run.stored(self._claims)
+        is_live = not is_terminating(claim) and ("", claim["metadata"]["name"]) in present
+        if previous is None:
+            places.created.append(now)
+            if places.is_filled and now - places.lost_at < PAUSE_SECONDS:
+                text = f"{name_of(claim)} of {name_of(owner)} is created {now - places.lost_at:.1f} s after a loss"
+                self._too_early.append(text)
+        live = self._live(owner)
+        if previous is not None and not is_terminating(previous) and not is_live and live < places.wanted:
+            places.lost_at = now
+        if live >= places.wanted:
+            places.is_filled = True
 
     def _owner(self, claim: Object) -> Object | None:
         labels = labels_of(claim)
@@ -94,10 +135,31 @@ class Reference:
         uid = labels.get("kaito.sh/workspace-uid")
         return owner if owner is not None and uid in {None, owner["metadata"]["uid"]} else None
 
+    def unjustified(self, name: str) -> str:
+        """Return why a claim must not be deleted: it is needed, and its node and instance are usable."""
+        claim = self._run.stored(self._claims).get(("", name))
+        owner = None if claim is None else self._owner(claim)
+        if claim is None or owner is None or is_terminating(claim) or is_terminating(owner):
+            return ""
+        live = self._live(owner)
+        node = self._run.stored("nodes").get(("", section(claim, "status").get("nodeName") or ""))
+        pool = self._cloud.simulator.cluster.pools.get(name)
+        if node is None or pool is None or pool.state not in {"Succeeded", "Updating"} or live > wanted_nodes(owner):
+            return ""
+        if not has_condition(claim, "Ready") or not has_condition(node, "Ready") or is_terminating(node):
+            return ""
+        return f"{name_of(claim)}, one of {live} claims of {name_of(owner)}, which needs {wanted_nodes(owner)}"
+
+    def _live(self, owner: Object) -> int:
+        claims = self._run.stored(self._claims).values()
+        return sum(not is_terminating(each) and self._owner(each) is owner for each in claims)
+
     # -- the state ---------------------------------------------------------------------------------------------------
 
     def check(self) -> Iterator[Finding]:
         """Return what is wrong, or must not last."""
+        if self._too_early:
+            yield Finding("no buying in a loop", self._too_early[0])
         claims = self._run.stored(self._claims)
         by_owner: dict[str, list[Object]] = {}
         for claim in claims.values():
@@ -127,10 +189,13 @@ class Reference:
         ready = condition(claim, "Ready")
         node = self._run.stored("nodes").get(("", section(claim, "status").get("nodeName") or ""))
         if ready is not None and ready["status"] == "True":
-            if node is None:
-                yield Finding("conditions are true", f"{name_of(claim)} is Ready without a node", STALE_SECONDS)
+            if node is None or not has_condition(node, "Ready"):
+                yield Finding("conditions are true", f"{name_of(claim)} is Ready and its node is not", STALE_SECONDS)
         elif not any(each.get("message") or each.get("reason") for each in entries(claim, "status", "conditions")):
             yield Finding("every wait has a cause", f"{name_of(claim)} has no condition with a cause", CAUSE_SECONDS)
+        if node is not None and not has_condition(node, "Ready") and self._owner(claim) is not None:
+            text = f"the node of {name_of(claim)} is not Ready"
+            yield Finding("a broken node is replaced", text, BROKEN_SECONDS)
 
     def _check_claims_of(self, workspace: Object, claims: list[Object]) -> Iterator[Finding]:
         uid = workspace["metadata"]["uid"]
@@ -141,7 +206,7 @@ class Reference:
         if len(live) > wanted:
             text = f"{name_of(workspace)} has {len(live)} claims and needs {wanted}"
             yield Finding("never more claims than planned", text, SURPLUS_SECONDS)
-        hour = [moment for moment in self._created.get(uid, ()) if moment > self._run.now - 3600.0]
+        hour = [moment for moment in self._places_of(workspace).created if moment > self._run.now - 3600.0]
         if len(hour) > CLAIMS_PER_HOUR * max(self._most_wanted.get(uid, 0), 1):
             yield Finding("no buying in a loop", f"{len(hour)} claims in an hour for {name_of(workspace)}")
 
@@ -212,16 +277,7 @@ class Reference:
         pools = self._cloud.simulator.cluster.pools
         claims = self._run.stored(self._claims)
         for workspace in self._run.stored("workspaces.kaito.sh").values():
-            name = name_of(workspace)
-            if is_terminating(workspace):
-                yield f"{name} is terminating"
-            elif self._is_blocked(workspace) or wanted_nodes(workspace) == 0:
-                continue
-            else:
-                found = condition(workspace, "WorkspaceReady")
-                if found is None or found["status"] != "True":
-                    cause = "" if found is None else f" ({found.get('reason')}: {found.get('message')})"
-                    yield f"{name} is not ready{cause}"
+            yield from self._missing_of(workspace)
         for claim in claims.values():
             if is_terminating(claim):
                 yield f"{name_of(claim)} is terminating"
@@ -231,6 +287,20 @@ class Reference:
         for node in self._run.stored("nodes").values():
             if labels_of(node).get("agentpool") not in pools:
                 yield f"{name_of(node)} has no agent pool"
+
+    def _missing_of(self, workspace: Object) -> Iterator[str]:
+        name, wanted = name_of(workspace), wanted_nodes(workspace)
+        if is_terminating(workspace):
+            yield f"{name} is terminating"
+        elif self._is_blocked(workspace):
+            return
+        elif self._live(workspace) > wanted:
+            yield f"{name} has {self._live(workspace)} claims and needs {wanted}"
+        elif wanted:
+            found = condition(workspace, "WorkspaceReady")
+            if found is None or found["status"] != "True":
+                cause = "" if found is None else f" ({found.get('reason')}: {found.get('message')})"
+                yield f"{name} is not ready{cause}"
 
     def _is_blocked(self, workspace: Object) -> bool:
         """Whether a Workspace waits for its user: what it names does not exist."""

@@ -14,7 +14,7 @@ from kaito.provisioner.flags import Invocation
 from kaito.provisioner.settings import NodeApi as ClaimKinds, ProvisionerSettings
 from kaito.runtime.kinds import Namespace
 from kaito.runtime.manager import Manager
-from kaito.runtime.testing.simulate import Finding, Limits, Operator, Replica, Run, Simulation, StepKind
+from kaito.runtime.testing.simulate import Finding, Limits, Operator, Process, Replica, Run, Simulation, StepKind
 from kaito.runtime.webhook import Admission, Webhook
 from kaito.simulation.cloud import SimulatedCloud
 from kaito.simulation.cluster import ClusterControllers
@@ -134,6 +134,13 @@ class KaitoSimulation(Simulation):
     def check(self, run: Run) -> Iterable[Finding]:  # noqa: ARG002 - the reference has it
         """Compare the state with the reference."""
         return self.reference.check()
+
+    def sent(self, run: Run, process: Process, method: str, path: str) -> None:
+        """Check that a deletion of a claim has a cause."""
+        if method == "DELETE" and "/karpenter.sh/" in path:
+            text = self.reference.unjustified(path.rpartition("/")[2])
+            if text:
+                run.fail("no needed node is given back", f"{process.name} deletes {text}")
 
     def missing(self, run: Run) -> Iterable[str]:  # noqa: ARG002
         """What is not as users want it."""

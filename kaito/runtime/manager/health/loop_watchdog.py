@@ -62,8 +62,8 @@ class LoopWatchdog:
         loop = asyncio.get_running_loop()
         self._active = uses_real_time(loop)
         self._due = loop.time()
-        self._tick(loop)
         if self._active:
+            self._tick(loop)
             self._thread = threading.Thread(
                 target=self._report_blocks, args=(threading.get_ident(),), name="loop-watchdog", daemon=True
             )

@@ -124,9 +124,16 @@ class Run:
         """Declare that a fault has effects for so long from now: bounds of findings start after it."""
         self._faulty_until = max(self._faulty_until, self.now + seconds)
 
-    def end_after(self, seconds: float, end: Callable[[], None]) -> None:
-        """End a fault after so many seconds, or earlier when all faults end."""
-        self.fault_lasts(seconds)
+    def end_after(self, seconds: float, end: Callable[[], None], *, disturbs: float | None = None) -> None:
+        """End a fault after so many seconds, or earlier when all faults end.
+
+        Args:
+            seconds: the duration.
+            end: ends it.
+            disturbs: for how long the fault keeps operators from observing and acting, so that bounds of findings do
+                not count; the duration by default, 0 for a fault that operators must handle in their usual time.
+        """
+        self.fault_lasts(seconds if disturbs is None else disturbs)
         token = object()
         self._ends[token] = end
 
@@ -156,6 +163,7 @@ class Run:
         if any(f"/{part}" in self.simulation.unfenced for part in parts[-3:]):
             return
         self._hot.add((process.operator.name, path))
+        self.simulation.sent(self, process, method, path)
         if not process.holds_lease():
             self.fail("no write without the lease", f"{process.name} sends {method} {path} and does not hold its lease")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from kaito.runtime.testing.simulate.process import Operator
+from kaito.runtime.testing.simulate.process import Operator, Process
 from kaito.runtime.testing.simulate.steps import StepKind
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ class Simulation(ABC):
     def check(self, run: "Run") -> Iterable[Finding]:  # noqa: ARG002 - the default checks nothing
         """Return what is wrong in the current state. Called whenever something was written, before time advances."""
         return ()
+
+    def sent(self, run: "Run", process: Process, method: str, path: str) -> None:
+        """Check a write of a process immediately before it takes effect; report a violation by `run.fail`."""
+        del run, process, method, path
 
     @abstractmethod
     def missing(self, run: "Run") -> Iterable[str]:

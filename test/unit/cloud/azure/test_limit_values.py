@@ -458,6 +458,32 @@ async def test_the_interval_of_the_watch_grows_with_the_time_since_a_change(
     assert reader._watch_interval_seconds() == pytest.approx(expected, abs=0.001)  # pyright: ignore[reportPrivateUsage]
 
 
+async def test_reads_that_wait_for_a_list_fail_when_the_connection_is_closed(lists: Lists) -> None:
+    """The reconcile that waits is not cancelled itself: without an error of the cloud it would look like a mistake."""
+    reader, limits = lister(lists, tokens=20)
+    await reader.all()
+    limits.pools.set_rate(1)
+    async with TaskScope("test") as scope:
+        waiting = scope.spawn(reader.all(), name="read")
+        await asyncio.sleep(0.1)
+        await reader.close()
+        with pytest.raises(CloudUnavailable, match="connection to Azure is closed"):
+            await waiting
+
+
+async def test_a_read_that_is_cancelled_itself_is_cancelled(lists: Lists) -> None:
+    reader, limits = lister(lists, tokens=20)
+    await reader.all()
+    limits.pools.set_rate(1)
+    async with TaskScope("test") as scope:
+        waiting = scope.spawn(reader.all(), name="read")
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    await reader.close()
+
+
 async def watched(reader: PoolLister, scope: TaskScope, on_change: Callable[[str], None] = lambda _: None) -> None:
     scope.spawn(reader.watch(on_change), name="watch")
     await asyncio.sleep(0)

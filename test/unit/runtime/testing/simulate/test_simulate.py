@@ -1,0 +1,140 @@
+"""The simulation of any operator: a bug is found, its scenario minimized, and the report names it."""
+
+import random
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from kaito.runtime import Controller, Manager, ObjectMeta, Request, Resource
+from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.testing.simulate import (
+    Limits,
+    Operator,
+    Replica,
+    Run,
+    Scenario,
+    Simulation,
+    Step,
+    StepKind,
+    describe,
+    minimize,
+    pytest_case,
+    scenario_of,
+    simulate,
+)
+
+
+class Order(Resource, api="example.com/v1", kind="Order"):
+    """Wants a ConfigMap with its name."""
+
+
+class Orders(Simulation):
+    """Users create and delete orders. The operator forgets the orders of one name."""
+
+    name = "orders"
+    limits = Limits(trouble_seconds=300, converge_seconds=120, rest_seconds=60, tear_down_seconds=60)
+
+    def __init__(self, forgotten: str = "", *, raises: bool = False, lease: bool = True) -> None:
+        self.forgotten = forgotten
+        self.raises = raises
+        self.lease = lease
+
+    @property
+    def operators(self) -> Sequence[Operator]:
+        return [Operator(name="orders", manager=self.manager, lease="orders")]
+
+    def manager(self, replica: Replica) -> Manager:
+        async def reconcile(request: Request[Order]) -> None:
+            if self.raises:
+                raise TypeError("a mistake")
+            if request.key.name != self.forgotten:
+                await request.api.ensure(ConfigMap(metadata=ObjectMeta(name=request.key.name)), owner=request.object)
+
+        return Manager(
+            replica.settings,
+            controllers=[Controller(Order, reconcile).owns(ConfigMap)],
+            lease="orders" if self.lease else None,
+            transport=replica.transport,
+            clock=replica.clock,
+            rng=replica.rng,
+            tracer=replica.tracer,
+            name="orders",
+        )
+
+    def actions(self) -> Sequence[StepKind]:
+        def draw(rng: random.Random) -> dict[str, str]:
+            return {"name": rng.choice(("a", "b"))}
+
+        return [StepKind(name="create", apply=create, draw=draw, weight=5, is_essential=True, text="creates {name}")]
+
+    async def prepare(self, run: Run) -> None:
+        run.world.install(Order)
+
+    def missing(self, run: Run) -> Iterable[str]:
+        for key in run.stored("orders.example.com"):
+            if key not in run.stored("configmaps"):
+                yield f"Order {key[1]} has no ConfigMap"
+
+    async def tear_down(self, run: Run) -> None:
+        for order in run.world.list(Order):
+            run.world.delete(Order, order.name)
+
+    def left(self, run: Run) -> Iterable[str]:
+        yield from (f"Order {name}" for _, name in run.stored("orders.example.com"))
+
+
+async def create(run: Run, *, name: str) -> None:
+    run.world.put(Order(metadata=ObjectMeta(name=name)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_correct_operator_violates_nothing(seed: int) -> None:
+    report = simulate(Orders(), seed)
+    assert report.violation is None, describe(report)
+    assert report.seconds > 300
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    assert simulate(Orders(), 3).trace.digest == simulate(Orders(), 3).trace.digest
+    assert simulate(Orders(), 3).trace.digest != simulate(Orders(), 4).trace.digest
+
+
+def test_a_bug_is_found_and_minimized_to_the_step_that_shows_it() -> None:
+    steps = [Step(float(second), "create", {"name": "a"}) for second in range(1, 6)]
+    steps[3:3] = [Step(3.5, "create", {"name": "b"}), Step(3.6, "cut-watches", {})]
+    report = simulate(Orders("b"), Scenario(1, tuple(steps)))
+    assert report.violation is not None
+    assert report.violation.text == "not within 120 s: Order b has no ConfigMap"
+    scenario, smallest = minimize(report, lambda scenario: simulate(Orders("b"), scenario))
+    assert [step.arguments for step in scenario.steps] == [{"name": "b"}]
+    assert "creates b" in describe(smallest)
+    assert '[3.5, "create", {"name": "b"}]' in pytest_case(smallest, "Orders")
+
+
+def test_a_mistake_in_a_reconcile_is_a_violation() -> None:
+    report = simulate(Orders(raises=True), Scenario(1, (Step(1.0, "create", {"name": "a"}),)))
+    assert report.violation is not None
+    assert report.violation.invariant == "no reconcile fails by a mistake"
+
+
+def test_a_write_without_the_lease_is_a_violation() -> None:
+    report = simulate(Orders(lease=False), Scenario(1, (Step(1.0, "create", {"name": "a"}),)))
+    assert report.violation is not None
+    assert report.violation.invariant == "no write without the lease"
+
+
+def test_a_suspended_leader_does_not_write_when_it_continues() -> None:
+    steps = (
+        Step(20.0, "suspend", {"process": "orders-0", "seconds": 200.0}),
+        Step(20.0, "create", {"name": "a"}),
+        Step(150.0, "create", {"name": "b"}),
+    )
+    report = simulate(Orders(), Scenario(2, steps))
+    assert report.violation is None, describe(report)
+    assert any("NotLeader" in line.text for line in report.trace.lines)
+
+
+def test_every_drawn_step_has_a_description() -> None:
+    scenario = scenario_of(Orders(), 5)
+    assert scenario.steps
+    assert Scenario.from_json(scenario.to_json()) == scenario
