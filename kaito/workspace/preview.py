@@ -6,7 +6,7 @@ the controller creates on the API server.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, final
 
@@ -130,7 +130,8 @@ async def preview(
     )
     if errors or checked.plan is None:
         return Preview(workspace=workspace, errors=errors, warnings=warnings)
-    return _planned(checked, settings, warnings, now, observed)
+    # The checks name only the chosen one of several instance types.
+    return replace(_planned(checked, settings, warnings, now, observed), workspace=workspace)
 
 
 def identified(workspace: Workspace) -> Workspace:

@@ -15,6 +15,7 @@ from kaito.workspace.plan import Plan, PlanFailure
 from kaito.workspace.preflight import PreflightContext, run_checks
 from kaito.workspace.preflight.live import LiveCluster
 from kaito.workspace.steps.alternatives import selection_inputs
+from kaito.workspace.steps.budget import RETRY_SECONDS
 from kaito.workspace.weights import preset_spec
 
 POLL_SECONDS: Final = 10.0
@@ -40,7 +41,9 @@ async def plan_workspace(ctx: ReconcileContext) -> Plan | None:
     ctx.state.plan_failure = failure = _plan_failure(preflight)
     _record_event(ctx, failure)
     if any(finding.resolved_by == "poll" for finding in preflight.errors):
-        ctx.request.requeue_after(POLL_SECONDS, failure.reason)
+        # An edit of the budget requeues at once; only what other Workspaces release is polled for.
+        seconds = RETRY_SECONDS if failure.reason == conditions.BUDGET_EXCEEDED else POLL_SECONDS
+        ctx.request.requeue_after(seconds, failure.reason)
     return None
 
 

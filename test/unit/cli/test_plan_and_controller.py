@@ -52,6 +52,12 @@ def generated(rng: random.Random, number: int) -> dict[str, Any]:
         "labelSelector": {"matchLabels": {"apps": name}},
         "count": rng.choice([1, 1, 1, 2, 3]),
     }
+    if rng.random() < 0.25:
+        del resource["instanceType"]
+        resource["instanceTypes"] = rng.sample(SIZES, 3)
+    if rng.random() < 0.25:
+        resource["capacityType"] = rng.choice(["on-demand", "spot", "spot-preferred"])
+        resource["zones"] = rng.sample(["1", "2", "3"], 2)
     part = _part(rng)
     if "tuning" in part:
         resource["count"] = 1
