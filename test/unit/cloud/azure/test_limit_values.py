@@ -463,11 +463,11 @@ async def test_reads_that_wait_for_a_list_fail_when_the_connection_is_closed(lis
     reader, limits = lister(lists, tokens=20)
     await reader.all()
     limits.pools.set_rate(1)
-    async with TaskScope("test") as scope:
-        waiting = scope.spawn(reader.all(), name="read")
-        await asyncio.sleep(0.1)
-        await reader.close()
-        with pytest.raises(CloudUnavailable, match="connection to Azure is closed"):
+    with pytest.raises(CloudUnavailable, match="connection to Azure is closed"):
+        async with TaskScope("test") as scope:
+            waiting = scope.spawn(reader.all(), name="read")
+            await asyncio.sleep(0.1)
+            await reader.close()
             await waiting
 
 
