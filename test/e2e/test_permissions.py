@@ -57,6 +57,7 @@ RELIST = "an informer lists where the server cannot stream the first state, and 
 OTHER_KIND = "only one kind of claims is in use here"
 NOT_PROVOKED = "test/unit/workspace/test_rbac.py and the tests of the drain provoke it"
 SEVERAL_NODES = "copies on several nodes only"
+TO_ZERO = "Workspaces that scale to zero only; test/unit/workspace/test_rbac.py provokes it"
 BLOCKING = "needed only with the admission plugin OwnerReferencesPermissionEnforcement"
 UNUSED: Mapping[str, Mapping[str, str]] = {
     "workspace-controller": {
@@ -68,6 +69,7 @@ UNUSED: Mapping[str, Mapping[str, str]] = {
         "get persistentvolumeclaims": NOT_PROVOKED, "get serviceaccounts": NOT_PROVOKED,
         "patch events": "only for an event that repeats", "update secrets": "rotation of the webhook certificate",
         "update workspaces/finalizers": BLOCKING,
+        "create endpointslices": TO_ZERO, "patch endpointslices": TO_ZERO, "delete endpointslices": TO_ZERO,
         "create networkpolicies": SEVERAL_NODES, "patch networkpolicies": SEVERAL_NODES,
         "delete networkpolicies": SEVERAL_NODES,
         "create nodeclaims": OTHER_KIND, "delete nodeclaims": OTHER_KIND, "get nodeclaims": OTHER_KIND,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaito.api import Workspace
-from kaito.runtime.kinds import Event, Pod, StatefulSet
+from kaito.runtime.kinds import EndpointSlice, Event, Pod, StatefulSet
 from kaito.runtime.manager import Settings
 from kaito.workspace import in_use_policy as guard
 from kaito.workspace.main import workspace_manager
@@ -48,5 +48,29 @@ async def test_the_role_suffices_for_losses_blocked_pods_the_guard_and_deletion(
         assert world.find(Workspace, phi.name) is None
         assert world.find(guard.ValidatingAdmissionPolicyBinding, guard.POLICY_NAME, "") is None
     assert world.count("list", Event) > 0
+    denied = [f"{r.method} {r.path}" for r in world.requests if r.status == 403]
+    assert denied == []
+
+
+async def test_the_role_suffices_for_scaling_to_zero_and_for_the_limits(cluster: "Cluster", phi: Workspace) -> None:
+    world = cluster.world
+    cluster.namespace("kaito-system")
+    world.apply(ROLES)
+    runtime = Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False)
+    transport = world.transport(user=USER, agent="controller")
+    manager = workspace_manager(cluster.settings, runtime, mirrors_count=True, transport=transport, clock=world.clock)
+    world.track(manager)
+    autoscaling = {"minReplicas": 0, "maxReplicas": 2}
+    cluster.apply(Workspace.model_validate(phi.to_dict() | {"spec": {"autoscaling": autoscaling}}))
+    async with manager:
+        await world.settle()
+        assert world.get(Workspace, phi.name).spec.replicas == 1
+        assert world.find(EndpointSlice, f"{phi.name}-activator") is not None
+        world.scale(Workspace, phi.name, 5)
+        await world.settle()
+        assert world.get(Workspace, phi.name).spec.replicas == 2
+        world.patch(Workspace, phi.name, {"spec": {"autoscaling": {"minReplicas": 1}}})
+        await world.settle()
+        assert world.find(EndpointSlice, f"{phi.name}-activator") is None
     denied = [f"{r.method} {r.path}" for r in world.requests if r.status == 403]
     assert denied == []
