@@ -214,7 +214,8 @@ def test_the_instance_of_a_machine_is_an_agent_pool() -> None:
 
 def test_the_instance_of_a_provider_of_karpenter_has_its_name() -> None:
     document = machine(condition("Ready", "True", "Ready")).to_dict()
-    document["spec"] = {"nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "gpu"}}
+    reference = {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "gpu"}
+    document["spec"] = {"nodeClassRef": reference, "requirements": []}
     document["status"]["providerID"] = "aws:///us-east-1a/i-0abc"
     found = find(workspace(*READY), claims=[NodeClaim.model_validate(document)])
     assert ("Instance", "i-0abc") in [(link.kind, link.name) for link in found.chain]
