@@ -8,13 +8,14 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Self, cast, final
 
 from kaito.api import Claim, Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.prices.price import CapacityType, Offering, Price, amount
+from kaito.workspace.ownership import owns_claim
 from kaito.workspace.settings import WorkspaceSettings
 
 FIELD: Final = "resource.maxHourlyCost"
@@ -144,6 +145,32 @@ def limits_of(workspace: Workspace, settings: WorkspaceSettings, book: PriceBook
     if given is None:
         return None
     return Limits(book=book, cloud=settings.cloud, region=settings.region, workspace=given)
+
+
+def namespace_limits(
+    workspace: Workspace,
+    settings: WorkspaceSettings,
+    book: PriceBook,
+    *,
+    text: str,
+    others: Iterable[Workspace],
+    claims: Sequence[Claim],
+) -> Limits:
+    """Returns the limits of a Workspace in a namespace with a budget.
+
+    Args:
+        workspace: the Workspace.
+        settings: of the controller.
+        book: the prices.
+        text: value of the namespace's annotation.
+        others: the other Workspaces of the namespace.
+        claims: the claims of the namespace's Workspaces.
+    """
+    limits = limits_of(workspace, settings, book)
+    limits = limits or Limits(book=book, cloud=settings.cloud, region=settings.region)
+    found = [reserved_by(other, [c for c in claims if owns_claim(other, c)], limits) for other in others]
+    reserved = tuple(each for each in found if each.cost or each.unknown)
+    return replace(limits, namespace=NamespaceBudget(workspace.namespace, text, reserved))
 
 
 def parse_amount(text: str) -> Decimal | None:

@@ -15,7 +15,7 @@ from kaito.models.copies import with_replicas
 from kaito.prices.book import PriceBook
 from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, StatefulSet
 from kaito.workspace.alternatives import AlternativesRecord, SelectionInputs
-from kaito.workspace.budget import limits_of
+from kaito.workspace.budget import Limits, check_cost, limits_of, namespace_limits
 from kaito.workspace.claim_policy import ClaimDecision, decide
 from kaito.workspace.claim_state import claim_state, wanted_claims
 from kaito.workspace.manifests.claim import claim_kind, node_claim
@@ -36,6 +36,17 @@ one are not those that the controller would choose."""
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedBudget:
+    """The budget of a namespace, and what its other Workspaces have."""
+
+    text: str
+    """Value of the annotation."""
+    others: Sequence[Workspace] = ()
+    claims: Sequence[Claim] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Claims and nodes of a cluster. Without a cluster there are none."""
 
@@ -45,6 +56,8 @@ class Observed:
     """Nodes of the Workspace."""
     preferred: Sequence[Node] = ()
     """Existing nodes that `resource.preferredNodes` names."""
+    budget: ObservedBudget | None = None
+    """None if the namespace has no budget, or without a cluster."""
 
 
 @final
@@ -120,7 +133,7 @@ async def preview(
         record=AlternativesRecord.from_annotations(workspace.annotations),
         claims=tuple(observed.claims),
         now=now,
-        limits=limits_of(workspace, settings, prices or PriceBook()),
+        limits=_limits(workspace, settings, prices or PriceBook(), observed.budget),
     )
     checked = await run_checks(workspace, settings, cluster, selection)
     planned = tuple(map(_from_text, checked.plan.warnings if checked.plan is not None else ()))
@@ -132,6 +145,15 @@ async def preview(
         return Preview(workspace=workspace, errors=errors, warnings=warnings)
     # The checks name only the chosen one of several instance types.
     return replace(_planned(checked, settings, warnings, now, observed), workspace=workspace)
+
+
+def _limits(
+    workspace: Workspace, settings: WorkspaceSettings, book: PriceBook, budget: ObservedBudget | None
+) -> Limits | None:
+    if budget is None:
+        return limits_of(workspace, settings, book)
+    found = budget
+    return namespace_limits(workspace, settings, book, text=found.text, others=found.others, claims=found.claims)
 
 
 def identified(workspace: Workspace) -> Workspace:
@@ -158,6 +180,9 @@ def _planned(
             workspace, settings, now=now, wanted=wanted, claims=observed.claims, nodes=nodes, choice=plan.choice
         )
         decision = decide(state, settings)
+        limits, hardware = checked.selection.limits, plan.hardware
+        if limits is not None and check_cost(hardware.instance_type, hardware.capacity_types, wanted, limits).problem:
+            decision = replace(decision, create=())
     claims = tuple(
         node_claim(workspace, plan.hardware, settings, index=index, serial=serial) for index, serial in decision.create
     )

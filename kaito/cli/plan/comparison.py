@@ -19,6 +19,7 @@ from kaito.runtime.errors import BadRequest, Forbidden, Invalid, NotFound
 from kaito.runtime.kinds import (
     ConfigMap,
     Job,
+    Namespace,
     Node,
     PersistentVolumeClaim,
     Secret,
@@ -35,7 +36,7 @@ from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.ownership import is_controller_of, is_node_of, name_conflict_message, owner_labels, owns_claim
 from kaito.workspace.preflight import Finding
 from kaito.workspace.preflight.live import ClusterFacts, LiveCluster
-from kaito.workspace.preview import Observed, Preview
+from kaito.workspace.preview import Observed, ObservedBudget, Preview
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 Action = Literal["create", "update", "unchanged", "replace", "delete", "conflict", "unknown"]
@@ -145,7 +146,28 @@ class LiveComparison:
             claims=await self._claims(workspace),
             nodes=own,
             preferred=[node for node in nodes if node.name in names],
+            budget=await self._budget(workspace),
         )
+
+    async def _budget(self, workspace: Workspace) -> ObservedBudget | None:
+        """Returns the budget of the namespace; None if it has none, or the user may not read it."""
+        kind = claim_kind(self._settings.node_api)
+        if kind is None:
+            return None
+        try:
+            namespace = await self._client.get(Namespace, workspace.namespace)
+            text = namespace.annotations.get(labels.HOURLY_BUDGET)
+            if text is None:
+                return None
+            workspaces = await self._client.list(Workspace, namespace=workspace.namespace)
+            claims = await self._client.list(kind, labels={labels.WORKSPACE_NAMESPACE: workspace.namespace})
+        except Forbidden as error:
+            self._note(f"the budget of the namespace was not compared: {error.message}")
+            return None
+        except NotFound:
+            return None  # the namespace does not exist yet, or the cluster does not serve the claims
+        others = [other for other in workspaces if other.name != workspace.name]
+        return ObservedBudget(text=text, others=others, claims=claims)
 
     async def _claims(self, workspace: Workspace) -> Sequence[Claim]:
         kind = claim_kind(self._settings.node_api)

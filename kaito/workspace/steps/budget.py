@@ -7,22 +7,19 @@ read the Workspaces and claims of the namespace from the API server.
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Final
 
 from kaito.api import Claim, Workspace, labels
 from kaito.runtime.kinds import Namespace
 from kaito.workspace.budget import (
     Limits,
-    NamespaceBudget,
     Reservation,
     check_cost,
     limits_of,
-    reserved_by,
+    namespace_limits,
 )
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.manifests.claim import claim_kind
-from kaito.workspace.ownership import owns_claim
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import ClaimsReport
 
@@ -41,18 +38,11 @@ async def read_limits(ctx: ReconcileContext, *, live: bool = False) -> Limits | 
     kind = claim_kind(settings.node_api)
     if kind is None:
         return None
-    limits = limits_of(workspace, settings, book)
     text = await _budget_of(ctx)
     if text is None:
-        return limits
-    limits = limits or Limits(book=book, cloud=settings.cloud, region=settings.region)
+        return limits_of(workspace, settings, book)
     others, claims = await _others(ctx, kind, live=live)
-    reserved = tuple(
-        found
-        for other in others
-        if (found := reserved_by(other, [c for c in claims if owns_claim(other, c)], limits)).cost or found.unknown
-    )
-    return replace(limits, namespace=NamespaceBudget(workspace.namespace, text, reserved))
+    return namespace_limits(workspace, settings, book, text=text, others=others, claims=claims)
 
 
 async def _budget_of(ctx: ReconcileContext) -> str | None:

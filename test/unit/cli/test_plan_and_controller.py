@@ -15,8 +15,8 @@ from kaito.cli.plan.documents import Documents
 from kaito.cli.plan.reader import PlanReader
 from kaito.models import catalog, instance_types
 from kaito.runtime.client import Client
-from kaito.runtime.kinds import ConfigMap, Job, Secret, Service, StatefulSet
-from kaito.runtime.meta import Resource
+from kaito.runtime.kinds import ConfigMap, Job, Namespace, Secret, Service, StatefulSet
+from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.testing import World
 from kaito.workspace.ownership import owns_claim
 from kaito.workspace.preflight.context import Workload
@@ -225,3 +225,37 @@ async def test_each_rejected_input_is_refused_with_the_reason_of_the_condition(w
     assert found.errors[0].reason == given.reason
     assert any(given.words in str(error) for error in found.errors)
     assert found.objects.all() == []
+
+
+async def test_a_plan_contains_the_budget_of_the_namespace(world: World) -> None:
+    """What the other Workspaces have reserved counts, as it does for the controller."""
+    settings = WorkspaceSettings(region="eastus")
+    cluster = Cluster(world, settings)
+    world.put(Namespace(metadata=ObjectMeta(name="default", annotations={labels.HOURLY_BUDGET: "7"})))
+    documents = [
+        {
+            "metadata": {"name": name, "namespace": "default"},
+            "resource": {
+                "instanceType": "Standard_NC24ads_A100_v4",
+                "labelSelector": {"matchLabels": {"apps": name}},
+            },
+            "inference": {"preset": {"name": "phi-4"}},
+        }
+        for name in ("first", "second")
+    ]
+    first, second = (Workspace.model_validate(document) for document in documents)
+    planner = Planner(world, settings)
+    async with cluster.controller():
+        world.put(first)
+        await world.settle()
+        stored = world.put(second)
+        await world.settle()
+        (claim,) = cluster.claims()
+        assert claim.labels[labels.WORKSPACE] == "first"
+        found, _ = await planner.plan(world.get(Workspace, stored.name))
+        (error,) = found.errors
+        assert error.reason == "BudgetExceeded"
+        assert "7.00 less 3.67 of others (first 3.67)" in error.message
+        assert error.message in cluster.conditions("second")["ResourceReady"][2]
+        kept, _ = await planner.plan(world.get(Workspace, "first"))
+        assert kept.errors == ()
