@@ -59,6 +59,11 @@ BENCHMARKS = {
     "weights": Benchmark(
         "hack.bench.weights", "a Workspace on a real node, by source of the weights", "--runs 1", needs_node=True
     ),
+    "autoscaling": Benchmark(
+        "hack.bench.autoscaling",
+        "the autoscaler beside the formula of a HorizontalPodAutoscaler on the same traces, in simulated time",
+        "--seeds 1 --traces sawtooth",
+    ),
     "growth": Benchmark(
         "hack.bench.growth", "parts of the workspace controller's work by the number of Workspaces", "--count 50 100"
     ),

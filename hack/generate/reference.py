@@ -29,7 +29,7 @@ def pages() -> dict[Path, str]:
     """Returns every page, by its path relative to the root of the repository."""
     folder = Path("docs", "reference")
     return {
-        folder / "workspace.md": NOTE + kind_page("Workspace", ("resource", "inference", "tuning", "status")),
+        folder / "workspace.md": NOTE + kind_page("Workspace", ("spec", "resource", "inference", "tuning", "status")),
         folder / "inference-set.md": NOTE + kind_page("InferenceSet", ("spec", "status")),
         folder / "conditions.md": NOTE + constants_page(
             "Conditions of a Workspace and of an InferenceSet", ROOT / "kaito" / "api" / "conditions.py"),

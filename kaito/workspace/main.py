@@ -28,6 +28,9 @@ from kaito.workspace.inference_sets.controller import InferenceSetReconciler, in
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.orphans import orphan_collector
+from kaito.workspace.pod_polls import Fetch
+from kaito.workspace.scaling.controller import Autoscaler, inference_set_autoscaler, workspace_autoscaler
+from kaito.workspace.scaling.monitor import LoadMonitor
 from kaito.workspace.settings import WorkspaceSettings
 
 NAME = "workspace-controller"
@@ -55,12 +58,13 @@ def workspace_manager(
     clock: Clock | None = None,
     read_model: ReadModel | None = None,
     activity: ActivityMonitor | None = None,
+    fetch_load: Fetch | None = None,
     rng: random.Random | None = None,
     tracer: Tracer = NO_TRACER,
 ) -> Manager:
     """Returns the manager with all controllers, ready to start.
 
-    Tests and simulations pass the last six arguments, and `mirrors_count` if another process serves admission.
+    Tests and simulations pass the last seven arguments, and `mirrors_count` if another process serves admission.
     """
     metrics = WorkspaceMetrics()
     mirrors = webhook if mirrors_count is None else mirrors_count
@@ -80,9 +84,13 @@ def workspace_manager(
     if webhook:
         webhooks = [workspace_webhook(workspace, prices), inference_set_webhook(workspace, prices)]
     manager_clock = clock or SystemClock()
+    autoscalers = [
+        workspace_autoscaler(Autoscaler(LoadMonitor(fetch_load, manager_clock))),
+        inference_set_autoscaler(Autoscaler(LoadMonitor(fetch_load, manager_clock))),
+    ]
     manager = Manager(
         settings,
-        controllers=[workspace_controller(reconciler), sets, *periodic, *guards],
+        controllers=[workspace_controller(reconciler), sets, *autoscalers, *periodic, *guards],
         cache=cached_kinds(workspace),
         live=[*live_kinds(workspace), *POLICY_KINDS],
         lease=LEASE,

@@ -19,8 +19,9 @@ spec: {ports: [{name: grpc, port: 9002}]}
 
 def routed(running: Stack) -> dict[str, Any]:
     found = json.loads(running.kubectl("get", "inferenceset", "phi-4-mini", "-o", "json"))
-    conditions = found.get("status", {}).get("conditions", [])
-    return next((each for each in conditions if each["type"] == "InferenceSetRouted"), {})
+    conditions: list[dict[str, Any]] = found.get("status", {}).get("conditions", [])
+    routed_now = [each for each in conditions if each["type"] == "InferenceSetRouted"]
+    return routed_now[0] if routed_now else {"reason": "", "status": ""}
 
 
 @pytest.mark.timeout(240)

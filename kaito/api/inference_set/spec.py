@@ -17,6 +17,7 @@ from kaito.api.workspace.resource import (
     NodeSelector,
     Partition,
 )
+from kaito.api.workspace.scaling import Autoscaling
 from kaito.runtime.crd import Rule
 from kaito.runtime.meta import IntOrString, Model
 
@@ -173,6 +174,10 @@ class InferenceSetSpec(Model):
 
     node_count_limit: Annotated[int, Field(json_schema_extra={"minimum": 0, "format": "int32"})] = 0
     """Maximum number of nodes of all Workspaces together, also while they are replaced. 0: not limited."""
+
+    autoscaling: Autoscaling | None = None
+    """Limits of the number of Workspaces, and scaling by load: the controller writes `replicas`. A Workspace of the set
+    is a copy. `minReplicas` 0 and `idleSeconds` are only for Workspaces without a set."""
 
     label_selector: Annotated[TemplateSelector, Field(json_schema_extra={"x-kubernetes-map-type": "atomic"})]
     """Labels of the nodes: `resource.labelSelector` of each Workspace."""

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from kaito.api.workspace.scaling import AutoscalingStatus
 from kaito.runtime.meta import Condition, Model, Time
 
 _Count = Annotated[int, Field(json_schema_extra={"format": "int32"})]
@@ -42,6 +43,9 @@ class InferenceSetStatus(Model):
 
     conditions: list[Condition] = Field(default_factory=list[Condition])
     """InferenceSetReady, InferenceSetUpdated and InferenceSetDeleting, each with reason and message."""
+
+    autoscaling: AutoscalingStatus | None = None
+    """The last decision of the autoscaler; absent without `spec.autoscaling`."""
 
     auto_upgrade: AutoUpgradeStatus | None = None
     """Progress of automatic upgrades; absent unless they are enabled."""

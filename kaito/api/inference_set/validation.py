@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from kaito.api import labels
-from kaito.api.inference_set.bounds import bound, parse_duration
+from kaito.api.inference_set.bounds import bound
 from kaito.api.inference_set.kind import NAME_LIMIT, InferenceSet
 from kaito.api.inference_set.template import template_labels
-from kaito.api.inference_set.window import schedule_problem
 from kaito.api.violation import Violation
+from kaito.api.windows import parse_duration, schedule_problem
 from kaito.api.workspace.validation.annotations import KNOWN
+from kaito.api.workspace.validation.autoscaling import target_violations
 
 _DNS_1035: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -121,6 +122,24 @@ def auto_upgrade(inference_set: InferenceSet) -> Iterator[Violation]:
         yield Violation(f"{_WINDOW}.duration", str(error))
 
 
+def autoscaling(inference_set: InferenceSet) -> Iterator[Violation]:
+    """Checks the limits and targets of the autoscaler."""
+    scaling = inference_set.spec.autoscaling
+    if scaling is None:
+        return
+    field = "spec.autoscaling"
+    if inference_set.spec.template.inference.preset is None:
+        yield Violation(field, "is only for presets, whose servers report their load: remove it")
+    if scaling.min_replicas == 0:
+        message = "0 is only for Workspaces without a set, which a request starts again: use 1"
+        yield Violation(f"{field}.minReplicas", message)
+    if scaling.idle_seconds is not None:
+        yield Violation(f"{field}.idleSeconds", "is only for Workspaces without a set: remove it")
+    if scaling.max_replicas is not None and scaling.max_replicas < scaling.min_replicas:
+        yield Violation(f"{field}.maxReplicas", f"{scaling.max_replicas} is less than minReplicas: raise it")
+    yield from target_violations(scaling, field)
+
+
 def known_annotations(inference_set: InferenceSet) -> Iterator[Violation]:
     """Reports annotations of Kaito's domains that neither a set nor its Workspaces have as warnings."""
     for key in sorted(inference_set.annotations):
@@ -139,6 +158,7 @@ RULES: Final[tuple[Callable[[InferenceSet], Iterator[Violation]], ...]] = (
     template_labels_free,
     update_bounds,
     auto_upgrade,
+    autoscaling,
     known_annotations,
 )
 

@@ -17,7 +17,14 @@ from kaito.api.workspace.resource import (
     Partition as Partition,
     ResourceSpec as ResourceSpec,
 )
-from kaito.api.workspace.scaling import Autoscaling as Autoscaling, WorkspaceSpec as WorkspaceSpec
+from kaito.api.workspace.scaling import (
+    Autoscaling as Autoscaling,
+    AutoscalingStatus as AutoscalingStatus,
+    ScalingStep as ScalingStep,
+    ScalingTarget as ScalingTarget,
+    ScheduledMinimum as ScheduledMinimum,
+    WorkspaceSpec as WorkspaceSpec,
+)
 from kaito.api.workspace.status import (
     AdapterStatus as AdapterStatus,
     PerformanceMetric as PerformanceMetric,

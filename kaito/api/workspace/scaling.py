@@ -10,7 +10,7 @@ from pydantic import Field
 
 from kaito.api.workspace.node_count import MAX_NODE_COUNT
 from kaito.runtime.crd import Rule
-from kaito.runtime.meta import Model
+from kaito.runtime.meta import Model, Time
 
 DEFAULT_IDLE_SECONDS: Final = 900
 """Time without requests after which a Workspace is scaled to zero. A start takes about as long, so that the nodes of a
@@ -22,8 +22,64 @@ MIN_IDLE_SECONDS: Final = 60
 _MAX_IDLE_SECONDS: Final = 30 * 24 * 3600
 
 
+DEFAULT_UP_SECONDS: Final = 30
+DEFAULT_DOWN_SECONDS: Final = 600
+"""Windows for scaling up and down. A new copy takes minutes and a node of its own, so that removing one is slow."""
+
+
+class ScalingTarget(Model):
+    """Load of each copy that the controller keeps; the target that needs the most copies decides."""
+
+    rules: ClassVar = [
+        Rule(
+            "has(self.requests) || has(self.queueSeconds) || has(self.cacheUsagePercent)",
+            "is empty: set requests, for example 16",
+        ),
+    ]
+
+    requests: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 4096, "format": "int32"})] | None = None
+    """Requests that run or wait in a copy."""
+
+    queue_seconds: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 600, "format": "int32"})] | None = (
+        None
+    )
+    """Mean time that requests wait before they run. Only vLLM reports it; without it no copy is removed."""
+
+    cache_usage_percent: (
+        Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 100, "format": "int32"})] | None
+    ) = None
+    """Used share of the key-value cache. Only vLLM reports it; without it no copy is removed."""
+
+
+class ScalingStep(Model):
+    """How fast copies are added or removed."""
+
+    window_seconds: (
+        Annotated[int, Field(json_schema_extra={"minimum": 0, "maximum": 3600, "format": "int32"})] | None
+    ) = None
+    """Time for which the load must require the change. Default: 30 for adding copies, 600 for removing them."""
+
+    copies_per_minute: (
+        Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_NODE_COUNT, "format": "int32"})] | None
+    ) = None
+    """Largest change per minute. Default: 4 for adding copies, 1 for removing them."""
+
+
+class ScheduledMinimum(Model):
+    """Fewest copies in a window of time."""
+
+    schedule: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 256})]
+    """Start of the window: a cron expression with five fields, in UTC, for example `0 7 * * 1-5`."""
+
+    duration: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 32})]
+    """Length of the window, for example `10h`."""
+
+    min_replicas: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_NODE_COUNT, "format": "int32"})]
+    """Fewest copies in the window."""
+
+
 class Autoscaling(Model):
-    """Limits of the number of copies, and the scale to zero."""
+    """Limits of the number of copies, scaling by load, and the scale to zero."""
 
     rules: ClassVar = [
         Rule(
@@ -35,6 +91,17 @@ class Autoscaling(Model):
             "!has(self.idleSeconds) || (has(self.minReplicas) && self.minReplicas == 0)",
             "has no effect unless minReplicas is 0: set minReplicas to 0, or remove it",
             field_path=".idleSeconds",
+        ),
+        Rule(
+            "!has(self.target) || has(self.maxReplicas)",
+            "is needed with target, because every copy costs a node: set it",
+            field_path=".maxReplicas",
+        ),
+        Rule(
+            "has(self.target) || !(has(self.scaleUp) || has(self.scaleDown) || "
+            "(has(self.schedule) && size(self.schedule) > 0))",
+            "is needed with scaleUp, scaleDown and schedule: set target.requests, or remove them",
+            field_path=".target",
         ),
     ]
 
@@ -58,6 +125,20 @@ class Autoscaling(Model):
     ) = None
     """Time without requests after which the Workspace is scaled to zero, if `minReplicas` is 0. Default: 900."""
 
+    target: ScalingTarget | None = None
+    """Load of each copy. With it, the controller writes `replicas`."""
+
+    scale_up: ScalingStep | None = None
+    """How fast copies are added."""
+
+    scale_down: ScalingStep | None = None
+    """How fast copies are removed."""
+
+    schedule: Annotated[list[ScheduledMinimum], Field(json_schema_extra={"maxItems": 16})] = Field(
+        default_factory=list[ScheduledMinimum]
+    )
+    """Fewest copies at certain times; `maxReplicas` still limits them."""
+
     @property
     def scales_to_zero(self) -> bool:
         """Whether the Workspace has no copies while there are no requests."""
@@ -67,6 +148,25 @@ class Autoscaling(Model):
     def idle_limit_seconds(self) -> int:
         """Time without requests after which the Workspace is scaled to zero."""
         return self.idle_seconds or DEFAULT_IDLE_SECONDS
+
+
+class AutoscalingStatus(Model):
+    """The last decision about the number of copies."""
+
+    replicas: Annotated[int, Field(json_schema_extra={"format": "int32"})]
+    """Number of copies that was decided."""
+
+    reason: str
+    """`Load`, `Limit`, `Schedule`, `Steady`, `Stabilizing`, `RateLimited` or `UnknownLoad`."""
+
+    message: str = ""
+    """Cause of the decision when it was first made."""
+
+    time: Time
+    """When the decision was first made."""
+
+    last_scale_time: Time | None = None
+    """When the number of copies was last changed by the controller."""
 
 
 class WorkspaceSpec(Model):
@@ -80,4 +180,4 @@ class WorkspaceSpec(Model):
     and when `resource.count` changes. Not for tuning."""
 
     autoscaling: Autoscaling | None = None
-    """Limits of the number of copies, and the scale to zero. Only for presets."""
+    """Limits of the number of copies, scaling by load, and the scale to zero. Only for presets."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kaito.api.workspace.cost import CostStatus
+from kaito.api.workspace.scaling import AutoscalingStatus
 from kaito.runtime.meta import Condition, Model, Time
 
 WorkspaceState = Literal["Pending", "Running", "Ready", "NotReady", "ScaledToZero", "Succeeded", "Failed"]
@@ -110,6 +111,9 @@ class WorkspaceStatus(Model):
 
     adapters: list[AdapterStatus] = Field(default_factory=list[AdapterStatus])
     """State of the adapters that change without a restart, sorted by name."""
+
+    autoscaling: AutoscalingStatus | None = None
+    """The last decision of scaling by load; absent without `spec.autoscaling.target`."""
 
     scaling: ScalingStatus | None = None
     """State of scaling to zero and back; absent unless `spec.autoscaling.minReplicas` is 0."""

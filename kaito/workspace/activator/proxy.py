@@ -23,7 +23,6 @@ HOP_BY_HOP: Final = frozenset(
     {
         "connection",
         "content-length",
-        "expect",
         "host",
         "keep-alive",
         "proxy-authenticate",

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from kaito.api import InferenceSet
-from kaito.api.inference_set.window import is_open, next_opening
+from kaito.api.windows import is_open, next_opening
 from kaito.workspace.inference_sets.children import Change
 
 

@@ -9,6 +9,7 @@ from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT
 from kaito.api.workspace.resource import MAX_ALTERNATIVES
+from kaito.api.workspace.validation.autoscaling import target_violations
 from kaito.api.workspace.validation.policy import Policy, Rule
 
 _MIG_PROFILE: Final = re.compile(r"\d+g\.\d+gb")
@@ -189,6 +190,7 @@ def autoscaling_possible(workspace: Workspace) -> Iterator[Violation]:
     if scaling.idle_seconds is not None and not scaling.scales_to_zero:
         message = "has no effect unless minReplicas is 0: set minReplicas to 0, or remove it"
         yield Violation(f"{field}.idleSeconds", message)
+    yield from target_violations(scaling, field)
 
 
 def preferred_nodes_used(workspace: Workspace, policy: Policy) -> Iterator[Violation]:

@@ -7,8 +7,8 @@ import pytest
 
 from kaito.api import InferenceSet, labels
 from kaito.api.inference_set import MaintenanceWindow
-from kaito.api.inference_set.bounds import bound, parse_duration
-from kaito.api.inference_set.window import is_open, next_opening
+from kaito.api.inference_set.bounds import bound
+from kaito.api.windows import is_open, next_opening, parse_duration
 from kaito.runtime.webhook import Admission
 from kaito.workspace.inference_sets.admission import inference_set_webhook, validate_inference_set
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -32,6 +32,15 @@ def rolling(**bounds: Any) -> dict[str, Any]:
 
 def window(schedule: str, duration: str = "4h") -> dict[str, Any]:
     return {"autoUpgrade": {"enabled": True, "maintenanceWindow": {"schedule": schedule, "duration": duration}}}
+
+
+def scaled(**fields: Any) -> dict[str, Any]:
+    given = {"maxReplicas": 4, "target": {"requests": 10}, **fields}
+    return {"autoscaling": {name: value for name, value in given.items() if value is not None}}
+
+
+def scheduled(schedule: str, duration: str, least: int) -> dict[str, Any]:
+    return scaled(schedule=[{"schedule": schedule, "duration": duration, "minReplicas": least}])
 
 
 def template(**parts: Any) -> dict[str, Any]:
@@ -99,6 +108,15 @@ def test_the_sample_has_no_violation() -> None:
             "spec.autoUpgrade.enabled",
             "has no effect with updateStrategy.type OnDelete",
         ),
+        (scaled(maxReplicas=None), "spec.autoscaling.maxReplicas", "is needed with target"),
+        (scaled(minReplicas=0), "spec.autoscaling.minReplicas", "use 1"),
+        (scaled(minReplicas=5), "spec.autoscaling.maxReplicas", "4 is less than minReplicas"),
+        (scaled(idleSeconds=600), "spec.autoscaling.idleSeconds", "only for Workspaces without a set"),
+        (scaled(target=None, scaleUp={"windowSeconds": 10}), "spec.autoscaling.target", "is needed with scaleUp"),
+        (scaled(target={}), "spec.autoscaling.target", "is empty"),
+        (scheduled("0 7 * *", "1h", 2), "spec.autoscaling.schedule[0].schedule", "does not have five fields"),
+        (scheduled("0 7 * * *", "1d", 2), "spec.autoscaling.schedule[0].duration", "is not a duration"),
+        (scheduled("0 7 * * *", "1h", 9), "spec.autoscaling.schedule[0].minReplicas", "more than maxReplicas 4"),
         (window("0 2 * *"), "spec.autoUpgrade.maintenanceWindow.schedule", "does not have five fields"),
         (window("0 25 * * *"), "spec.autoUpgrade.maintenanceWindow.schedule", "is not a cron expression"),
         (window("0 0 31 2 *"), "spec.autoUpgrade.maintenanceWindow.schedule", ""),

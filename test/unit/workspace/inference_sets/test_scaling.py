@@ -169,7 +169,7 @@ async def test_a_ready_set_causes_no_requests(sets: "Sets") -> None:
     async with sets.controller():
         await sets.provision()
         sets.world.clear_requests()
-        await sets.world.advance(3600)
+        await sets.world.advance(1800)
         assert [r for r in sets.world.requests if r.method != "GET"] == []
 
 

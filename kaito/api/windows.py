@@ -1,13 +1,45 @@
-"""Evaluates maintenance windows: cron expressions with five fields, in UTC, and a duration."""
+"""Evaluates windows of time: a cron expression with five fields, in UTC, and a duration.
 
+`spec.autoUpgrade.maintenanceWindow` of InferenceSets and `spec.autoscaling.schedule` use them.
+"""
+
+import re
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
-from kaito.api.inference_set.bounds import parse_duration
-from kaito.api.inference_set.spec import MaintenanceWindow
-
+_DURATION: Final = re.compile(r"(?:(\d{1,6}(?:\.\d+)?)h)?(?:(\d{1,6}(?:\.\d+)?)m)?(?:(\d{1,6}(?:\.\d+)?)s)?")
 _FIELDS: Final = 5
 _EXAMPLE: Final = "0 2 * * 6"
+
+
+class Window(Protocol):
+    """A window as an object declares it."""
+
+    @property
+    def schedule(self) -> str:
+        """When the window opens."""
+        ...
+
+    @property
+    def duration(self) -> str:
+        """How long it stays open."""
+        ...
+
+
+def parse_duration(text: str) -> timedelta:
+    """Parses a duration of hours, minutes and seconds, such as `4h`, `1h30m` or `90m`.
+
+    Raises:
+        ValueError: the text is not such a duration, or not longer than zero.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found is not None else (0.0, 0.0, 0.0)
+    length = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    if length <= timedelta(0):
+        raise ValueError(
+            f"{text[:40]!r} is not a duration longer than zero: use hours and minutes, such as 4h or 1h30m"
+        )
+    return length
 
 
 def schedule_problem(schedule: str) -> str:
@@ -21,7 +53,7 @@ def schedule_problem(schedule: str) -> str:
     return "" if found is not None else f"{schedule[:80]!r} is never reached: use one such as {_EXAMPLE!r}"
 
 
-def is_open(window: MaintenanceWindow, now: datetime) -> bool:
+def is_open(window: Window, now: datetime) -> bool:
     """Returns whether the window is open.
 
     Raises:
@@ -31,7 +63,7 @@ def is_open(window: MaintenanceWindow, now: datetime) -> bool:
     return opened is not None and now < opened + parse_duration(window.duration)
 
 
-def next_opening(window: MaintenanceWindow, now: datetime) -> datetime | None:
+def next_opening(window: Window, now: datetime) -> datetime | None:
     """Returns when the window opens next; None if it never does.
 
     Raises:
