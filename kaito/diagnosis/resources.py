@@ -22,6 +22,7 @@ CREATION_REASONS: Final = frozenset(
         conditions.CLAIM_CREATE_FAILED,
         conditions.CLAIM_KIND_MISSING,
         conditions.ALTERNATIVES_EXHAUSTED,
+        conditions.BUDGET_EXCEEDED,
         conditions.NODE_CLASS_KIND_MISSING,
         conditions.NODE_CLASS_NOT_FOUND,
         conditions.NODE_CLASS_NOT_READY,

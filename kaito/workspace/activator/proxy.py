@@ -23,6 +23,7 @@ HOP_BY_HOP: Final = frozenset(
     {
         "connection",
         "content-length",
+        "expect",
         "host",
         "keep-alive",
         "proxy-authenticate",

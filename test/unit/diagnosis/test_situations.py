@@ -13,7 +13,7 @@ from kaito.runtime.meta import format_time
 from kaito.workspace.hub.errors import ModelUnavailable
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
-from test.unit.diagnosis.conftest import NAME, Scene, tuning, workspace
+from test.unit.diagnosis.conftest import NAME, SIZE, Scene, tuning, workspace
 from test.unit.diagnosis.table import Expected, Table
 
 TABLE: Final = Table()
@@ -176,6 +176,41 @@ async def no_device_plugin(scene: Scene) -> None:
     scene.simulator.knobs.set(gpu_delay=100_000.0)
     await scene.start()
     await scene.apply(workspace(), 400)
+
+
+@TABLE.add(
+    Expected(
+        reason="AlternativesExhausted",
+        on="Workspace",
+        message="Standard_NC24ads_A100_v4.*Standard_NC40ads_H100_v5",
+        since=None,
+        next="the workspace-controller tries again",
+        remedy="add an instance type to resource.instanceTypes",
+    )
+)
+async def every_alternative_out_of_stock(scene: Scene) -> None:
+    scene.fail("sku")
+    await scene.start()
+    types = ["Standard_NC24ads_A100_v4", "Standard_NC40ads_H100_v5"]
+    resource = {"instanceTypes": types, "labelSelector": {"matchLabels": {"apps": NAME}}}
+    await scene.apply(workspace(resource=resource), 120)
+
+
+@TABLE.add(
+    Expected(
+        reason="BudgetExceeded",
+        on="Workspace",
+        message="maxHourlyCost|0.01",
+        since=60,
+        next="no node is bought until the cost is below the limit",
+        remedy="raise resource.maxHourlyCost",
+        chain={"Machine": "absent"},
+    )
+)
+async def too_expensive(scene: Scene) -> None:
+    await scene.start(region="eastus")
+    resource = {"instanceType": SIZE, "maxHourlyCost": "0.01", "labelSelector": {"matchLabels": {"apps": NAME}}}
+    await scene.apply(workspace(resource=resource), 60)
 
 
 # -- nodes ------------------------------------------------------------------------------------------------------------
