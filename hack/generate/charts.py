@@ -47,7 +47,9 @@ def files() -> dict[Path, str]:
     found[controller / "user-roles.yaml"] = HEADER + _when("userRoles.enabled", users)
     activator = [each for each in rbac.WORKSPACE_ACTIVATOR.manifests() if each["kind"] != "ServiceAccount"]
     roles_of_activator = _render(rbac.WORKSPACE_CONTROLLER.name, *activator)
-    found[controller / "activator-rbac.yaml"] = HEADER + _when("activator.enabled", roles_of_activator)
+    activator_reviews = _render(rbac.WORKSPACE_CONTROLLER.name, *rbac.WORKSPACE_ACTIVATOR.metrics_auth())
+    own = f"{roles_of_activator}{_when('metrics.secure', f'---{chr(10)}{activator_reviews}')}"
+    found[controller / "activator-rbac.yaml"] = HEADER + _when("activator.enabled", own)
     reader = _render(rbac.WORKSPACE_CONTROLLER.name, rbac.metrics_reader())
     found[controller / "metrics-reader.yaml"] = HEADER + _when("metrics.secure", reader)
     for chart in (rbac.WORKSPACE_CONTROLLER.name, rbac.GPU_PROVISIONER.name):

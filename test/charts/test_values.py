@@ -303,6 +303,9 @@ def test_monitoring_receives_each_value(chart: str) -> None:
     expected = {("PodMonitor", chart), ("PrometheusRule", chart)}
     if chart == CONTROLLER:
         expected |= {("PodMonitor", "kaito-models"), ("ConfigMap", "kaito-dashboard")}
+        expected |= {("PodMonitor", "workspace-activator")}
+        activator = at(objects, "PodMonitor/workspace-activator:spec.podMetricsEndpoints.0")
+        assert activator == {key: value for key, value in endpoint.items() if key != "honorLabels"}
         assert at(objects, "PodMonitor/kaito-models:spec.podMetricsEndpoints.0.interval") == "7s"
         assert at(objects, "ConfigMap/kaito-dashboard:metadata.annotations.folder") == "AI"
     assert marked == expected

@@ -13,6 +13,7 @@ from hack.generate import dashboard
 from kaito.cloud.metrics import CloudMetrics
 from kaito.provisioner.metrics import ProvisionerMetrics
 from kaito.runtime.metrics import Metrics
+from kaito.workspace.activator.metrics import ActivatorMetrics
 from kaito.workspace.metrics import WorkspaceMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,7 @@ MODEL_METRICS = {
 def controller_metrics() -> set[str]:
     registry = CollectorRegistry()
     WorkspaceMetrics().register(registry, lambda: ())
+    ActivatorMetrics().register(registry)
     CloudMetrics().register(registry)
     ProvisionerMetrics().register(registry, lambda: ())
     families = [*registry.collect(), *Metrics().registry.collect()]

@@ -34,6 +34,9 @@ kaito.sh/installation: "true"
 {{- if ne (int .Values.activator.holdRequests) 1000 }}
 - --hold-requests={{ int .Values.activator.holdRequests }}
 {{- end }}
+{{- if .Values.metrics.secure }}
+- --metrics-secure
+{{- end }}
 {{- if ne .Values.logging.level "info" }}
 - --log-level={{ .Values.logging.level }}
 {{- end }}
