@@ -4,8 +4,8 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final, TextIO
 
 from kaito.cli.fleet.cost import format_cost
 from kaito.cli.fleet.load import LoadReader
@@ -54,14 +54,34 @@ async def _top(arguments: argparse.Namespace) -> None:
     once = arguments.once or not sys.stdout.isatty()
     style = Style.of(sys.stdout)
     async with _reader(arguments, requests=True) as (reader, namespace):
-        while True:
+
+        async def table() -> str:
             fleet = await reader.read(namespace, SystemClock().now())
-            text = format_top(fleet, style, key=arguments.sort, reverse=arguments.reverse)
-            sys.stdout.write(text if once else CLEAR + text)
-            sys.stdout.flush()
-            if once:
-                return
-            await asyncio.sleep(arguments.interval)
+            return format_top(fleet, style, key=arguments.sort, reverse=arguments.reverse)
+
+        if once:
+            sys.stdout.write(await table())
+        else:
+            await refresh(table, sys.stdout, arguments.interval)
+
+
+async def refresh(table: Callable[[], Awaitable[str]], out: TextIO, interval_seconds: float) -> None:
+    """Prints the table again and again until canceled; a failed read is reported, and the next one follows.
+
+    Raises:
+        KaitoRuntimeError: the first read failed.
+    """
+    shown = await table()
+    while True:
+        out.write(CLEAR + shown)
+        out.flush()
+        await asyncio.sleep(interval_seconds)
+        try:
+            shown = await table()
+        except KaitoRuntimeError as error:
+            out.write(f"the cluster cannot be read, next attempt in {interval_seconds:g} s: {error}\n")
+            out.flush()
+            await asyncio.sleep(interval_seconds)
 
 
 @contextlib.asynccontextmanager

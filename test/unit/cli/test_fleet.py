@@ -1,6 +1,8 @@
 """`kaito cost` and `kaito top`: rows, orders, load of servers, orphans, idle Workspaces, permissions."""
 
 import argparse
+import asyncio
+import io
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -11,15 +13,17 @@ import pytest
 import yaml
 
 from kaito.api import Machine, Workspace, crds, labels
+from kaito.cli.fleet.command import refresh
 from kaito.cli.fleet.cost import format_cost
 from kaito.cli.fleet.load import Load, LoadReader, parse_load
 from kaito.cli.fleet.reader import Fleet, FleetReader, Row, sorted_rows
-from kaito.cli.fleet.top import format_top
+from kaito.cli.fleet.top import CLEAR, format_top
 from kaito.cli.main import main, parser
 from kaito.cli.style import Style
 from kaito.cli.table import Cell, Column, table
 from kaito.runtime.client import Client
 from kaito.runtime.client.transport import Reply
+from kaito.runtime.errors import TransportError
 from kaito.runtime.kinds import Pod
 from kaito.runtime.testing import World, builders
 
@@ -156,6 +160,29 @@ def test_wrong_flags(flags: list[str], message: str, capsys: pytest.CaptureFixtu
         main(flags)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+async def test_a_failed_read_does_not_end_top() -> None:
+    answers: list[str | BaseException] = ["first\n", TransportError("no route"), "third\n", asyncio.CancelledError()]
+
+    async def read() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, str):
+            return answer
+        raise answer
+
+    out = io.StringIO()
+    with pytest.raises(asyncio.CancelledError):
+        await refresh(read, out, 0.0)
+    assert out.getvalue().split(CLEAR) == [
+        "",
+        "first\nthe cluster cannot be read, next attempt in 0 s: no route\n",
+        "first\n",
+        "third\n",
+    ]
+    answers = [TransportError("no route")]
+    with pytest.raises(TransportError):
+        await refresh(read, out, 0.0)
 
 
 class Pods:
