@@ -38,9 +38,9 @@ def _heading(fleet: Fleet, rows: Sequence[Row]) -> str:
             costs[row.currency] = costs.get(row.currency, Decimal(0)) + row.per_hour
     price = ", ".join(f"{money(cost, currency)} per hour" for currency, cost in sorted(costs.items()))
     counts = f"{len(rows)} Workspaces, {sum(row.nodes for row in rows)} nodes"
-    running = sum(row.load.running for row in rows if row.load is not None)
-    waiting = sum(row.load.waiting for row in rows if row.load is not None)
-    requests = f"{running} requests running, {waiting} waiting"
+    loads = [row.load for row in rows if row.load is not None]
+    running, waiting = sum(load.running for load in loads), sum(load.waiting for load in loads)
+    requests = f"{running} requests running, {waiting} waiting" if loads else ""
     return ", ".join(filter(None, (f"{fleet.now:%H:%M:%SZ}", counts, price, requests)))
 
 

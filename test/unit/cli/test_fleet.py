@@ -141,6 +141,8 @@ def test_text_of_top() -> None:
     found = fleet(row("a", load=Load(running=1, waiting=2, last_request=NOW)), row("t", tuning=True, state="Running"))
     lines = format_top(found, Style(), key="waiting").splitlines()
     assert lines[0] == "00:00:00Z, 2 Workspaces, 2 nodes, 7.35 USD per hour, 1 requests running, 2 waiting"
+    unread = format_top(fleet(row("a")), Style(), key="name").splitlines()
+    assert unread[0] == "00:00:00Z, 1 Workspaces, 1 nodes, 3.67 USD per hour", "what is not known is not 0"
     assert lines[3].split() == ["default", "a", "Ready", "1/1", "1", "3.67", "USD", "1", "2", "0", "s", "ago"]
     assert lines[4].split() == ["default", "t", "Running", "-", "1", "3.67", "USD", "-", "-", "-"]
 
