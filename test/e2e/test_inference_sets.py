@@ -1,10 +1,12 @@
 """InferenceSets on a real API server with both programs: the sample of upstream's shape, scaled by kubectl."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from test.e2e.test_scale import serve_webhook
 from test.support.stack import Stack, stack, until
 
 MANIFEST = """
@@ -91,3 +93,26 @@ async def test_killed_while_a_template_change_is_rolled_out_the_result_is_the_sa
         await until(is_replaced, "both Workspaces to be replaced", 120)
         await until(lambda: row(running) == ["2", "2"], "both to serve")
         await until(lambda: len(items(running, "nodes")) == 2, "the old nodes to be deleted")
+
+
+@pytest.mark.timeout(180)
+async def test_the_webhook_judges_every_field_and_an_update_only_by_what_it_introduces(tmp_path: Path) -> None:
+    async with stack() as running:
+        await serve_webhook(running, tmp_path)
+        valid = MANIFEST.replace("VERSION", "v1beta1")
+        for wrong, message in (
+            (valid.replace("Standard_NC24ads_A100_v4", "Standard_D2s_v3"), "spec.template.resource.instanceType"),
+            (valid.replace("phi-4-mini-instruct", "no-such-model"), "spec.template.inference.preset.name"),
+            (valid.replace("0 2 * * 6", "0 2 * *"), "spec.autoUpgrade.maintenanceWindow.schedule"),
+            (valid.replace("duration: 4h", "duration: 4d"), "spec.autoUpgrade.maintenanceWindow.duration"),
+        ):
+            refused = running.kubectl("apply", "-f", "-", stdin=wrong, check=False)
+            assert message in refused, refused
+        assert items(running, "inferencesets") == []
+        applied = running.kubectl("apply", "-f", "-", stdin=valid, check=False)
+        assert "Warning: spec: the plan is 2 nodes of Standard_NC24ads_A100_v4" in applied
+        await until(lambda: row(running) == ["2", "2"], "two Workspaces to serve, with the webhook")
+        scaled = running.kubectl("scale", "inferenceset", "phi-4-mini", "--replicas=1")
+        assert "scaled" in scaled
+        await until(lambda: row(running) == ["1", "1"], "one Workspace to be deleted")
+        assert items(running, "workspaces")[0]["spec"]["replicas"] == 1
