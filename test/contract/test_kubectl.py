@@ -141,8 +141,9 @@ async def test_a_custom_resource_lives_from_apply_to_delete(kubectl: Kubectl, gr
     assert "Events:" in described
     assert await kubectl.ok("scale", f"things.{group}/one", "--replicas=5") == f"thing.{group}/one scaled\n"
     await kubectl.ok("patch", f"things.{group}", "one", "--type=merge", "-p", '{"spec":{"size":null}}')
-    unset = await kubectl("scale", f"things.{group}/one", "--replicas=5")
+    unset = await kubectl("get", "--raw", f"/apis/{group}/v1/namespaces/{kubectl.server.namespace}/things/one/scale")
     assert 'the spec replicas field ".spec.size" does not exist' in unset.error
+    assert await kubectl.ok("scale", f"things.{group}/one", "--replicas=5") == f"thing.{group}/one scaled\n"
     patched = await kubectl.ok("patch", f"things.{group}", "one", "--type=merge", "-p", '{"spec":{"size":4}}')
     assert "patched" in patched
     assert await kubectl.ok("delete", f"things.{group}", "one") == f'thing.{group} "one" deleted\n'

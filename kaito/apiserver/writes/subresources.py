@@ -48,8 +48,13 @@ def _bury(data: Object, path: str, value: Json) -> None:
     node[last] = value
 
 
-def scale_of(resource: Resource, data: Object) -> Object:
+def scale_of(resource: Resource, data: Object, *, may_be_unset: bool = False) -> Object:
     """Return the `autoscaling/v1` Scale of an object.
+
+    Args:
+        resource: The kind of the object.
+        data: The object.
+        may_be_unset: Whether a custom object may lack its number of replicas, as before an update of the scale.
 
     Raises:
         StatusError: a custom object lacks the field with its number of replicas.
@@ -65,7 +70,7 @@ def scale_of(resource: Resource, data: Object) -> Object:
     if selector:
         status["selector"] = selector
     replicas = _dig(data, paths.replicas)
-    if replicas is None and resource.custom:
+    if replicas is None and resource.custom and not may_be_unset:
         raise errors.internal(f'the spec replicas field "{paths.replicas}" does not exist')
     return {
         "kind": "Scale",
@@ -110,7 +115,7 @@ class Subresources:
         paths = target.resource.scale or _BUILTIN_SCALE
 
         def change(current: Object) -> tuple[Object, Managed]:
-            now = scale_of(target.resource, current)
+            now = scale_of(target.resource, current, may_be_unset=True)
             if target.verb == "update":
                 wanted: Object = body
             elif kind == "application/json-patch+json":
