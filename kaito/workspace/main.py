@@ -13,6 +13,7 @@ from kaito.api import Workspace
 from kaito.prices.book import PriceBook
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.controller import AnyController
 from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.tracing import NO_TRACER, Tracer
@@ -84,7 +85,7 @@ def workspace_manager(
     if webhook:
         webhooks = [workspace_webhook(workspace, prices), inference_set_webhook(workspace, prices)]
     manager_clock = clock or SystemClock()
-    autoscalers = [
+    autoscalers: list[AnyController] = [
         workspace_autoscaler(Autoscaler(LoadMonitor(fetch_load, manager_clock))),
         inference_set_autoscaler(Autoscaler(LoadMonitor(fetch_load, manager_clock))),
     ]

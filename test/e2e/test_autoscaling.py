@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -80,8 +81,8 @@ def model() -> Iterator[Server]:
     server.server_close()
 
 
-def decision(running: Stack) -> dict[str, str]:
-    found: dict[str, str] = json.loads(
+def decision(running: Stack) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
         running.kubectl("get", "inferenceset", "phi-4-mini", "-o", "jsonpath={.status.autoscaling}") or "{}"
     )
     return found

@@ -50,9 +50,9 @@ class Loaded(Sets):
             if int(ordinal) >= wanted.get(name, 0):
                 self.world.delete(Pod, pod.name)
         for name, count in wanted.items():
-            for ordinal in range(count):
-                if self.world.find(Pod, f"{name}-{ordinal}") is None:
-                    pod = builders.pod(f"{name}-{ordinal}", labels={labels.WORKSPACE: name})
+            for number in range(count):
+                if self.world.find(Pod, f"{name}-{number}") is None:
+                    pod = builders.pod(f"{name}-{number}", labels={labels.WORKSPACE: name})
                     address = {"podIP": f"10.0.0.{len(self.pods()) + 1}"}
                     stored = self.world.put(pod)
                     self.world.patch(Pod, stored.name, {"status": address}, subresource="status")
