@@ -6,6 +6,7 @@ effect, and the reference keeps what the API server has accepted last.
 
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, cast
 
 from kaito.api import Machine, NodeClaim, Workspace
@@ -222,11 +223,11 @@ async def config(run: Run, *, present: bool, value: int) -> None:
         data = {"inference_config.yaml": f"vllm:\n  max-num-seqs: {16 * value}\n"}
         if found is None and present:
             wanted = ConfigMap(metadata=ObjectMeta(name=CONFIG, namespace=namespace), data=data)
-            await attempt(run, lambda wanted=wanted: run.client.create(wanted))
+            await attempt(run, partial(run.client.create, wanted))
         elif found is not None and present:
-            await attempt(run, lambda found=found, data=data: run.client.patch(found, MergePatch({"data": data})))
+            await attempt(run, partial(run.client.patch, found, MergePatch({"data": data})))
         elif found is not None:
-            await attempt(run, lambda found=found: run.client.delete(found))
+            await attempt(run, partial(run.client.delete, found))
 
 
 async def delete_namespace(run: Run) -> None:

@@ -11,15 +11,15 @@ and lagging watches. The same seed is the same run on every machine.
 """
 
 from kaito.runtime.testing.simulate.faults import common_faults as common_faults
+from kaito.runtime.testing.simulate.limits import Finding as Finding, Limits as Limits
 from kaito.runtime.testing.simulate.minimize import minimize as minimize
 from kaito.runtime.testing.simulate.process import Operator as Operator, Process as Process, Replica as Replica
 from kaito.runtime.testing.simulate.reporting import describe as describe, pytest_case as pytest_case
 from kaito.runtime.testing.simulate.run import (
     Report as Report,
     Run as Run,
+    Simulation as Simulation,
     Violation as Violation,
-    scenario_of as scenario_of,
-    simulate as simulate,
 )
-from kaito.runtime.testing.simulate.simulation import Finding as Finding, Limits as Limits, Simulation as Simulation
+from kaito.runtime.testing.simulate.runner import scenario_of as scenario_of, simulate as simulate
 from kaito.runtime.testing.simulate.steps import Scenario as Scenario, Step as Step, StepKind as StepKind

@@ -10,7 +10,7 @@ import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import Any, Final, Literal, Protocol, final
 
 from kaito.runtime.client.transport import (
     CONNECT_SECONDS,
@@ -21,11 +21,9 @@ from kaito.runtime.client.transport import (
     check_send_guard,
 )
 from kaito.runtime.errors import RequestTimeout, TransportError
-from kaito.runtime.testing.simulate.process import Process, ProcessCrashed
+from kaito.runtime.testing.simulate.trace import Trace
 from kaito.runtime.testing.transport import InMemoryTransport
-
-if TYPE_CHECKING:
-    from kaito.runtime.testing.simulate.run import Run
+from kaito.runtime.testing.world import World
 
 Mode = Literal["conflict", "throttled", "internal", "unavailable", "refused", "lost-answer", "no-answer"]
 """`refused`: the request does not arrive. `lost-answer`: it is served, and the connection breaks before the response.
@@ -52,6 +50,44 @@ SLOW_PROBABILITY: Final = 0.02
 """Part of the requests with a delay of seconds instead of milliseconds."""
 
 
+class ProcessCrashed(ConnectionError):
+    """A request of a process that has crashed; it cannot react to it."""
+
+
+class Sender(Protocol):
+    """The process that sends requests."""
+
+    name: str
+
+    @property
+    def operator_name(self) -> str:
+        """Name of the operator that the process is a replica of."""
+        ...
+
+    def count_write(self) -> None:
+        """Count a write that has taken effect."""
+        ...
+
+
+class Observer(Protocol):
+    """The run, which decides what fails, and sees each request."""
+
+    world: World
+    trace: Trace
+
+    def failure_of(self, process: Any, method: str) -> "Failures | None":
+        """Return the failure of a request; None if it succeeds."""
+        ...
+
+    def note_write(self, process: Any, method: str, target: str) -> None:
+        """Check a write immediately before it takes effect."""
+        ...
+
+    def note_request(self, process: Any, method: str, target: str, status: int) -> None:
+        """Count a request that the server has answered."""
+        ...
+
+
 @final
 @dataclass(slots=True)
 class Failures:
@@ -71,9 +107,9 @@ class Failures:
     process: str = ""
     writes_only: bool = False
 
-    def hits(self, process: Process, method: str) -> bool:
+    def hits(self, process: "Sender", method: str) -> bool:
         """Whether this request fails."""
-        if self.process not in {"", process.name, process.operator.name} or (self.writes_only and method == "GET"):
+        if self.process not in {"", process.name, process.operator_name} or (self.writes_only and method == "GET"):
             return False
         return (self.mode != "conflict" or method != "GET") and self.rng.random() < self.probability
 
@@ -82,7 +118,7 @@ class Failures:
 class Connection:
     """Transport of one start of a process."""
 
-    def __init__(self, process: Process, run: "Run", alive: list[bool], rng: random.Random) -> None:
+    def __init__(self, process: "Sender", run: "Observer", alive: list[bool], rng: random.Random) -> None:
         self.is_cut = False
         """Whether the process cannot reach the API server."""
         self._process = process

@@ -11,16 +11,15 @@ import contextvars
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, Protocol, final
 
 from kaito.runtime.clock import Clock
 from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.testing.simulate.counts import Reconciles
+from kaito.runtime.testing.simulate.network import Connection, Observer, ProcessCrashed
+from kaito.runtime.testing.simulate.steps import Scenario
 from kaito.runtime.testing.virtual import VirtualTimeLoop, owner
 from kaito.runtime.tracing import Tracer
-
-if TYPE_CHECKING:
-    from kaito.runtime.testing.simulate.network import Connection
-    from kaito.runtime.testing.simulate.run import Run
 
 RESTART_SECONDS: Final = 10.0
 """First delay of a kubelet's restarts (CrashLoopBackOff)."""
@@ -44,7 +43,7 @@ class Replica:
     """
 
     process: "Process"
-    transport: "Connection"
+    transport: Connection
     settings: Settings
     clock: Clock
     rng: random.Random
@@ -69,15 +68,26 @@ class Operator:
     lease: str = ""
 
 
-class ProcessCrashed(ConnectionError):
-    """A request of a process that has crashed; it cannot react to it."""
+class Supervisor(Observer, Protocol):
+    """The run that a process belongs to."""
+
+    scenario: Scenario
+    reconciles: Reconciles
+
+    def stored(self, resource: str) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return the objects of a resource in the server, by namespace and name."""
+        ...
+
+    def note_exit(self, process: Any, error: BaseException) -> None:
+        """Check why a process has ended."""
+        ...
 
 
 @final
 class Process:
     """One replica, with its restarts."""
 
-    def __init__(self, run: "Run", operator: Operator, number: int) -> None:
+    def __init__(self, run: Supervisor, operator: Operator, number: int) -> None:
         self.operator = operator
         self.name = f"{operator.name}-{number}"
         self.identity = ""
@@ -96,6 +106,11 @@ class Process:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def operator_name(self) -> str:
+        """Name of the operator that the process is a replica of."""
+        return self.operator.name
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -119,8 +134,6 @@ class Process:
             await asyncio.sleep(down)
 
     async def _serve(self) -> None:
-        from kaito.runtime.testing.simulate.network import Connection
-
         run = self._run
         self.starts += 1
         self.identity = f"{self.name}_{self.starts}"
@@ -205,7 +218,7 @@ class Process:
         return self._alive[0]
 
     @property
-    def connection(self) -> "Connection | None":
+    def connection(self) -> Connection | None:
         """The connection of the current start to the API server."""
         return self._connection
 

@@ -1,34 +1,78 @@
-"""`Run`: one scenario of a simulation, played in virtual time and checked at every step.
+"""`Simulation`: what an operator's author describes, and `Run`: one scenario of it, checked at every step.
 
 A run plays the steps for `Limits.trouble_seconds`, ends all faults, waits until everything is as wanted, checks that it
 stays so at rest, deletes everything, and waits until nothing is left. The first violation ends it.
 """
 
 import asyncio
-import logging
 import random
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, final
-
-import structlog
+from typing import Any, ClassVar, Final, final
 
 from kaito.runtime.client import Client
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing.objects import OWN_AGENT
 from kaito.runtime.testing.simulate.counts import HourlyCounts, Reconciles
-from kaito.runtime.testing.simulate.faults import common_faults
+from kaito.runtime.testing.simulate.limits import Finding, Limits
 from kaito.runtime.testing.simulate.network import Failures
-from kaito.runtime.testing.simulate.process import LEASE_SECONDS, Process
-from kaito.runtime.testing.simulate.simulation import Finding, Simulation
-from kaito.runtime.testing.simulate.steps import Scenario, StepKind, draw_scenario
+from kaito.runtime.testing.simulate.process import LEASE_SECONDS, Operator, Process
+from kaito.runtime.testing.simulate.steps import Scenario, StepKind
 from kaito.runtime.testing.simulate.trace import Trace
-from kaito.runtime.testing.virtual import VirtualTimeLoop
 from kaito.runtime.testing.world import World
 
 TICK_SECONDS: Final = 20.0
 """Interval of checks in the absence of writes, for findings that last too long."""
+
+
+class Simulation(ABC):
+    """A simulated world for one or several operators.
+
+    The framework adds the common faults (`common_faults`) and checks: no write without the lease, no reconcile or write
+    in a loop, no error that is a mistake of the code, every deletion ends, everything converges and rests.
+    """
+
+    name: ClassVar[str] = "simulation"
+    limits: Limits = Limits()
+    expected_errors: tuple[type[BaseException], ...] = ()
+    """Errors of reconciles that the environment causes, besides those of the framework."""
+    unfenced: tuple[str, ...] = ("/leases", "/events")
+    """Ends of the paths of collections that replicas write without the lease."""
+
+    @property
+    @abstractmethod
+    def operators(self) -> Sequence[Operator]:
+        """The operators, each with its replicas."""
+
+    @abstractmethod
+    def actions(self) -> Sequence[StepKind]:
+        """The actions of users, and faults of the operators' environment."""
+
+    @abstractmethod
+    async def prepare(self, run: "Run") -> None:
+        """Install kinds and start stand-ins of controllers; called before the operators start."""
+
+    def check(self, run: "Run") -> Iterable[Finding]:  # noqa: ARG002 - the default checks nothing
+        """Return what is wrong in the current state. Called whenever something was written, before time advances."""
+        return ()
+
+    def sent(self, run: "Run", process: Process, method: str, path: str) -> None:
+        """Check a write of a process immediately before it takes effect; report a violation by `run.fail`."""
+        del run, process, method, path
+
+    @abstractmethod
+    def missing(self, run: "Run") -> Iterable[str]:
+        """Return what is not as users want it; must become empty when nothing fails any more."""
+
+    @abstractmethod
+    async def tear_down(self, run: "Run") -> None:
+        """Delete everything that users have created."""
+
+    @abstractmethod
+    def left(self, run: "Run") -> Iterable[str]:
+        """Return what is left after `tear_down`; must become empty."""
 
 
 @final
@@ -172,7 +216,12 @@ class Run:
 
     def note_exit(self, process: Process, error: BaseException) -> None:
         """Check why a process has ended."""
-        expected = (KaitoRuntimeError, OSError, TimeoutError, *self.simulation.expected_errors)
+        expected: tuple[type[BaseException], ...] = (
+            KaitoRuntimeError,
+            OSError,
+            TimeoutError,
+            *self.simulation.expected_errors,
+        )
         if not isinstance(error, expected):
             self.fail("no process ends by a mistake", f"{process.name}: {type(error).__name__}: {error}")
 
@@ -292,65 +341,3 @@ class Run:
         for process in self.processes.values():
             process.resume()
             process.switch_off()
-
-
-def step_kinds(simulation: Simulation) -> dict[str, StepKind]:
-    """Return the kinds of steps of a simulation by name."""
-    kinds = [*simulation.actions(), *common_faults(simulation.operators)]
-    return {kind.name: kind for kind in kinds}
-
-
-def scenario_of(simulation: Simulation, seed: int) -> Scenario:
-    """Return the scenario that a seed decides."""
-    kinds = list(step_kinds(simulation).values())
-    return draw_scenario(kinds, seed, seconds=simulation.limits.trouble_seconds)
-
-
-def simulate(simulation: Simulation, scenario: Scenario | int, *, verbose: bool = False) -> Report:
-    """Run a scenario, or that of a seed, in virtual time.
-
-    Args:
-        simulation: the simulation.
-        scenario: the scenario, or a seed.
-        verbose: keep a line for each write in the trace.
-    """
-    chosen = scenario_of(simulation, scenario) if isinstance(scenario, int) else scenario
-    loop = VirtualTimeLoop(seed=chosen.seed)
-    quiet = structlog.get_config()["wrapper_class"]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            return runner.run(_run(simulation, chosen, loop, verbose=verbose))
-    finally:
-        structlog.configure(wrapper_class=quiet)
-
-
-async def _run(simulation: Simulation, scenario: Scenario, loop: VirtualTimeLoop, *, verbose: bool) -> Report:
-    kinds = step_kinds(simulation)
-    async with World(seed=scenario.seed) as world:
-        run = Run(simulation, scenario, world, verbose=verbose)
-        async with run.scope as scope:
-            await simulation.prepare(run)
-            world.server.on_write(run.note_change)
-            loop.before_advance = run.check
-            scope.spawn(run.tick(), name="tick")
-            for process in run.processes.values():
-                scope.spawn(process.supervise(), name=f"supervise.{process.name}")
-            play = scope.spawn(run.play(kinds), name="play")
-            await asyncio.wait([play, run.violated], return_when=asyncio.FIRST_COMPLETED)
-            loop.before_advance = None
-            seconds = run.now
-            if not run.violated.done():
-                play.result()  # raises what a step has raised
-            run.trace.close()
-            run.power_off()
-    return Report(
-        scenario=scenario,
-        violation=run.violated.result() if run.violated.done() else None,
-        trace=run.trace,
-        seconds=seconds,
-        faults=sum(kinds[step.name].is_fault for step in scenario.steps),
-        reconciles=run.reconciles.total,
-        errors=dict(sorted(run.reconciles.errors.items())),
-        highest=run.highest_counts(),
-    )
