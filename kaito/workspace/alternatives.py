@@ -10,13 +10,19 @@ failure, up to a limit.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self, cast, final
 
 from kaito.api import Claim, labels
-from kaito.api.karpenter.conditions import INSUFFICIENT_CAPACITY, QUOTA_EXCEEDED, UNSUPPORTED_INSTANCE_TYPE
+from kaito.api.karpenter.conditions import (
+    INSUFFICIENT_CAPACITY,
+    LAUNCH_TIMEOUT,
+    QUOTA_EXCEEDED,
+    UNSUPPORTED_INSTANCE_TYPE,
+)
 from kaito.models.instance_types import same_size
 from kaito.workspace.budget import Limits
 
@@ -34,6 +40,8 @@ MAX_MESSAGE_CHARACTERS: Final = 300
 
 REFUSED: Final = frozenset({INSUFFICIENT_CAPACITY, QUOTA_EXCEEDED, UNSUPPORTED_INSTANCE_TYPE})
 """Reasons of a failed launch after which another instance type may succeed."""
+
+_TIMED_OUT: Final = re.compile(rf"{LAUNCH_TIMEOUT}|not launched within .* is being created")
 
 _IN_TEXT: Final = tuple(sorted(REFUSED))
 """Words in the cause of a lost claim. Karpenter reports `InsufficientCapacityError` in an Event."""
@@ -174,8 +182,12 @@ def refusal(claim: Claim) -> tuple[str, str] | None:
 
 
 def refusal_in(cause: str) -> str:
-    """Returns the reason in the cause of a lost claim after which another instance type may succeed; empty if none."""
-    return next((reason for reason in _IN_TEXT if reason in cause), "")
+    """Returns the reason in the cause of a lost claim after which another instance type may succeed; empty if none.
+
+    A creation that the cloud accepted and did not finish in time is one of them.
+    """
+    found = next((reason for reason in _IN_TEXT if reason in cause), "")
+    return found or (LAUNCH_TIMEOUT if _TIMED_OUT.search(cause) else "")
 
 
 @final

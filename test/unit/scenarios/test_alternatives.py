@@ -136,6 +136,16 @@ async def test_a_restricted_instance_type_is_left(system: "System", fault: str) 
     assert list(system.pools.values()) == [H100]
 
 
+async def test_a_creation_that_never_ends_is_left(system: "System") -> None:
+    """The claim is given up after 15 minutes, and the next instance type is used."""
+    system.simulator.faults.add(named("never-ends", times=1))
+    await system.start()
+    system.apply(preset=PRESET, instanceTypes=THREE)
+    await system.until("ready", system.is_ready, step=20)
+    assert H100 in system.pools.values()
+    assert record(system).stock_outs[f"{A100.lower()}//on-demand"].reason == "LaunchTimeout"
+
+
 @pytest.mark.parametrize("process", ["controller", "provisioner"])
 async def test_a_restart_in_the_middle(system: "System", process: str) -> None:
     """The record is on the Workspace: no offering is requested twice."""

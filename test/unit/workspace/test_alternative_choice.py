@@ -183,6 +183,12 @@ def test_what_counts_as_a_refusal(launched: str, reason: str, expected: bool) ->
 def test_causes_of_lost_claims() -> None:
     assert refusal_in("NodeClaim ws1: InsufficientCapacityError: no on-demand capacity") == "InsufficientCapacity"
     assert refusal_in("NodeClaim ws1: not launched within 900 s") == ""
+    creating = (
+        "Machine ws1: not launched within 900 s; agent pool ws1 is being created, 14 min since the claim was created"
+    )
+    assert refusal_in(creating) == "LaunchTimeout"
+    assert refusal_in("LaunchTimeout: no instance within 2700 s of the request") == "LaunchTimeout"
+    assert refusal_in("Machine ws1: not launched within 900 s; Unauthorized: no permission") == ""
 
 
 # ── preflight and admission ──────────────────────────────────────────────────────────────────────────────────────────
