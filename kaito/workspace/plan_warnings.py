@@ -37,7 +37,17 @@ async def plan_warnings(
     if count == 0:
         return ["spec.replicas: is 0: no copies run, and nodes are given back"]
     nodes = f"{count} node{'s' if count > 1 else ''} of {instance_type}"
-    return [f"resource: the plan is {nodes}: {_price(plan, settings, prices)}{_unread(workspace)}"]
+    price = _price(plan, settings, prices)
+    return [f"resource: the plan is {nodes}: {price}{_alternatives(plan)}{_unread(workspace)}"]
+
+
+def _alternatives(plan: Plan) -> str:
+    """Returns the further alternatives in order, as the end of a message; empty if there are none."""
+    if plan.choice is None:
+        return ""
+    later = [each for each in plan.choice.candidates[plan.choice.position + 1 :] if each.is_usable]
+    described = [f"{each.nodes} of {each.instance_type}" for each in later]
+    return f"; if the cloud is out of it: {', then '.join(described)}" if described else ""
 
 
 def _plan_fields(workspace: Workspace) -> tuple[object, ...]:

@@ -129,6 +129,12 @@ def next_offering_seconds(ctx: ReconcileContext, candidates: Candidates) -> floa
     return min(delays, default=retry_seconds(errors[0], 1, ctx.settings) if errors else 0.0)
 
 
+def has_other_offering(ctx: ReconcileContext, candidates: Candidates) -> bool:
+    """Whether an offering is left that was not unavailable recently."""
+    entries = [ctx.deps.unavailable.find(candidate.offering) for candidate in candidates.accepted]
+    return any(entry is None or entry.deprioritized_until <= ctx.now for entry in entries)
+
+
 def _rejections(ctx: ReconcileContext, candidates: Candidates) -> _Rejections:
     rejections = _Rejections()
     for error in candidates.errors:

@@ -21,6 +21,7 @@ from kaito.provisioner.plan import InvalidClaim, LaunchPlan, image_family, plan_
 from kaito.provisioner.steps.create_instance import (
     NoOfferingAvailable,
     create_instance,
+    has_other_offering,
     mark_unavailable,
     next_offering_seconds,
 )
@@ -167,8 +168,7 @@ async def _delete_failed_pool(
     retry: float | None = None
     continues = False
     if launch_attempts.is_about_offering(error):
-        retry = await _mark_unavailable(ctx, plan, instance, error)
-        continues = retry <= 0
+        retry, continues = await _mark_unavailable(ctx, plan, instance, error)
         retry = max(retry, ctx.settings.poll_interval_seconds)
     # Recorded before the deletion: afterwards the cloud does not return the error any more.
     await launch_attempts.record_failure(ctx, error, retry=retry, is_created=True, continues=continues)
@@ -176,19 +176,26 @@ async def _delete_failed_pool(
     await _clear_operation(ctx)
 
 
-async def _mark_unavailable(ctx: ReconcileContext, plan: LaunchPlan, instance: Instance, error: CloudError) -> float:
-    """Marks the instance's offering as unavailable; returns the seconds until an offering may be tried, 0 for now."""
+async def _mark_unavailable(
+    ctx: ReconcileContext, plan: LaunchPlan, instance: Instance, error: CloudError
+) -> tuple[float, bool]:
+    """Marks the instance's offering as unavailable.
+
+    Returns:
+        The seconds until an offering may be tried (0 for now), and whether one is left that was not unavailable before.
+    """
     offering = _offering_of(instance)
     try:
         candidates = await list_candidates(ctx, plan)
     except CloudError:
-        return (launch_attempts.mark_unavailable(ctx, offering, error).retry_at - ctx.now).total_seconds()
+        entry = launch_attempts.mark_unavailable(ctx, offering, error)
+        return (entry.retry_at - ctx.now).total_seconds(), False
     candidate = next((c for c in candidates.accepted if c.offering.key == offering.key), None)
     if candidate is None:
         launch_attempts.mark_unavailable(ctx, offering, error)
     else:
         mark_unavailable(ctx, candidate, candidates, error)
-    return next_offering_seconds(ctx, candidates)
+    return next_offering_seconds(ctx, candidates), has_other_offering(ctx, candidates)
 
 
 def _offering_of(instance: Instance) -> Offering:

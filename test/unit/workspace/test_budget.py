@@ -59,6 +59,8 @@ async def test_one_alternative_within_the_limit_is_enough(phi: Workspace) -> Non
     assert await refused(given) == []
     (warning,) = await plan_warnings(given, None, SETTINGS, BOOK)
     assert f"the plan is 1 node of {V100}: 3.00 USD per hour" in warning
+    (warning,) = await plan_warnings(with_resource(given, maxHourlyCost="9"), None, SETTINGS, BOOK)
+    assert warning.endswith(f"; if the cloud is out of it: 1 of {V100}")
     both = await refused(with_resource(given, maxHourlyCost="1"))
     assert [each.split(":")[1].strip() for each in both] == ["resource.instanceTypes[0]", "resource.instanceTypes[1]"]
 
