@@ -40,6 +40,8 @@ OTHER_PROGRAMS = {
     "--docker-config": "kaito-push-adapter",
     "--progress-file": "kaito-pull-model",
     "--progress-port": "kaito-pull-model",
+    "--pool-name": "the endpoint picker",
+    "--pool-namespace": "the endpoint picker",
     "--help": "every program",
     "--previous": "kubectl",
 }

@@ -170,6 +170,7 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     NodePluginsNotReady
     NodeProvisionTimeout
     NodesReady
+    NodesReleased
     NotAccepted
     OnDelete
     PodCreationFailed
