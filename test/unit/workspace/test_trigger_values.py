@@ -168,12 +168,12 @@ def test_deletions_queue_a_workspace_and_creations_only_of_foreign_objects(
     [
         (
             NodeApi.MACHINE,
-            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "Machine"],
+            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "Namespace", "Machine"],
             ["Secret", "PersistentVolumeClaim", "ServiceAccount", "NodeClaim"],
         ),
         (
             NodeApi.NODECLAIM,
-            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "NodeClaim"],
+            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "Namespace", "NodeClaim"],
             ["Secret", "PersistentVolumeClaim", "ServiceAccount", "Machine"],
         ),
         (
