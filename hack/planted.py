@@ -1,10 +1,10 @@
-"""Plants the bugs of `test/unit/simulation/planted_bugs.toml`, one at a time, and counts the seeds until one is found.
+"""Plants the bugs of `test/unit/simulation/planted_bugs.toml` one at a time, and simulates until one is found.
 
     python -m hack.planted --seeds 30            # all bugs; prints a table for docs/reliability.md
     python -m hack.planted --only surplus-kept
 
 Each bug is planted in a child process that has everything imported already: the code of the changed functions is
-replaced. The child simulates seeds until an invariant is violated.
+replaced. The child simulates until an invariant is violated.
 """
 
 import argparse
@@ -15,20 +15,24 @@ import signal
 import sys
 import time
 import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import NamedTuple
 
+from kaito.runtime.testing.simulate import Report, Scenario, Step, simulate
 from kaito.simulation.command import run_scenario
+from kaito.simulation.simulation import KaitoSimulation
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "test" / "unit" / "simulation" / "planted_bugs.toml"
 
 
 class Found(NamedTuple):
-    """How a bug was found; `seeds` is 0 if it was not."""
+    """How a bug was found: by its scenario, or the number of seeds; empty if it was not."""
 
-    seeds: int
+    by: str
     invariant: str
     message: str
 
@@ -36,6 +40,13 @@ class Found(NamedTuple):
 def bugs() -> list[dict[str, str]]:
     """The table."""
     return list(tomllib.loads(TABLE.read_text())["bug"])
+
+
+def run_named(name: str) -> Report:
+    """Run a scenario of the table."""
+    (found,) = [each for each in tomllib.loads(TABLE.read_text())["scenario"] if each["name"] == name]
+    steps = tuple(Step(float(at), kind, arguments) for at, kind, arguments in found["steps"])
+    return simulate(KaitoSimulation(trouble_seconds=float(found["seconds"])), Scenario(1, steps))
 
 
 def problem(bug: dict[str, str]) -> str:
@@ -69,17 +80,19 @@ def _functions(code: CodeType) -> dict[str, CodeType]:
 
 
 def search(bug: dict[str, str], first: int, seeds: int) -> Found:
-    """Simulate seeds until one violates an invariant."""
+    """Simulate the bug's scenario, and then seeds, until one violates an invariant."""
     if not plant(bug):
-        return Found(0, "", "no function has changed")
-    for number, seed in enumerate(range(first, first + seeds), 1):
+        return Found("", "", "no function has changed")
+    runs: list[tuple[str, Callable[[], Report]]] = [("scenario", partial(run_named, bug["scenario"]))]
+    runs += [(str(number), partial(run_scenario, seed)) for number, seed in enumerate(range(first, first + seeds), 1)]
+    for name, run in runs:
         try:
-            report = run_scenario(seed)
+            report = run()
         except Exception as error:  # noqa: BLE001 - a bug may break the run in any way
-            return Found(number, "the run fails", f"{type(error).__name__}: {str(error)[:200]}")
+            return Found(name, "the run fails", f"{type(error).__name__}: {str(error)[:200]}")
         if report.violation is not None:
-            return Found(number, report.violation.invariant, report.violation.text[:200])
-    return Found(0, "", f"not with {seeds} seeds")
+            return Found(name, report.violation.invariant, report.violation.text[:200])
+    return Found("", "", f"not with its scenario and {seeds} seeds")
 
 
 def in_child(bug: dict[str, str], first: int, seeds: int, seconds: float) -> Found:
@@ -100,13 +113,13 @@ def in_child(bug: dict[str, str], first: int, seeds: int, seconds: float) -> Fou
     os.waitpid(child, 0)
     os.close(reader)
     parts = data.decode().split("\t")
-    return Found(int(parts[0]), parts[1], parts[2]) if len(parts) == 3 else Found(0, "", f"not within {seconds:.0f} s")
+    return Found(*parts) if len(parts) == 3 else Found("", "", f"not within {seconds:.0f} s")
 
 
 def main() -> None:
     """Run the command."""
     flags = argparse.ArgumentParser(prog="python -m hack.planted", description="Count the seeds until a bug is found.")
-    flags.add_argument("--seeds", type=int, default=30, help="seeds for each bug (default: 30)")
+    flags.add_argument("--seeds", type=int, default=30, help="seeds after the scenario of a bug (default: 30)")
     flags.add_argument("--first", type=int, default=0, help="first seed (default: 0)")
     flags.add_argument("--only", nargs="*", default=None, help="names of bugs")
     flags.add_argument("--seconds", type=float, default=600.0, help="time limit for each bug")
@@ -115,12 +128,12 @@ def main() -> None:
     problems = [text for bug in chosen if (text := problem(bug))]
     if problems:
         sys.exit("\n".join(problems))
-    run_scenario(arguments.first)  # imports everything
-    print("| planted bug | seeds until found | violated invariant |\n|---|---|---|", flush=True)
+    run_named("scale")  # imports everything
+    print("| planted bug | found by | violated invariant |\n|---|---|---|", flush=True)
     for bug in chosen:
         found = in_child(bug, arguments.first, arguments.seeds, arguments.seconds)
-        print(f"| {bug['text']} | {found.seeds or 'not found'} | {found.invariant} |", flush=True)
-        print(f"{bug['name']}: {found.seeds} {found.message}", file=sys.stderr, flush=True)
+        print(f"| {bug['text']} | {found.by or 'not found'} | {found.invariant} |", flush=True)
+        print(f"{bug['name']}: {found.by} {found.message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

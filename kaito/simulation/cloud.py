@@ -14,9 +14,13 @@ from kaito.cloud.azure.simulator.inprocess import InProcessTransport
 from kaito.runtime.client import Client
 from kaito.runtime.testing.objects import OWN_AGENT
 from kaito.runtime.testing.simulate import Process, Run
+from kaito.runtime.testing.simulate.counts import HourlyCounts
 
 HEARTBEAT_SECONDS: Final = 24 * 3600.0
 """Nodes renew their leases rarely: no controller of Kaito reads these leases."""
+
+CREATIONS_PER_HOUR: Final = 30
+"""Requests to create one agent pool in an hour, with pauses after each refusal."""
 
 
 @final
@@ -28,9 +32,15 @@ class SimulatedCloud:
         settings = SimulatorSettings(signed_operations=False)
         self.simulator = Simulator(settings, nodes=client, clock=run.world.clock, seed=run.scenario.seed)
         self._run = run
+        self.creations = HourlyCounts(CREATIONS_PER_HOUR, self._note_loop, asyncio.get_running_loop().time)
+        """Requests to create an agent pool, by its name."""
         self._knobs: dict[object, tuple[str, dict[str, object]]] = {}
         self.simulator.cluster.add_listener(self._on_pool_event)
         self._set_knobs()
+
+    def _note_loop(self, key: tuple[str, ...]) -> None:
+        text = f"agent pool {key[0]} was requested more than {CREATIONS_PER_HOUR} times in an hour"
+        self._run.fail("no buying in a loop", text)
 
     async def work(self) -> None:
         """Run the cloud until cancelled."""
@@ -74,6 +84,7 @@ class _ArmConnection:
         self._run = run
         self._process = process
         self._check_alive = process.liveness()
+        self._creations = cloud.creations
 
     async def handle(self, request: ArmRequest) -> ArmResponse:
         """Serve a request; the connection drops if the process has crashed."""
@@ -83,6 +94,8 @@ class _ArmConnection:
         if is_write and not self._process.holds_lease():
             text = f"{self._process.name} sends {request.method} {request.path} to Azure and does not hold its lease"
             self._run.fail("no write without the lease", text)
+        if request.method == "PUT":
+            self._creations.add((request.path.rpartition("/")[2],))
         response = await self._api.handle(request)
         outcome = "dropped" if response.drop else response.status
         self._run.trace.request(f"{self._process.name} (ARM)", request.method, request.path, request.body, outcome)

@@ -6,6 +6,7 @@ It shares no code with the controllers' decisions. Bounds are times for which a 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, final
 
 from kaito.api.karpenter import Claim
@@ -51,6 +52,12 @@ CLAIMS_PER_HOUR: Final = 20
 BROKEN_SECONDS: Final = 1000.0
 """How long a node may be not ready until its claim is deleted: 600 s (`--node-unhealthy-timeout`), and a new leader."""
 
+FAILED_SECONDS: Final = 900.0
+"""How long a failed agent pool may exist."""
+
+DELETION_TIMEOUT_SECONDS: Final = 1200.0
+"""After this time a Workspace is removed although claims exist (`--deletion-timeout`)."""
+
 PAUSE_SECONDS: Final = 25.0
 """Shortest time between the loss of a claim and its replacement. The controller waits 30 s after the first loss."""
 
@@ -80,11 +87,18 @@ class Reference:
         self._run = run
         self._cloud = cloud
         self._claims = f"{kind.plural}.{kind.group()}"
+        self._claim_condition = f"{kind.kind}Ready"
         self._users: dict[str, Object] = {}
         """What users have set, by UID of the Workspace."""
         self._most_wanted: dict[str, int] = {}
         self._places: dict[str, _Places] = {}
-        self._too_early: list[str] = []
+        self._broken_rules: list[Finding] = []
+        """Violations that a write has shown, for the next check."""
+        self._with_gpus: set[str] = set()
+        """UIDs of the claims whose node has advertised GPUs."""
+        self.forced: set[str] = set()
+        """Names of the claims that a user has deleted without their finalizer."""
+        self._stages = kind.stages
         run.world.server.on_write(self._on_write)
 
     # -- following writes --------------------------------------------------------------------------------------------
@@ -95,6 +109,8 @@ class Reference:
             return
         if resource != "workspaces.kaito.sh":
             return
+        if (obj["metadata"]["namespace"], obj["metadata"]["name"]) not in self._run.stored(resource):
+            self._on_removed_workspace(obj)
         uid = obj["metadata"]["uid"]
         self._most_wanted[uid] = max(self._most_wanted.get(uid, 0), wanted_nodes(obj))
         self._places_of(obj)
@@ -110,7 +126,31 @@ class Reference:
         """Note what a user has set: a later state of the Workspace must still contain it."""
         self._users[workspace.uid] = user_part(workspace.to_dict())
 
+    def _on_removed_workspace(self, workspace: Object) -> None:
+        deleted = datetime.fromisoformat(workspace["metadata"].get("deletionTimestamp") or "2100-01-01T00:00:00Z")
+        waited = (self._run.world.now - deleted).total_seconds()
+        uid = workspace["metadata"]["uid"]
+        left = [
+            name_of(each)
+            for each in self._run.stored(self._claims).values()
+            if labels_of(each).get("kaito.sh/workspace-uid") == uid
+        ]
+        if left and waited < DELETION_TIMEOUT_SECONDS:
+            text = f"{name_of(workspace)} is removed {waited:.0f} s after its deletion, and {left[0]} exists"
+            self._broken_rules.append(Finding("a Workspace is removed after its claims", text))
+
+    def _on_removed_claim(self, claim: Object) -> None:
+        name = claim["metadata"]["name"]
+        pool = self._cloud.simulator.cluster.pools.get(name)
+        owner = None if pool is None else dict(pool.properties.get("tags") or {})
+        if pool is None or name in self.forced or claim["metadata"]["uid"] not in str(owner):
+            return
+        text = f"{name_of(claim)} is removed, and its agent pool is {pool.state}"
+        self._broken_rules.append(Finding("a claim is removed after its instance", text))
+
     def _on_claim(self, claim: Object, previous: Object | None) -> None:
+        if ("", claim["metadata"]["name"]) not in self._run.stored(self._claims):
+            self._on_removed_claim(claim)
         owner = self._owner(claim)
         if owner is None:
             return
@@ -121,7 +161,7 @@ class Reference:
             places.created.append(now)
             if places.is_filled and now - places.lost_at < PAUSE_SECONDS:
                 text = f"{name_of(claim)} of {name_of(owner)} is created {now - places.lost_at:.1f} s after a loss"
-                self._too_early.append(text)
+                self._broken_rules.append(Finding("no buying in a loop", text))
         live = self._live(owner)
         if previous is not None and not is_terminating(previous) and not is_live and live < places.wanted:
             places.lost_at = now
@@ -158,8 +198,7 @@ class Reference:
 
     def check(self) -> Iterator[Finding]:
         """Return what is wrong, or must not last."""
-        if self._too_early:
-            yield Finding("no buying in a loop", self._too_early[0])
+        yield from self._broken_rules
         claims = self._run.stored(self._claims)
         by_owner: dict[str, list[Object]] = {}
         for claim in claims.values():
@@ -180,6 +219,8 @@ class Reference:
 
     def _check_instances(self, claims: Mapping[Key, Object]) -> Iterator[Finding]:
         for name, pool in self._cloud.simulator.cluster.pools.items():
+            if pool.state in {"Failed", "Canceled"}:
+                yield Finding("no failed instance is kept", f"agent pool {name} is {pool.state}", FAILED_SECONDS)
             if pool.state != "Deleting" and ("", name) not in claims:
                 yield Finding("no instance without an owner", f"agent pool {name} has no claim", ORPHAN_SECONDS)
 
@@ -188,12 +229,21 @@ class Reference:
             return
         ready = condition(claim, "Ready")
         node = self._run.stored("nodes").get(("", section(claim, "status").get("nodeName") or ""))
+        uid, pool = claim["metadata"]["uid"], self._cloud.simulator.cluster.pools.get(claim["metadata"]["name"])
+        if node is not None and int(section(node, "status", "allocatable").get(GPU, "0")):
+            self._with_gpus.add(uid)
+        if has_condition(claim, self._stages.launched) and pool is not None and pool.state == "Creating":
+            yield Finding("conditions are true", f"{name_of(claim)} has launched and its pool is being created", 5.0)
+        if has_condition(claim, self._stages.initialized) and node is not None and uid not in self._with_gpus:
+            yield Finding("conditions are true", f"{name_of(claim)} is initialized without GPUs", 5.0)
         if ready is not None and ready["status"] == "True":
             if node is None or not has_condition(node, "Ready"):
                 yield Finding("conditions are true", f"{name_of(claim)} is Ready and its node is not", STALE_SECONDS)
         elif not any(each.get("message") or each.get("reason") for each in entries(claim, "status", "conditions")):
             yield Finding("every wait has a cause", f"{name_of(claim)} has no condition with a cause", CAUSE_SECONDS)
-        if node is not None and not has_condition(node, "Ready") and self._owner(claim) is not None:
+        owner = self._owner(claim)
+        is_needed = owner is not None and not ("tuning" in owner and self.actual(owner)["WorkspaceReady"])
+        if node is not None and not has_condition(node, "Ready") and is_needed:
             text = f"the node of {name_of(claim)} is not Ready"
             yield Finding("a broken node is replaced", text, BROKEN_SECONDS)
 
@@ -227,7 +277,7 @@ class Reference:
             return
         reasons: list[str] = []
         actual = self.actual(workspace)
-        for kind in TUNING_CONDITIONS if "tuning" in workspace else SERVING_CONDITIONS:
+        for kind in TUNING_CONDITIONS if "tuning" in workspace else (*SERVING_CONDITIONS, self._claim_condition):
             found = condition(workspace, kind)
             if found is None:
                 yield Finding("every wait has a cause", f"{name} has no condition {kind}", CAUSE_SECONDS)
@@ -255,6 +305,10 @@ class Reference:
             and int(section(node, "status", "allocatable").get(GPU, "0")) > 0
         ]
         resources = len(nodes) >= wanted_nodes(workspace)
+        claims = wanted_nodes(workspace) <= sum(
+            has_condition(each, "Ready") and not is_terminating(each) and self._owner(each) is workspace
+            for each in self._run.stored(self._claims).values()
+        )
         ready = sum(
             is_ready(pod)
             for (namespace, _), pod in self._run.stored("pods").items()
@@ -268,7 +322,12 @@ class Reference:
         stateful_set = self._run.stored("statefulsets.apps").get((metadata["namespace"], metadata["name"]))
         wanted = wanted_nodes(workspace)
         serves = stateful_set is not None and 0 < wanted <= ready
-        return {"ResourceReady": resources, "InferenceReady": serves, "WorkspaceReady": resources and serves}
+        return {
+            "ResourceReady": resources,
+            "InferenceReady": serves,
+            "WorkspaceReady": resources and serves,
+            self._claim_condition: claims,
+        }
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

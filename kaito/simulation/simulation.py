@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final, final
 
 from kaito.api import Workspace, crds
@@ -46,7 +47,10 @@ class KaitoSimulation(Simulation):
     controllers: ClusterControllers
     reference: Reference
 
-    def __init__(self) -> None:
+    def __init__(self, *, trouble_seconds: float | None = None) -> None:
+        """`trouble_seconds` is the time in which steps happen, an hour by default."""
+        if trouble_seconds is not None:
+            self.limits = replace(self.limits, trouble_seconds=trouble_seconds)
         self.webhook_hangs = 0
         """Number of active faults that make the webhook hang."""
         self.claim_kind: type[Claim] = Machine

@@ -91,6 +91,13 @@ def actions() -> list[StepKind]:
             text="user deletes {kind} number {number}",
         ),
         StepKind(
+            name="force-delete",
+            apply=force_delete,
+            draw=lambda rng: {"number": rng.randrange(4)},
+            weight=0.7,
+            text="user deletes claim number {number} and removes its finalizers",
+        ),
+        StepKind(
             name="retry-launch",
             apply=retry_launch,
             draw=lambda rng: {"number": rng.randrange(4)},
@@ -260,6 +267,17 @@ async def delete_object(run: Run, *, kind: str, number: int) -> None:
     found = [each for one in kinds[kind] for each in run.world.list(one) if each.name != "kubernetes"]
     if number < len(found):
         await attempt(run, lambda: run.client.delete(found[number]))
+
+
+async def force_delete(run: Run, *, number: int) -> None:
+    """Delete a claim without its finalizer, as users do when a deletion takes too long: its instance is an orphan."""
+    found = [each for kind in (Machine, NodeClaim) for each in run.world.list(kind)]
+    if number >= len(found):
+        return
+    cast("Any", run.simulation).reference.forced.add(found[number].name)
+    await attempt(run, lambda: run.client.delete(found[number]))
+    patch = MergePatch({"metadata": {"finalizers": None}})
+    await attempt(run, lambda: run.client.patch(found[number], patch))
 
 
 async def retry_launch(run: Run, *, number: int) -> None:

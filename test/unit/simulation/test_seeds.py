@@ -1,18 +1,23 @@
-"""Seeds of the simulation of Kaito: a fixed range, and the same seed in two processes."""
+"""The simulation of Kaito: the scenarios of the planted bugs, a range of seeds, and one seed in two processes."""
 
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from hack.planted import TABLE, run_named
 from kaito.runtime.testing.simulate import Scenario, describe, scenario_of, simulate
 from kaito.simulation.simulation import KaitoSimulation
 
 ROOT = Path(__file__).resolve().parents[3]
 
+SCENARIOS = [scenario["name"] for scenario in tomllib.loads(TABLE.read_text())["scenario"]]
+
 PROGRAM = """
+from hack.planted import TABLE, run_named
 from kaito.runtime.testing.simulate import simulate
 from kaito.simulation.simulation import KaitoSimulation
 report = simulate(KaitoSimulation(), 1)
@@ -21,7 +26,14 @@ print(report.trace.digest, report.trace.requests, report.reconciles, report.viol
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_that_finds_planted_bugs_violates_nothing_without_them(name: str) -> None:
+    report = run_named(name)
+    assert report.violation is None, describe(report)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(3))
 def test_no_invariant_is_violated(seed: int) -> None:
     report = simulate(KaitoSimulation(), seed)
     assert report.violation is None, describe(report)
