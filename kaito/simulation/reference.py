@@ -46,6 +46,9 @@ SURPLUS_SECONDS: Final = 1200.0
 DELETION_SECONDS: Final = 3600.0
 """How long an object may be terminating. The controller removes its finalizer from a Workspace after 1,200 s."""
 
+EMPTY_SECONDS: Final = 600.0
+"""How long a Workspace without claims may be terminating."""
+
 CLAIMS_PER_HOUR: Final = 20
 """Claims that may be created for one node of a Workspace in an hour, with backoff from 30 s to 15 min."""
 
@@ -212,6 +215,10 @@ class Reference:
             yield from self._check_claims_of(workspace, by_owner.get(workspace["metadata"]["uid"], []))
             yield from self._check_conditions(workspace)
             yield from self._check_edits(workspace)
+        for workspace in self._run.stored("workspaces.kaito.sh").values():
+            if is_terminating(workspace) and not by_owner.get(workspace["metadata"]["uid"]):
+                text = f"{name_of(workspace)} is terminating and has no claims"
+                yield Finding("every deletion ends", text, EMPTY_SECONDS)
         for resource in ("workspaces.kaito.sh", self._claims, "nodes", "namespaces"):
             for obj in self._run.stored(resource).values():
                 if is_terminating(obj):

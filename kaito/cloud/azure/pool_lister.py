@@ -127,6 +127,8 @@ class PoolLister:
         self._is_closed = False
         self._tracked: dict[str, TrackedPool] = {}
         self._settled: dict[str, SettledPool] = {}
+        self._listed: Mapping[str, Instance] = {}
+        """The pools of the last list."""
         self._watchers: list[OnChange] = []
         self._changed_at = 0.0
         self._has_tracked = asyncio.Event()
@@ -199,9 +201,13 @@ class PoolLister:
         self._has_tracked.set()
 
     def track_deletion(self, name: str) -> None:
-        """Tracks a pool whose deletion was accepted."""
+        """Tracks a pool whose deletion was accepted, with the owner that the last list contains.
+
+        Without the owner, the claim would take it for the pool of another claim, and would not wait for its deletion.
+        """
         tracked = self._tracked.get(name)
-        instance = tracked.instance if tracked is not None else Instance(name=name, state="deleting", instance_type="")
+        listed = self._listed.get(name) or Instance(name=name, state="deleting", instance_type="")
+        instance = tracked.instance if tracked is not None else listed
         self.track(replace(instance, state="deleting"))
 
     async def watch(self, on_change: OnChange) -> None:
@@ -282,6 +288,7 @@ class PoolLister:
                 on_start()
             raise
         self._has_failed = False
+        self._listed = pools
         self._compare(pools, started_at)
         return Listing(self._number, started_at, pools)
 

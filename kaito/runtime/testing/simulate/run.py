@@ -9,10 +9,11 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar, Final, final
 
 from kaito.runtime.client import Client
-from kaito.runtime.errors import KaitoRuntimeError
+from kaito.runtime.errors import ConfigurationError, KaitoRuntimeError
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing.objects import OWN_AGENT
 from kaito.runtime.testing.simulate.counts import HourlyCounts, Reconciles
@@ -222,7 +223,7 @@ class Run:
             TimeoutError,
             *self.simulation.expected_errors,
         )
-        if not isinstance(error, expected):
+        if not isinstance(error, expected) or isinstance(error, ConfigurationError):
             self.fail("no process ends by a mistake", f"{process.name}: {type(error).__name__}: {error}")
 
     def _note_error(self, process: str, controller: str, key: str, error: BaseException) -> None:
@@ -299,9 +300,20 @@ class Run:
 
     # -- checking ----------------------------------------------------------------------------------------------------
 
-    def note_change(self, *_: object) -> None:
-        """Note a write, which is checked before time advances."""
+    def note_change(self, resource: str, obj: Mapping[str, Any], previous: Mapping[str, Any] | None) -> None:
+        """Note a write, which is checked before time advances; check that no lease is taken before it has expired."""
         self._dirty = True
+        if resource != "leases.coordination.k8s.io" or previous is None:
+            return
+        before: Mapping[str, Any] = previous.get("spec") or {}
+        after: Mapping[str, Any] = obj.get("spec") or {}
+        holder, renewed = before.get("holderIdentity"), before.get("renewTime")
+        if not holder or not renewed or after.get("holderIdentity") in {holder, "", None}:
+            return
+        age = (self.world.now - datetime.fromisoformat(renewed)).total_seconds()
+        if age < float(before.get("leaseDurationSeconds") or 0):
+            text = f"{after['holderIdentity']} takes the lease of {holder} {age:.0f} s after its renewal"
+            self.fail("no lease is taken before it has expired", text)
 
     def check(self) -> None:
         """Check the state if it has changed, and whether findings last too long."""

@@ -387,12 +387,15 @@ class Lists:
         self.pools = pools or {}
         self.times: list[float] = []
         self.failure: Exception | None = None
+        self.read_one: Instance | None = None
 
     async def read(self, request: ListRequest) -> Mapping[str, Instance]:
         request.on_start()
         self.times.append(monotonic())
         if self.failure is not None:
             raise self.failure
+        if self.read_one is not None:
+            return {self.read_one.name: self.read_one}
         return {name: instance(name, state) for name, state in self.pools.items()}
 
 
@@ -456,6 +459,20 @@ async def test_the_interval_of_the_watch_grows_with_the_time_since_a_change(
     await asyncio.sleep(since_change)
     limits.pools.set_rate(1)
     assert reader._watch_interval_seconds() == pytest.approx(expected, abs=0.001)  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_pool_in_deletion_keeps_its_owner(lists: Lists) -> None:
+    """A claim takes a pool without an owner for that of another claim, and would not wait for its deletion."""
+    lists.pools = {"gpu1": "ready"}
+    reader, _ = lister(lists)
+    owner = InstanceOwner(installation="i", claim_kind="Machine", claim_name="gpu1", claim_uid="u")
+    listed = replace(instance("gpu1", "ready"), owner=owner)
+    lists.read_one = listed
+    async with TaskScope("test") as scope:
+        await watched(reader, scope)
+        assert await reader.get("gpu1") == listed
+        reader.track_deletion("gpu1")
+        assert await reader.get("gpu1") == replace(listed, state="deleting")
 
 
 async def test_reads_that_wait_for_a_list_fail_when_the_connection_is_closed(lists: Lists) -> None:
