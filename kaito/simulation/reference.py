@@ -77,7 +77,9 @@ class _Places:
     is_filled: bool = False
     """Whether the claims have been as many as wanted since that number changed."""
     lost_at: float = -math.inf
-    """When a wanted claim was lost."""
+    """When the first claim of those that are not replaced yet was lost: they are replaced together."""
+    is_pending: bool = False
+    """Whether a lost claim is not replaced yet."""
     created: list[float] = field(default_factory=list[float])
     """Times at which claims were created."""
 
@@ -122,7 +124,7 @@ class Reference:
         wanted = wanted_nodes(workspace)
         places = self._places.setdefault(workspace["metadata"]["uid"], _Places(wanted))
         if places.wanted != wanted:
-            places.wanted, places.is_filled, places.lost_at = wanted, False, -math.inf
+            places.wanted, places.is_filled, places.lost_at, places.is_pending = wanted, False, -math.inf, False
         return places
 
     def accept(self, workspace: Resource) -> None:
@@ -162,12 +164,14 @@ class Reference:
         is_live = not is_terminating(claim) and ("", claim["metadata"]["name"]) in present
         if previous is None:
             places.created.append(now)
+            places.is_pending = False
             if places.is_filled and now - places.lost_at < PAUSE_SECONDS:
                 text = f"{name_of(claim)} of {name_of(owner)} is created {now - places.lost_at:.1f} s after a loss"
                 self._broken_rules.append(Finding("no buying in a loop", text))
         live = self._live(owner)
         if previous is not None and not is_terminating(previous) and not is_live and live < places.wanted:
-            places.lost_at = now
+            places.lost_at = places.lost_at if places.is_pending else now
+            places.is_pending = True
         if live >= places.wanted:
             places.is_filled = True
 
