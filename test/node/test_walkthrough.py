@@ -1,9 +1,12 @@
 """Runs every command of docs/getting-started/walkthrough.md, in order, as one user of the real node."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -34,19 +37,26 @@ class Shell:
         if not is_build:  # the authority of the cluster's registry, which this machine does not trust
             own["SSL_CERT_FILE"] = str(self._cluster.layout.certificates / "ca.crt")
         command = ["bash", "-euxo", "pipefail", "-c", block.code]
-        result = subprocess.run(
-            command if is_build else self._cluster.command(*command),
-            cwd=ROOT,
-            env={**self._cluster.environment, **self._variables, **own},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=BLOCK_SECONDS,
-        )
-        if result.returncode != 0:
-            output = f"{result.stdout[-4000:]}{result.stderr[-4000:]}"
-            pytest.fail(f"{block}: exit code {result.returncode}\n{output}\n{Diagnosis(self._cluster).text()}")
-        return result.stdout
+        # Into a file: a process that a failed block leaves in the background would keep a pipe open.
+        with TemporaryFile("w+") as output:
+            process = subprocess.Popen(
+                command if is_build else self._cluster.command(*command),
+                cwd=ROOT,
+                env={**self._cluster.environment, **self._variables, **own},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(BLOCK_SECONDS)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            output.seek(0)
+            text = output.read()
+        if code != 0:
+            pytest.fail(f"{block}: exit code {code}\n{text[-6000:]}\n{Diagnosis(self._cluster).text()}")
+        return text
 
 
 @pytest.fixture
@@ -70,6 +80,7 @@ def shell(cluster: Cluster, helm: str) -> Iterator[Shell]:
     cluster.kubectl("label", "node", cluster.layout.name, "apps-")
 
 
+@pytest.mark.timeout(3600)  # with the builds of both images
 def test_every_command_of_the_page(shell: Shell, kubernetes: Kubernetes) -> None:
     blocks = [block for block in code_blocks(PAGE) if block.language == "sh" and not block.code.startswith("export")]
     outputs: dict[str, str] = {}
