@@ -16,6 +16,8 @@ else:
     _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _BOOL: Final = "tag:yaml.org,2002:bool"
+_TRUE_OR_FALSE: Final = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
+_FIRST_OF_BOOL: Final = frozenset("tTfF")
 _LEFT_OUT: Final = frozenset({_BOOL, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"})
 
 
@@ -23,12 +25,12 @@ class _ManifestLoader(_Base):
     """A safe loader without dates, and with `true` and `false` as the only booleans."""
 
     yaml_implicit_resolvers: Any = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag not in _LEFT_OUT]
+        letter: [
+            *((tag, pattern) for tag, pattern in resolvers if tag not in _LEFT_OUT),
+            *([(_BOOL, _TRUE_OR_FALSE)] if letter in _FIRST_OF_BOOL else []),
+        ]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-
-
-_ManifestLoader.add_implicit_resolver(_BOOL, re.compile(r"true|True|TRUE|false|False|FALSE"), [*"tTfF"])
 
 
 def load_documents(text: str | bytes) -> Iterator[Any]:

@@ -47,6 +47,17 @@ kind: ConfigMap
 metadata: {name: settings}
 data: {inference_config.yaml: "vllm: {}"}
 """
+INFERENCE_SET = """
+apiVersion: kaito.sh/v1beta1
+kind: InferenceSet
+metadata: {name: phi}
+spec:
+  replicas: 1
+  labelSelector: {matchLabels: {apps: phi}}
+  template:
+    resource: {instanceType: Standard_NC24ads_A100_v4}
+    inference: {preset: {name: phi-3-mini-4k-instruct}}
+"""
 BAD_WORKSPACE = WORKSPACE.partition("---")[0].replace("phi-3-mini-4k-instruct", "no-such-preset")
 
 Right = tuple[str, str, str]
@@ -58,17 +69,22 @@ OTHER_KIND = "only one kind of claims is in use here"
 NOT_PROVOKED = "test/unit/workspace/test_rbac.py and the tests of the drain provoke it"
 SEVERAL_NODES = "copies on several nodes only"
 TO_ZERO = "Workspaces that scale to zero only; test/unit/workspace/test_rbac.py provokes it"
+GATEWAY = "with --inference-gateway only; test/e2e/test_inference_gateway.py"
+SCALED = "by the autoscaler only; test/e2e/test_autoscaling.py"
 BLOCKING = "needed only with the admission plugin OwnerReferencesPermissionEnforcement"
 UNUSED: Mapping[str, Mapping[str, str]] = {
     "workspace-controller": {
         "create services": APPLIED, "create configmaps": APPLIED, "create statefulsets": APPLIED,
-        "create jobs": APPLIED, "create validatingadmissionpolicies": APPLIED,
+        "create jobs": APPLIED, "create workspaces": APPLIED, "create validatingadmissionpolicies": APPLIED,
         "create validatingadmissionpolicybindings": APPLIED,
         "patch configmaps": "tuning only", "patch jobs": "tuning only", "delete jobs": "tuning only",
         "delete pods": NOT_PROVOKED, "list events": NOT_PROVOKED, "get secrets": NOT_PROVOKED,
         "get persistentvolumeclaims": NOT_PROVOKED, "get serviceaccounts": NOT_PROVOKED,
         "patch events": "only for an event that repeats", "update secrets": "rotation of the webhook certificate",
-        "update workspaces/finalizers": BLOCKING,
+        "update workspaces/finalizers": BLOCKING, "update inferencesets/finalizers": BLOCKING,
+        **{f"{verb} {resource}": GATEWAY for verb in ("create", "patch", "watch")
+           for resource in ("httproutes", "inferencepools")},
+        "patch inferencesets": SCALED,
         "create endpointslices": TO_ZERO, "patch endpointslices": TO_ZERO, "delete endpointslices": TO_ZERO,
         "create networkpolicies": SEVERAL_NODES, "patch networkpolicies": SEVERAL_NODES,
         "delete networkpolicies": SEVERAL_NODES,
@@ -167,6 +183,11 @@ async def test_both_programs_work_with_exactly_their_roles(tmp_path: Path) -> No
             await until(lambda: ready(running, "workspace", "phi", "WorkspaceReady"), "the Workspace to be ready")
             running.kubectl("delete", "workspace", "phi", "--timeout=90s")
             assert await running.pools() == {}
+            running.kubectl("apply", "-f", "-", stdin=INFERENCE_SET)
+            await until(
+                lambda: ready(running, "workspace", "phi-0", "WorkspaceReady"), "the set's Workspace to be ready"
+            )
+            running.kubectl("delete", "inferenceset", "phi", "--timeout=90s")
             await until(
                 lambda: "kaito-in-use" not in running.kubectl("get", "validatingadmissionpolicies"), "the guard to go"
             )
