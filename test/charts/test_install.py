@@ -92,7 +92,7 @@ def test_install_upgrade_rollback_and_uninstall(cluster: Cluster) -> None:
         cluster.helm("uninstall", name)
     kept = cluster.kubectl("get", "crd", "--output=name").split()
     assert [name.partition("/")[2] for name in kept] == [
-        "machines.karpenter.sh", "nodeclaims.karpenter.sh", "workspaces.kaito.sh"
+        "inferencesets.kaito.sh", "machines.karpenter.sh", "nodeclaims.karpenter.sh", "workspaces.kaito.sh"
     ]  # fmt: skip
     marked = "deployments,services,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,configmaps"
     assert cluster.kubectl("get", marked, f"--namespace={NAMESPACE}", "-l=kaito.sh/installation", "-o=name") == ""

@@ -14,7 +14,7 @@ from test.support.codeblocks import CodeBlock, code_blocks
 WRITTEN_BY_COMMAND = {"deploy/crd.yaml"}
 """The tutorial shows the command instead; `test_docs_example` runs it."""
 
-NOT_PART_OF_IT = {"README.md"}
+NOT_PART_OF_IT = {"README.md", "tests/test_simulation.py"}  # the second is explained by docs/framework/simulation.md
 
 
 class Memcached(Resource, api="cache.example.com/v1", kind="Memcached"):

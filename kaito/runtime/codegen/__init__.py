@@ -1,6 +1,6 @@
 """Generates typed models of foreign kinds from their CustomResourceDefinitions.
 
-    kaito-runtime models certificates.yaml --output kinds/cert_manager.py
+The command is `kaito-runtime models certificates.yaml --output kinds/cert_manager.py`.
 
 definitions   reads definitions from files and selects kinds and versions
 structs       turns a schema into classes with typed fields: a pure function

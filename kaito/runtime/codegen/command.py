@@ -1,6 +1,4 @@
-"""The command `kaito-runtime`.
-
-    kaito-runtime models FILE... [--kind Certificate] [--version v1] [--output kinds.py]
+"""The command `kaito-runtime`: `kaito-runtime models FILE... [--kind Certificate] [--version v1] [--output kinds.py]`.
 
 `-` reads the standard input: `kubectl get crd certificates.cert-manager.io -o yaml | kaito-runtime models -`.
 """

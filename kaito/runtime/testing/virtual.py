@@ -200,6 +200,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._awaiting_idle.append(future)
         await future
 
+    @property
+    def next_timer_at(self) -> float | None:
+        """When the next timer fires, in virtual seconds; None if no timer is set."""
+        timers: list[asyncio.TimerHandle] = cast("Any", self)._scheduled
+        if timers and not timers[0].cancelled():
+            return timers[0].when()
+        return min((timer.when() for timer in timers if not timer.cancelled()), default=None)
+
     async def wait_for_timer(self) -> None:
         """Wait until time has advanced to the next timer.
 

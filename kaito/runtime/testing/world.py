@@ -176,7 +176,7 @@ class World(ServerObjects):
         deadline = monotonic() + limit
         await loop.wait_until_idle()
         while busy := self._busy():
-            if monotonic() >= deadline:
+            if monotonic() >= deadline or (loop.next_timer_at or 0.0) > deadline:
                 message = f"not settled after {limit:g} s: " + "; ".join(busy)
                 raise NotSettled(message)
             await loop.wait_for_timer()

@@ -18,7 +18,7 @@ from kaito.runtime.client import MergePatch
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import Conflict
 from kaito.runtime.kinds import Pod
-from kaito.runtime.meta.model import format_time
+from kaito.runtime.meta import format_time
 from kaito.runtime.predicate import changed
 from kaito.runtime.source import FunctionSource
 from kaito.workspace.indexes import PODS

@@ -1,11 +1,7 @@
 """Deterministic simulation of operators: seeds decide what users do, what fails, and the order of tasks.
 
-    class MemcachedSimulation(Simulation): ...
-
-    report = simulate(MemcachedSimulation(), 7)
-    assert report.violation is None
-
-A `Simulation` describes the operators, the actions of users, and what must hold. `simulate` runs one seed: several
+A `Simulation` describes the operators, the actions of users, and what must hold; the memcached example has one
+(`examples/memcached-operator/tests/test_simulation.py`). `simulate` runs one seed: several
 replicas of each operator on an in-memory API server, in virtual time, with crashes, suspended leaders, failing requests
 and lagging watches. The same seed is the same run on every machine.
 """
