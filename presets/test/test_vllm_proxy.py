@@ -261,7 +261,7 @@ async def test_requests_are_counted_by_route_and_status(wrapped: Wrapped) -> Non
         'kaito_http_requests_total{code="200",route="/healthz"}': 1,
         'kaito_http_requests_total{code="200",route="/metrics"}': 1,
         'kaito_http_requests_total{code="404",route="engine"}': 1,
-        'kaito_http_requests_total{code="200",route="engine"}': 1,
+        'kaito_http_requests_total{code="200",route="/"}': 1,
     }
     assert "# HELP kaito_http_requests_total Requests answered." in lines
     assert "kaito_generation_in_flight 0.0" in lines
