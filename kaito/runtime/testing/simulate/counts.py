@@ -26,7 +26,7 @@ class HourlyCounts:
 
     def __init__(self, limit: int, on_limit: Callable[[tuple[str, ...]], None], time: Callable[[], float]) -> None:
         self.limit = limit
-        self.highest = 0
+        self.highest: int = 0
         self._on_limit = on_limit
         self._time = time
         self._began = 0.0
@@ -61,7 +61,7 @@ class Reconciles:
         expected: tuple[type[BaseException], ...],
         on_error: Callable[[str, str, str, BaseException], None],
     ) -> None:
-        self.total = 0
+        self.total: int = 0
         self.errors: Counter[str] = Counter()
         """Number of errors of reconciles by class."""
         self._counts = counts

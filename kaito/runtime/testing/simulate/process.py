@@ -88,13 +88,13 @@ class Process:
     """One replica, with its restarts."""
 
     def __init__(self, run: Supervisor, operator: Operator, number: int) -> None:
-        self.operator = operator
-        self.name = f"{operator.name}-{number}"
-        self.identity = ""
+        self.operator: Operator = operator
+        self.name: str = f"{operator.name}-{number}"
+        self.identity: str = ""
         """Identity of the current start in the lease."""
-        self.starts = 0
-        self.is_up = False
-        self.is_suspended = False
+        self.starts: int = 0
+        self.is_up: bool = False
+        self.is_suspended: bool = False
         self._run = run
         self._number = number
         self._crash_after: int | None = None

@@ -119,20 +119,21 @@ class Run:
         self.simulation = simulation
         self.scenario = scenario
         self.world = world
-        self.client = Client(world.transport(agent=OWN_AGENT), field_manager="user", rng=random.Random(scenario.seed))  # noqa: S311
+        rng = random.Random(scenario.seed)  # noqa: S311 - repeatable
+        self.client: Client = Client(world.transport(agent=OWN_AGENT), field_manager="user", rng=rng)
         """Client of users, which faults do not affect."""
-        self.trace = Trace(loop.time, verbose=verbose)
+        self.trace: Trace = Trace(loop.time, verbose=verbose)
         self.failures: list[Failures] = []
         """Active failures of requests."""
         self.violated: asyncio.Future[Violation] = loop.create_future()
-        self.scope = TaskScope("simulation")
+        self.scope: TaskScope = TaskScope("simulation")
         """Owns tasks of stand-ins, which end with the run."""
-        self.reconciles = Reconciles(
+        self.reconciles: Reconciles = Reconciles(
             HourlyCounts(limits.reconciles_per_hour, self._note_hot_reconcile, loop.time),
             simulation.expected_errors,
             self._note_error,
         )
-        self.is_calm = False
+        self.is_calm: bool = False
         """Whether no further faults occur."""
         self._hot = HourlyCounts(limits.writes_per_hour, self._note_hot_writes, loop.time)
         self._faulty_until = 0.0

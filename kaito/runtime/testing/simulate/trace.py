@@ -34,9 +34,9 @@ class Trace:
 
     def __init__(self, time: Callable[[], float], *, verbose: bool = False) -> None:
         self.lines: list[Line] = []
-        self.requests = 0
+        self.requests: int = 0
         """Number of requests of the simulated processes."""
-        self.writes = 0
+        self.writes: int = 0
         self._time = time
         self._verbose = verbose
         self._is_closed = False
