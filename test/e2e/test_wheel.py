@@ -139,20 +139,20 @@ def test_no_two_wheels_contain_the_same_file(wheels: dict[str, Path]) -> None:
 
 
 def test_kaito_gets_three_commands_without_torch(wheels: dict[str, Path], environment: Environment) -> None:
-    environment.install(wheels["kaito"], wheels["kaito-config"], wheels["kaito-runtime"])
+    environment.install(wheels["kaito"], wheels["kaito-config"], wheels["kaito-oci"], wheels["kaito-runtime"])
     for command in ("kaito", "workspace-controller", "gpu-provisioner"):
         assert run(environment.command(command), "--version").startswith(f"{command} ")
     catalog = "from kaito.models import catalog; print(catalog.get('phi-3-mini-4k-instruct').name)"
     assert "phi-3-mini-4k-instruct" in environment.python(catalog)
     installed = environment.distributions()
-    assert {name for name in installed if name.startswith("kaito")} == {"kaito", "kaito-config", "kaito-runtime"}
+    own = {"kaito", "kaito-config", "kaito-oci", "kaito-runtime"}
+    assert {name for name in installed if name.startswith("kaito")} == own
     assert [name for name in installed if "torch" in name or "azure" in name] == []
     assert "kubernetes-asyncio" not in installed
     which = ("--azure-subscription-id=s", "--azure-resource-group=g", "--azure-cluster=c")
     for extra, name, *arguments in (
         ("azure", "gpu-provisioner", *which),
         ("local", "kaito", "up", "--folder", str(environment.folder / "kaito")),
-        ("models", "kaito", "model", "inspect", str(environment.folder)),
     ):
         refused = attempt(environment.command(name), *arguments)
         assert refused.returncode == 1
@@ -285,7 +285,8 @@ def test_an_image_contains_its_controller_and_nothing_for_tests(
     build_image(dockerfile, build_context(dockerfile, tmp_path / "context"), environment)
     installed = environment.distributions()
     packages = {name for name in installed if name.startswith("kaito")}
-    assert packages - {"kaito-config"} == {"kaito", "kaito-runtime"}
+    reader = {"kaito-oci"} if image == "workspace" else set[str]()  # reads the facts of models from artifacts
+    assert packages - {"kaito-config"} == {"kaito", "kaito-runtime"} | reader
     other = "provisioner" if image == "workspace" else "workspace"
     absent = (
         "kaito.apiserver",
