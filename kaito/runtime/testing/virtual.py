@@ -129,7 +129,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
 
     simulates_time: Final = True
-    """Read by the log configuration, which then uses virtual timestamps."""
+    """Read by the log configuration, which then uses virtual timestamps, and by the watchdog of the loop."""
 
     def __init__(self, *, seed: int | None = None, horizon: float = HORIZON_SECONDS) -> None:
         self._virtual_now = 0.0

@@ -33,8 +33,12 @@ _log = get_logger(__name__)
 
 
 def uses_real_time(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the loop's clock is the machine's. A simulated clock is never late, and threads cannot follow it."""
-    return abs(loop.time() - time.monotonic()) < BLOCKED_SECONDS
+    """Whether the loop's clock is the machine's. A simulated clock is never late, and threads cannot follow it.
+
+    A loop declares that it simulates time: the values of the clocks may agree, because the machine's counts from its
+    start. Of other loops they are compared, as a loop may simulate time without the declaration.
+    """
+    return not getattr(loop, "simulates_time", False) and abs(loop.time() - time.monotonic()) < BLOCKED_SECONDS
 
 
 @final

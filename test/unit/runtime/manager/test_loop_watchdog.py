@@ -3,11 +3,13 @@
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
+from kaito.runtime.manager.health import loop_watchdog
+from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog, uses_real_time
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.tasks import TaskPool, TaskScope
 from kaito.runtime.testing import VirtualTimeLoop
@@ -54,6 +56,26 @@ async def test_simulated_time_is_never_late() -> None:
     async with LoopWatchdog(Metrics()) as watchdog:
         await asyncio.sleep(3600)
         assert (watchdog.lag, watchdog.overdue) == (0, 0)
+
+
+@pytest.mark.virtual_time
+async def test_simulated_time_that_agrees_with_the_clock_of_the_machine_is_simulated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine that started an hour ago, a simulation of several hours passes the time since its start."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    monkeypatch.setattr(loop_watchdog, "time", SimpleNamespace(monotonic=loop.time))
+    assert not uses_real_time(loop)
+    async with LoopWatchdog(Metrics()) as watchdog:
+        await asyncio.sleep(3600)
+        assert (watchdog.lag, watchdog.overdue) == (0, 0)
+
+
+def test_the_loops_of_asyncio_use_real_time() -> None:
+    loop = asyncio.new_event_loop()
+    assert uses_real_time(loop)
+    loop.close()
 
 
 @pytest.mark.virtual_time
