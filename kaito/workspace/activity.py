@@ -20,15 +20,15 @@ from kaito.runtime.kinds import Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.workqueue import Cause
 from kaito.workspace.digest import digest
-from kaito.workspace.pod_polls import Fetch, PolledPod, fetch_from_pod, poll_pods
+from kaito.workspace.pod_polls import Fetch, PolledPod, fetch_metrics, poll_pods
+from kaito.workspace.server_metrics import read_samples
 
 POLL_SECONDS: Final = 10.0
 """Interval of the polls. A scale to zero is decided with polls that are not older than two of them."""
 
-MAX_RESPONSE_BYTES: Final = 4 * 2**20
-"""The metrics of vLLM have about 100 KiB."""
-
-_SAMPLE: Final = re.compile(r"^(kaito_[a-z_]+)(?:\{([^}]*)\})?\s+([0-9.eE+-]+)", re.MULTILINE)
+_REQUESTS: Final = "kaito_http_requests_total"
+_RUNNING: Final = frozenset({"kaito_generation_in_flight", "kaito_generation_queue_length"})
+_READ: Final = frozenset({_REQUESTS, *_RUNNING})
 _ROUTE: Final = re.compile(r'route="([^"]*)"')
 
 _OWN_ROUTES: Final = frozenset(
@@ -68,18 +68,17 @@ def parse_activity(body: bytes | None, now: datetime) -> PodActivity | None:
     """Returns the activity in the metrics of a server; None if they are missing or lack the number of requests."""
     if body is None:
         return None
-    requests, running, has_running = 0.0, 0.0, False
-    for name, given, value in _SAMPLE.findall(body.decode(errors="replace")):
-        try:
-            number = float(value)
-        except ValueError:
-            continue
-        if name == "kaito_http_requests_total":
-            route = _ROUTE.search(given)
-            requests += 0.0 if route is not None and route.group(1) in _OWN_ROUTES else number
-        elif name in {"kaito_generation_in_flight", "kaito_generation_queue_length"}:
-            running, has_running = running + number, True
-    return PodActivity(int(requests), int(running), now) if has_running else None
+    samples = read_samples(body, _READ)
+    if samples is None or not any(sample.name in _RUNNING for sample in samples):
+        return None
+    running = sum(sample.value for sample in samples if sample.name in _RUNNING)
+    requests = sum(sample.value for sample in samples if sample.name == _REQUESTS and not _is_own(sample.labels))
+    return PodActivity(int(requests), int(running), now)
+
+
+def _is_own(sample_labels: str) -> bool:
+    route = _ROUTE.search(sample_labels)
+    return route is not None and route.group(1) in _OWN_ROUTES
 
 
 @final
@@ -161,8 +160,3 @@ class ActivityMonitor:
 
 def _answers(pod: Pod) -> bool:
     return pod.is_ready and not pod.deleting and pod.labels.get(labels.GROUP_ROLE, labels.LEADER) == labels.LEADER
-
-
-async def fetch_metrics(address: str) -> bytes | None:
-    """Reads `GET /metrics` of the pod with that address; returns None on any failure."""
-    return await fetch_from_pod(address, "/metrics", MAX_RESPONSE_BYTES)

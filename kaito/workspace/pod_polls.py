@@ -1,6 +1,6 @@
 """Polls the servers in pods, which have no API token and cannot report anything themselves.
 
-`start_progress`, `adapter_monitor` and `activity` use it. The polls run outside reconciles.
+`start_progress`, `adapter_monitor`, `activity` and `scaling.monitor` use it. The polls run outside reconciles.
 """
 
 import asyncio
@@ -19,6 +19,9 @@ TIMEOUT_SECONDS: Final = 2.0
 """Time limit of one poll. Pods are in the cluster's network, and a server that loads a model answers late."""
 
 MAX_CONCURRENT_POLLS: Final = 32
+
+MAX_METRICS_BYTES: Final = 4 * 2**20
+"""The metrics of vLLM have about 100 KiB."""
 
 Fetch = Callable[[str], Awaitable[bytes | None]]
 """Returns the body of a response of the pod with that address; None if there is none."""
@@ -87,3 +90,8 @@ async def fetch_from_pod(address: str, path: str, max_bytes: int) -> bytes | Non
             return bytes(body)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
         return None
+
+
+async def fetch_metrics(address: str) -> bytes | None:
+    """Reads `GET /metrics` of the pod with that address; returns None on any failure."""
+    return await fetch_from_pod(address, "/metrics", MAX_METRICS_BYTES)

@@ -1,12 +1,11 @@
 """Reads the load of a model server from its Prometheus metrics, those of vLLM or of the transformers server."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, final
 
-_SAMPLE: Final = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[^}]*\})?\s+([0-9.eE+-]+)(?:\s|$)", re.MULTILINE)
+from kaito.workspace.server_metrics import read_samples
 
 _RUNNING: Final = ("vllm:num_requests_running", "kaito_generation_in_flight")
 _WAITING: Final = ("vllm:num_requests_waiting", "kaito_generation_queue_length")
@@ -15,9 +14,6 @@ _QUEUE_SUM: Final = "vllm:request_queue_time_seconds_sum"
 _QUEUE_COUNT: Final = "vllm:request_queue_time_seconds_count"
 
 _READ: Final = frozenset({*_RUNNING, *_WAITING, *_CACHE, _QUEUE_SUM, _QUEUE_COUNT})
-
-MAX_RESPONSE_BYTES: Final = 4 * 2**20
-"""The metrics of vLLM have about 100 KiB."""
 
 
 @final
@@ -64,13 +60,12 @@ def parse_load(body: bytes | None) -> ServerLoad | None:
     """Returns the load in the metrics of a server; None if they are missing or lack the number of requests."""
     if body is None:
         return None
+    samples = read_samples(body, _READ)
+    if samples is None:
+        return None
     found: dict[str, float] = {}
-    for name, text in _SAMPLE.findall(body.decode(errors="replace")):
-        if name in _READ:
-            try:
-                found[name] = found.get(name, 0.0) + float(text)
-            except ValueError:
-                return None
+    for sample in samples:
+        found[sample.name] = found.get(sample.name, 0.0) + sample.value
     running = _first(found, _RUNNING)
     if running is None:
         return None

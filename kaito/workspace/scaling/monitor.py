@@ -15,8 +15,8 @@ from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.handler import Enqueue
 from kaito.runtime.kinds import Pod
 from kaito.runtime.meta import ObjectKey
-from kaito.workspace.pod_polls import Fetch, PolledPod, fetch_from_pod, poll_pods
-from kaito.workspace.scaling.load import MAX_RESPONSE_BYTES, Observation, ServerLoad, observe, parse_load
+from kaito.workspace.pod_polls import Fetch, PolledPod, fetch_metrics, poll_pods
+from kaito.workspace.scaling.load import Observation, ServerLoad, observe, parse_load
 
 POLL_SECONDS: Final = 10.0
 """Interval of the polls."""
@@ -87,8 +87,3 @@ class LoadMonitor:
         subject = self._subjects.get(pod.workspace)
         if load is not None and subject is not None and pod.uid in subject.pods:
             subject.loads[pod.uid] = (self._clock.now(), load)
-
-
-async def fetch_metrics(address: str) -> bytes | None:
-    """Reads `GET /metrics` of the pod with that address; returns None on any failure."""
-    return await fetch_from_pod(address, "/metrics", MAX_RESPONSE_BYTES)

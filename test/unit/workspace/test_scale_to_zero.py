@@ -107,6 +107,13 @@ def test_the_metrics_of_a_server_without_those_of_probes() -> None:
     assert parse_activity(None, NOW) is None
 
 
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "1e300", "1.2.3"])
+def test_metrics_with_a_value_that_is_no_count_are_unknown(value: str) -> None:
+    """The program in the pod may be the user's, and its answer must not end the polls of other Workspaces."""
+    body = f"kaito_generation_in_flight 1\nkaito_http_requests_total {value}\n".encode()
+    assert parse_activity(body, NOW) is None
+
+
 def test_ports_are_not_given_twice() -> None:
     ports = ActivatorPorts(20000)
     zero, one, two, three = (ObjectKey("a", name) for name in ("zero", "one", "two", "three"))
