@@ -26,6 +26,10 @@ class NotReadyInTime(Exception):
     """No copy became ready within the time limit."""
 
 
+class Removed(Exception):
+    """The activator does not receive the requests of the Workspace any more, and does not see its copies."""
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldLimits:
@@ -53,21 +57,30 @@ class Held:
         self.body_bytes = 0
 
     @contextmanager
-    def hold(self, body_bytes: int) -> Generator[None]:
-        """Counts a request as held inside the `with` block.
+    def hold(self, body_bytes: int = 0) -> Generator[Callable[[int], None]]:
+        """Counts a request as held inside the `with` block; yields a function that counts more bytes of its body.
 
         Raises:
-            TooManyHeld: a limit is reached.
+            TooManyHeld: a limit is reached; also the function raises it.
         """
-        if self.requests >= self.limits.requests or self.body_bytes + body_bytes > self.limits.body_bytes:
+        counted = 0
+
+        def count(more: int) -> None:
+            nonlocal counted
+            if self.body_bytes + more > self.limits.body_bytes:
+                raise TooManyHeld
+            counted += more
+            self.body_bytes += more
+
+        if self.requests >= self.limits.requests:
             raise TooManyHeld
+        count(body_bytes)
         self.requests += 1
-        self.body_bytes += body_bytes
         try:
-            yield
+            yield count
         finally:
             self.requests -= 1
-            self.body_bytes -= body_bytes
+            self.body_bytes -= counted
 
 
 @final
@@ -85,6 +98,7 @@ class Gate:
         self._changed = asyncio.Event()
         self._tasks = TaskPool("activator-gate", on_end=_log_failure)
         self._waiting = 0
+        self._is_closed = False
 
     @property
     def waiting(self) -> int:
@@ -96,6 +110,10 @@ class Gate:
         if tuple(addresses) == self._addresses:
             return
         self._addresses = tuple(addresses)
+        self._release()
+
+    def _release(self) -> None:
+        """Lets every waiting request look again."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -117,6 +135,7 @@ class Gate:
 
         Raises:
             NotReadyInTime: there is none at that time.
+            Removed: the gate was closed.
         """
         loop = asyncio.get_running_loop()
         self._waiting += 1
@@ -125,6 +144,8 @@ class Gate:
                 address = self.choose(avoid)
                 if address is not None:
                     return address
+                if self._is_closed:
+                    raise Removed
                 left = until - loop.time()
                 if left <= 0:
                     raise NotReadyInTime
@@ -148,8 +169,10 @@ class Gate:
         await asyncio.sleep(WAKE_INTERVAL_SECONDS / 2)  # not again for every request that arrives meanwhile
 
     def close(self) -> None:
-        """Ends a call of `wake`."""
+        """Ends a call of `wake`, and the wait of every request."""
+        self._is_closed = True
         self._tasks.cancel()
+        self._release()
 
 
 def _log_failure(_: str, error: BaseException | None) -> None:

@@ -44,8 +44,13 @@ class ActivatorServer:
     leader_elected = False
 
     def __init__(self, application: web.Application, *, host: str, drain_seconds: float) -> None:
+        # Nothing is decompressed: the request keeps its content encoding.
         self._runner = web.AppRunner(
-            application, handler_cancellation=True, shutdown_timeout=drain_seconds, access_log=None
+            application,
+            handler_cancellation=True,
+            shutdown_timeout=drain_seconds,
+            access_log=None,
+            auto_decompress=False,
         )
         self._host = host
         self._sites: dict[int, web.TCPSite] = {}
@@ -106,11 +111,11 @@ class Listeners:
             return
         held = self._workspaces.known.get(key)
         if held is None or held.port != port:
-            held = HeldWorkspace(key, port, request.api, self._metrics)
+            held = HeldWorkspace(key, port, request.api, self._metrics, request.clock)
             self._workspaces.add(held)
         workspace = await request.api.find(Workspace, key.name, key.namespace)
         pods = await request.api.list(Pod, index=PODS(str(key)))
-        held.update(workspace, pods, request.clock.now())
+        held.update(workspace, pods)
         await self._server.listen(port)
 
     async def sweep(self, request: PeriodicRequest) -> None:

@@ -16,7 +16,7 @@ class ActivatorMetrics:
         self.held = Gauge("kaito_activator_held_requests", "Requests that wait for a copy.", registry=None)
         self.requests = Counter(
             "kaito_activator_requests",
-            "Requests by result: forwarded, full, timeout, too_large.",
+            "Requests by result: forwarded, full, timeout, removed, too_large.",
             ("result",),
             registry=None,
         )

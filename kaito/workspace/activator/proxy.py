@@ -7,7 +7,7 @@ has answered. A response that has begun is not repeated.
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from kaito.workspace.activator.gate import Gate, Held, HoldLimits, NotReadyInTime, TooManyHeld
+from kaito.workspace.activator.gate import Gate, Held, HoldLimits, NotReadyInTime, Removed, TooManyHeld
 from kaito.workspace.activator.metrics import ActivatorMetrics
 from kaito.workspace.manifests.service import SERVER_PORT
 
@@ -46,7 +46,7 @@ REFUSED: Final = frozenset({429, 503})
 """Answers of a server that did not begin the request: its queue is full, it loads its model, or it ends."""
 
 RETRY_SECONDS: Final = 0.5
-"""Delay before a request is sent again that the only copy has refused."""
+"""Delay before a request that a copy has refused is sent to another one; `Gate.wait` adds to it if there is none."""
 
 CONNECT_SECONDS: Final = 10.0
 
@@ -127,7 +127,7 @@ class ActivatorProxy:
 
     def application(self) -> web.Application:
         """Builds the application for all ports."""
-        app = web.Application(client_max_size=self._max_request_bytes)
+        app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
         app.cleanup_ctx.append(self._sessions)
         return app
@@ -156,19 +156,20 @@ class ActivatorProxy:
         began = loop.time()
         until = began + self._limits.seconds
         try:
-            body = await request.read()
+            with self.held.hold() as count:
+                self._metrics.held.set(self.held.requests)
+                body = await self._read(request, count)
+                upstream = await self._open(request, destination, body, until)
         except web.HTTPRequestEntityTooLarge:
             message = f"the request has more than {self._max_request_bytes} bytes"
             return self._counted(_error(413, "request_too_large", message), "too_large")
-        try:
-            with self.held.hold(len(body)):
-                self._metrics.held.set(self.held.requests)
-                upstream = await self._open(request, destination, body, until)
         except TooManyHeld:
             return self._counted(self._unavailable(destination, "too many requests wait for it"), "full")
         except NotReadyInTime:
             waited = f"it was not ready within {self._limits.seconds:.0f} s"
             return self._counted(self._unavailable(destination, waited), "timeout")
+        except Removed:
+            return self._counted(self._unavailable(destination, "its Service leads elsewhere now"), "removed")
         finally:
             self._metrics.held.set(self.held.requests)
         waited_seconds = loop.time() - began
@@ -180,6 +181,23 @@ class ActivatorProxy:
         self._metrics.requests.labels(result).inc()
         return response
 
+    async def _read(self, request: web.Request, count: Callable[[int], None]) -> bytes:
+        """Reads the body, and counts its bytes as they arrive.
+
+        Raises:
+            HTTPRequestEntityTooLarge: it is larger than a request may be.
+            TooManyHeld: with the bodies of the other requests it is.
+        """
+        body = bytearray()
+        if (request.content_length or 0) > self._max_request_bytes:
+            raise web.HTTPRequestEntityTooLarge(self._max_request_bytes)
+        while chunk := await request.content.readany():
+            if len(body) + len(chunk) > self._max_request_bytes:
+                raise web.HTTPRequestEntityTooLarge(self._max_request_bytes)
+            count(len(chunk))
+            body += chunk
+        return bytes(body)
+
     async def _open(
         self, request: web.Request, destination: Destination, body: bytes, until: float
     ) -> aiohttp.ClientResponse:
@@ -187,6 +205,7 @@ class ActivatorProxy:
 
         Raises:
             NotReadyInTime: none did within the time limit.
+            Removed: the Workspace does not have its port any more.
         """
         loop = asyncio.get_running_loop()
         address = ""
@@ -211,7 +230,7 @@ class ActivatorProxy:
         try:
             response = await self._session.request(
                 request.method,
-                URL(f"http://{host}:{self._server_port}{request.raw_path}", encoded=True),
+                URL(f"http://{host}:{self._server_port}{request.rel_url.raw_path_qs}", encoded=True),
                 data=body or None,
                 headers=_end_to_end(request.headers),
                 skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),

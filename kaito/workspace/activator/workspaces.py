@@ -6,6 +6,7 @@ from typing import Final, final
 
 from kaito.api import Workspace, conditions, labels
 from kaito.runtime.client import Api
+from kaito.runtime.clock import Clock
 from kaito.runtime.errors import KaitoRuntimeError, NotFound
 from kaito.runtime.kinds import Pod
 from kaito.runtime.logging import get_logger
@@ -32,15 +33,16 @@ class HeldWorkspace:
         port: port of its listener.
         api: reads and scales it.
         metrics: counts wake-ups.
+        clock: the current time, for forecasts.
     """
 
-    def __init__(self, key: ObjectKey, port: int, api: Api, metrics: ActivatorMetrics) -> None:
+    def __init__(self, key: ObjectKey, port: int, api: Api, metrics: ActivatorMetrics, clock: Clock) -> None:
         self.key = key
         self.port = port
         self._api = api
         self._metrics = metrics
+        self._clock = clock
         self._workspace: Workspace | None = None
-        self._now: datetime | None = None
         self.gate = Gate(self._wake)
 
     @property
@@ -48,9 +50,9 @@ class HeldWorkspace:
         """Namespace and name, for messages."""
         return str(self.key)
 
-    def update(self, workspace: Workspace | None, pods: Sequence[Pod], now: datetime) -> None:
+    def update(self, workspace: Workspace | None, pods: Sequence[Pod]) -> None:
         """Sets what the cluster contains; releases held requests if a copy is ready."""
-        self._workspace, self._now = workspace, now
+        self._workspace = workspace
         self.gate.update(sorted(pod.status.pod_ip or "" for pod in pods if is_ready_copy(pod)))
 
     def forecast(self) -> Forecast:
@@ -60,7 +62,7 @@ class HeldWorkspace:
             return Forecast()
         inference = find_condition(workspace.status.conditions, conditions.INFERENCE_READY)
         cause = "" if inference is None or inference.is_true else shorten(inference.message, _MAX_CAUSE_CHARACTERS)
-        return Forecast(ready_in_seconds=ready_in_seconds(workspace, self._now), cause=cause)
+        return Forecast(ready_in_seconds=ready_in_seconds(workspace, self._clock.now()), cause=cause)
 
     async def _wake(self) -> None:
         """Scales the Workspace up from zero. A failure is logged; the next attempt follows while requests wait."""
@@ -86,13 +88,13 @@ def is_ready_copy(pod: Pod) -> bool:
     return pod.is_ready and not pod.deleting and bool(pod.status.pod_ip) and role == labels.LEADER
 
 
-def ready_in_seconds(workspace: Workspace, now: datetime | None) -> float | None:
+def ready_in_seconds(workspace: Workspace, now: datetime) -> float | None:
     """Returns the estimated time until a copy is ready; None if the Workspace has never been started from zero."""
     scaling = workspace.status.scaling
     if scaling is None or scaling.last_start_seconds is None:
         return None
     woken = scaling.woken_time
-    elapsed = (now - woken).total_seconds() if now is not None and woken is not None else 0.0
+    elapsed = (now - woken).total_seconds() if woken is not None else 0.0
     return max(scaling.last_start_seconds - elapsed, MIN_READY_SECONDS)
 
 
@@ -102,10 +104,11 @@ class HeldWorkspaces:
 
     def __init__(self) -> None:
         self._by_key: dict[ObjectKey, HeldWorkspace] = {}
+        self._by_port: dict[int, HeldWorkspace] = {}
 
     def resolve(self, port: int) -> HeldWorkspace | None:
         """Returns the Workspace with a port; None if there is none."""
-        return next((held for held in self._by_key.values() if held.port == port), None)
+        return self._by_port.get(port)
 
     @property
     def known(self) -> Mapping[ObjectKey, HeldWorkspace]:
@@ -113,11 +116,15 @@ class HeldWorkspaces:
         return self._by_key
 
     def add(self, held: HeldWorkspace) -> None:
-        """Adds a Workspace."""
-        self._by_key[held.key] = held
+        """Adds a Workspace, instead of one that had its port or its name before."""
+        self.remove(held.key)
+        if (former := self.resolve(held.port)) is not None:
+            self.remove(former.key)
+        self._by_key[held.key] = self._by_port[held.port] = held
 
     def remove(self, key: ObjectKey) -> None:
-        """Removes a Workspace. Its held requests wait until their time limit."""
+        """Removes a Workspace. Its held requests end with `Removed`."""
         removed = self._by_key.pop(key, None)
         if removed is not None:
+            del self._by_port[removed.port]
             removed.gate.close()

@@ -16,7 +16,7 @@ from kaito.runtime.kinds import EndpointSlice, Pod
 from kaito.runtime.manager import Settings
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.testing import World, builders
-from kaito.workspace.activator.gate import Gate, Held, HoldLimits, NotReadyInTime, TooManyHeld
+from kaito.workspace.activator.gate import Gate, Held, HoldLimits, NotReadyInTime, Removed, TooManyHeld
 from kaito.workspace.activator.listeners import ActivatorServer, Listeners, cached_kinds, listener_controller
 from kaito.workspace.activator.main import ActivatorSettings, activator_manager, parser
 from kaito.workspace.activator.metrics import ActivatorMetrics
@@ -122,6 +122,62 @@ async def test_a_listener_ends_with_its_slice(scene: Scene) -> None:
         await world.settle()
         await scene.listeners.remove_others(await manager.api.list(EndpointSlice))
         assert (scene.server.ports, scene.workspaces.resolve(20007)) == (frozenset(), None)
+
+
+async def test_the_port_of_a_deleted_workspace_leads_to_its_next_owner_at_once(scene: Scene, phi: Workspace) -> None:
+    world = scene.world
+    async with scene.manager():
+        await world.settle()
+        former = scene.workspaces.resolve(20007)
+        assert former is not None
+        async with asyncio.TaskGroup() as tasks:
+            request = tasks.create_task(_outcome(former.gate, 600))
+            await world.settle()
+            world.delete(EndpointSlice, scene.slice.name)
+            other = world.put(phi.with_metadata(name="other"))
+            world.put(activator_slice(other, port=20007, family="IPv4", addresses=[], since=None))
+            began = world.now
+            await world.settle()
+            held = scene.workspaces.resolve(20007)
+            assert held is not None
+            assert held.key.name == "other"
+            assert (await request, world.now) == (Removed, began), "the client may try again"
+
+
+async def test_requests_to_a_workspace_without_its_slice_end_at_once(scene: Scene) -> None:
+    world = scene.world
+    async with scene.manager():
+        await world.settle()
+        held = scene.workspaces.resolve(20007)
+        assert held is not None
+        async with asyncio.TaskGroup() as tasks:
+            request = tasks.create_task(_outcome(held.gate, 600))
+            await world.settle()
+            await scene.listeners.remove_others([])
+            assert await request is Removed
+
+
+async def test_the_forecast_follows_the_clock_without_an_event(scene: Scene) -> None:
+    world = scene.world
+    scaling = {"scaling": {"lastStartSeconds": 300, "wokenTime": f"{world.now:%Y-%m-%dT%H:%M:%SZ}"}}
+    world.patch(Workspace, NAME, {"status": scaling}, subresource="status")
+    async with scene.manager():
+        await world.settle()
+        held = scene.workspaces.resolve(20007)
+        assert held is not None
+        before = held.forecast().ready_in_seconds
+        await world.advance(100)
+        after = held.forecast().ready_in_seconds
+        assert before is not None
+        assert after == before - 100
+
+
+async def _outcome(gate: Gate, seconds: float) -> object:
+    """Waits for a copy; returns its address, or the class of the error."""
+    try:
+        return await gate.wait(asyncio.get_running_loop().time() + seconds)
+    except (NotReadyInTime, Removed) as error:
+        return type(error)
 
 
 async def test_the_role_permits_what_the_activator_does(scene: Scene, cluster: "Cluster") -> None:

@@ -1,6 +1,7 @@
 """The activator's proxy over loopback: holding, handing over, streaming, retrying and the limits."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -204,6 +205,48 @@ async def test_bodies_are_limited_together_and_alone() -> None:
         async with here.client.post(f"{here.url}/stream", data=b"x" * 25) as alone:
             assert alone.status == 413
             assert (await alone.json())["error"]["code"] == "request_too_large"
+
+
+async def test_bodies_that_are_still_sent_count_as_held() -> None:
+    async def unfinished() -> AsyncGenerator[bytes]:
+        yield b"x" * 8
+        await asyncio.Event().wait()
+
+    async with scene(Model(), HoldLimits(body_bytes=10), max_request_bytes=20) as here:
+        first = here.tasks.create_task(here.client.post(f"{here.url}/stream", data=unfinished()))
+        await until(lambda: here.proxy.held.body_bytes == 8)
+        async with here.client.post(f"{here.url}/stream", data=b"x" * 8) as together:
+            assert together.status == 503
+        first.cancel()
+        await until(lambda: here.proxy.held.body_bytes == 0)
+
+
+async def test_a_compressed_body_and_an_absolute_target_reach_the_server_unchanged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kaito.workspace.activator.listeners.ENDPOINT_GRACE_SECONDS", 0.0)
+    model, workspace = Model(), FakeWorkspace()
+    workspace.gate.update(["127.0.0.1"])
+    async with served(model.application()) as pod, asyncio.TaskGroup() as tasks:
+        proxy = ActivatorProxy(workspace, limits=HoldLimits(), metrics=ActivatorMetrics(), server_port=pod)
+        server = ActivatorServer(proxy.application(), host="127.0.0.1", drain_seconds=1)
+        running = tasks.create_task(server.run())
+        port = free_port()
+        await server.listen(port)
+        body = gzip.compress(b'{"n": 4}')
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = (
+            "POST http://phi/v1/chat/completions?a=%20b HTTP/1.1\r\nHost: phi\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        assert b"a=%20b" in answer
+        assert model.bodies == [{"n": 4}]
+        writer.close()
+        running.cancel()
+    workspace.gate.close()
 
 
 async def test_a_process_that_ends_answers_what_it_holds_first(monkeypatch: pytest.MonkeyPatch) -> None:
