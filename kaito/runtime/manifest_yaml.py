@@ -1,7 +1,8 @@
 """Loads the YAML of manifests with JSON's types only, as kubectl does.
 
-PyYAML follows YAML 1.1: it reads `2024-01-01` as a date and `on` as a boolean, and fails at a plain `=`, which enums of
-some CustomResourceDefinitions contain. kubectl reads all of them as text.
+PyYAML reads `2024-01-01` as a date, `22:00` as a number of base 60 and `1e3` as text, and fails at a plain `=`, which
+enums of some CustomResourceDefinitions contain. For kubectl, `1e3` is a number and the others are text. Both read `on`,
+`yes` and `no` as booleans. `y` and `n` are text here, also for PyYAML, which writes such names without quotes.
 """
 
 import re
@@ -15,22 +16,30 @@ if TYPE_CHECKING:
 else:
     _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_BOOL: Final = "tag:yaml.org,2002:bool"
-_TRUE_OR_FALSE: Final = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
-_FIRST_OF_BOOL: Final = frozenset("tTfF")
-_LEFT_OUT: Final = frozenset({_BOOL, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"})
+_PLAIN: Final = (
+    ("null", r"~|null|Null|NULL|", ("", *"~nN")),
+    ("bool", r"yes|Yes|YES|true|True|TRUE|on|On|ON|no|No|NO|false|False|FALSE|off|Off|OFF", "yYtToOnNfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9_]*|0o?_*[0-7][0-7_]*|0b_*[01][01_]*|0x_*[0-9a-fA-F][0-9a-fA-F_]*)", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
+    ("merge", r"<<", "<"),
+)
+"""Types of plain text: name, pattern, first characters. The first one that matches is used; other text is a string."""
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """Returns the types by first character, as PyYAML expects them."""
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for name, pattern, first in _PLAIN:
+        for character in first:
+            found.setdefault(character, []).append((f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})$")))
+    return found
 
 
 class _ManifestLoader(_Base):
-    """A safe loader without dates, and with `true` and `false` as the only booleans."""
+    """A safe loader that gives plain text the types of kubectl."""
 
-    yaml_implicit_resolvers: Any = {
-        letter: [
-            *((tag, pattern) for tag, pattern in resolvers if tag not in _LEFT_OUT),
-            *([(_BOOL, _TRUE_OR_FALSE)] if letter in _FIRST_OF_BOOL else []),
-        ]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    yaml_implicit_resolvers: Any = _resolvers()
 
 
 def load_documents(text: str | bytes) -> Iterator[Any]:

@@ -1,14 +1,18 @@
 """Reads CustomResourceDefinitions, and selects the kinds and versions for which models are generated."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import yaml
 
 from kaito.runtime.manifest_yaml import load_documents
 
 CRD_KIND: Final = "CustomResourceDefinition"
+
+GroupKind: TypeAlias = tuple[str, str]
+"""Group and kind of a definition."""
 
 
 class DefinitionError(ValueError):
@@ -36,7 +40,7 @@ class KindDefinition:
     @property
     def full_name(self) -> str:
         """Kind and group, as `--kind` accepts them."""
-        return f"{self.kind}.{self.group}"
+        return _full_name((self.group, self.kind))
 
 
 def read_definitions(
@@ -52,21 +56,19 @@ def read_definitions(
     Raises:
         DefinitionError: a document is malformed, or a kind or the version does not exist.
     """
-    found: dict[str, KindDefinition] = {}
+    found: dict[GroupKind, tuple[str, Mapping[str, Any]]] = {}
     for name, text in texts:
         for manifest in _manifests(name, text):
-            definition = _definition(name, manifest, version)
-            found[definition.full_name] = definition
+            found[_group_kind(name, manifest)] = name, manifest
     if not found:
         raise DefinitionError(f"no {CRD_KIND} was found: name files that contain some")
-    known = [found[key] for key in sorted(found, key=lambda key: (found[key].group, found[key].kind))]
-    if not kinds:
-        return _with_different_names(known)
+    known = sorted(found)
     missing = [kind for kind in kinds if not any(_matches(each, kind) for each in known)]
     if missing:
-        available = ", ".join(each.full_name for each in known)
-        raise DefinitionError(f"there is no kind {missing[0]}: choose from {available}")
-    return _with_different_names([each for each in known if any(_matches(each, kind) for kind in kinds)])
+        available = ", ".join(map(_full_name, known))
+        raise DefinitionError(f"the definitions do not contain the kind {missing[0]}: choose from {available}")
+    wanted = [each for each in known if not kinds or any(_matches(each, kind) for kind in kinds)]
+    return _with_different_names([_definition(*found[each], version) for each in wanted])
 
 
 def _with_different_names(definitions: list[KindDefinition]) -> list[KindDefinition]:
@@ -79,14 +81,19 @@ def _with_different_names(definitions: list[KindDefinition]) -> list[KindDefinit
     return definitions
 
 
-def _matches(definition: KindDefinition, wanted: str) -> bool:
-    return wanted.lower() in {definition.kind.lower(), definition.full_name.lower()}
+def _full_name(given: GroupKind) -> str:
+    group, kind = given
+    return f"{kind}.{group}"
+
+
+def _matches(given: GroupKind, wanted: str) -> bool:
+    return wanted.lower() in {given[1].lower(), _full_name(given).lower()}
 
 
 def _manifests(name: str, text: str) -> Iterable[Mapping[str, Any]]:
     try:
         documents = [*load_documents(text)]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DefinitionError(f"{name} is neither YAML nor JSON: {error}") from error
     for document in documents:
         if not isinstance(document, dict):
@@ -105,11 +112,19 @@ def _is_definition(item: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
     return bool(item.get("kind", str(parent.get("kind")).removesuffix("List")) == CRD_KIND)
 
 
+def _group_kind(name: str, manifest: Mapping[str, Any]) -> GroupKind:
+    with _malformed_is_an_error(name):
+        spec = manifest["spec"]
+        return str(spec["group"]), str(spec["names"]["kind"])
+
+
 def _definition(name: str, manifest: Mapping[str, Any], version: str) -> KindDefinition:
-    try:
+    with _malformed_is_an_error(name):
         spec = manifest["spec"]
         names, versions = spec["names"], list(spec["versions"])
         label = f"{names['kind']}.{spec['group']}"
+        if not versions:
+            raise DefinitionError(f"{label} has no versions: name a file with the whole definition")
         served = [each for each in versions if each["name"] == version] if version else _stored(versions)
         if not served:
             available = ", ".join(each["name"] for each in versions)
@@ -123,6 +138,12 @@ def _definition(name: str, manifest: Mapping[str, Any], version: str) -> KindDef
             namespaced=spec.get("scope", "Namespaced") == "Namespaced",
             schema=schema,
         )
+
+
+@contextmanager
+def _malformed_is_an_error(name: str) -> Generator[None]:
+    try:
+        yield
     except (KeyError, TypeError, AttributeError) as error:
         message = f"{name} contains a malformed {CRD_KIND}: {error!r} (apiextensions.k8s.io/v1 is needed)"
         raise DefinitionError(message) from error

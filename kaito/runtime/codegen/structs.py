@@ -25,7 +25,7 @@ None if all of their fields are optional.
 import json
 import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast, final
 
@@ -43,10 +43,11 @@ IMPORTS: Final[Mapping[str, str]] = {
 }
 """Names that a generated module may import, with their modules."""
 
-_RESERVED_CLASSES: Final = frozenset({*IMPORTS, "None", "True", "False", "int", "float", "str", "bool", "list", "dict"})
-_OF_MODELS: Final = frozenset(dir(Model))
-_OF_RESOURCES: Final = frozenset(dir(Resource))
-"""Attributes of the base classes, which a field must not hide."""
+_BUILT_IN: Final = frozenset({"int", "float", "str", "bool", "list", "dict"})
+_RESERVED_CLASSES: Final = frozenset({*IMPORTS, *_BUILT_IN, "None", "True", "False"})
+_OF_MODELS: Final = frozenset(dir(Model)) | _BUILT_IN
+_OF_RESOURCES: Final = frozenset(dir(Resource)) | _BUILT_IN
+"""Names that a field must not hide: attributes of the base class, and types in the annotations of the later fields."""
 
 _CONDITION: Final = frozenset({"type", "status", "reason", "message", "lastTransitionTime"})
 _CONDITION_OPTIONAL: Final = frozenset({"observedGeneration"})
@@ -109,24 +110,38 @@ class Structs:
         self._shared = {}
         name = self._reserve(kind)
         self.imports.add("Resource")
-        properties = _object(schema.get("properties"))
-        fields = [
-            self._field(name, each, _object(properties[each]), _required(schema), is_kind=True)
-            for each in sorted(properties)
-            if each not in _IDENTITY
-        ]
         doc = _text(schema) or f"A {kind}."
-        self.classes.append(ClassDefinition(name=name, bases=f"Resource, {keywords}", doc=doc, fields=_ordered(fields)))
+        fields = self._fields(name, schema, is_kind=True)
+        self.classes.append(ClassDefinition(name=name, bases=f"Resource, {keywords}", doc=doc, fields=fields))
+
+    def _fields(self, parent: str, schema: Mapping[str, Any], *, is_kind: bool) -> tuple[FieldDefinition, ...]:
+        """Returns the fields of a class, the required ones first."""
+        properties, required = _object(schema.get("properties")), _required(schema)
+        reserved = _OF_RESOURCES if is_kind else _OF_MODELS
+        names: set[str] = set()
+        fields: list[FieldDefinition] = []
+        for json_name in sorted(properties):
+            if is_kind and json_name in _IDENTITY:
+                continue
+            name = _python_name(json_name, reserved, names)
+            names.add(name)
+            fields.append(
+                self._field(
+                    parent, name, json_name, _object(properties[json_name]), is_kind=is_kind,
+                    is_required=json_name in required,
+                )
+            )  # fmt: skip
+        return tuple(sorted(fields, key=lambda each: bool(each.default)))
 
     def _field(
-        self, parent: str, json_name: str, schema: Mapping[str, Any], required: frozenset[str], *, is_kind: bool
+        self, parent: str, name: str, json_name: str, schema: Mapping[str, Any], *, is_kind: bool, is_required: bool
     ) -> FieldDefinition:
-        python, alias = _python_name(json_name, _OF_RESOURCES if is_kind else _OF_MODELS)
         expression, struct = self._type(f"{parent}{_pascal(json_name)}", schema)
+        alias = "" if wire_name(name) == json_name else json_name
         if alias:
             self.imports.add("Field")
         default = ""
-        if json_name not in required:
+        if not is_required:
             if expression.startswith("list["):
                 default = "[]"
             elif expression.startswith("dict["):
@@ -137,7 +152,7 @@ class Structs:
                 default = "None"
         if expression != "Any" and (default == "None" or (schema.get("nullable") and default not in {"[]", "{}"})):
             expression = f"{expression} | None"
-        return FieldDefinition(name=python, alias=alias, type=expression, default=default, doc=_field_doc(schema))
+        return FieldDefinition(name=name, alias=alias, type=expression, default=default, doc=_field_doc(schema))
 
     def _type(self, name: str, schema: Mapping[str, Any]) -> tuple[str, ClassDefinition | None]:
         """Returns the type expression of a schema, and the class if it is one."""
@@ -173,13 +188,9 @@ class Structs:
         if struct is None:
             reserved = self._reserve(name)
             self.imports.add("Model")
-            required = _required(schema)
-            fields = [
-                self._field(reserved, each, _object(properties[each]), required, is_kind=False)
-                for each in sorted(properties)
-            ]
             doc = _text(schema) or f"Fields of {name}."
-            struct = ClassDefinition(name=reserved, bases="Model", doc=doc, fields=_ordered(fields))
+            fields = self._fields(reserved, schema, is_kind=False)
+            struct = ClassDefinition(name=reserved, bases="Model", doc=doc, fields=fields)
             self._shared[key] = struct
             self.classes.append(struct)
         return struct.name, struct
@@ -197,11 +208,6 @@ class Structs:
             candidate, number = f"{name}{number}", number + 1
         self._names.add(candidate)
         return candidate
-
-
-def _ordered(fields: list[FieldDefinition]) -> tuple[FieldDefinition, ...]:
-    """Returns the fields with the required ones first."""
-    return tuple(sorted(fields, key=lambda each: bool(each.default)))
 
 
 def _object(value: Any) -> Mapping[str, Any]:
@@ -233,14 +239,17 @@ def _words(json_name: str) -> list[str]:
     return [word for part in re.split(r"[^A-Za-z0-9]+", json_name) for word in _WORDS.findall(part)]
 
 
-def _python_name(json_name: str, taken: frozenset[str]) -> tuple[str, str]:
-    """Returns the name of a field in Python, and its alias if JSON's name does not follow from it."""
-    name = "_".join(word.lower() for word in _words(json_name)) or "field"
-    if name[0].isdigit():
-        name = f"n{name}"
-    if keyword.iskeyword(name) or name in taken or name.startswith("model_"):
+def _python_name(json_name: str, reserved: frozenset[str], used: Collection[str]) -> str:
+    """Returns the name of a field in Python, which is neither reserved nor used."""
+    base = "_".join(word.lower() for word in _words(json_name)) or "field"
+    if base[0].isdigit():
+        base = f"n{base}"
+    name, number = base, 2
+    if keyword.iskeyword(name) or name in reserved or name.startswith("model_"):
         name = f"{name}_"
-    return name, "" if wire_name(name) == json_name else json_name
+    while name in used:
+        name, number = f"{base}_{number}", number + 1
+    return name
 
 
 def _pascal(json_name: str) -> str:

@@ -222,20 +222,60 @@ def test_names_that_collide_are_changed(load: Any) -> None:
     assert (found.spec.spec.a, found.spec_spec.b) == ("x", "y")
 
 
+def test_fields_whose_names_collide_are_kept(load: Any) -> None:
+    """Names that differ only in JSON are numbered; names of built-in types do not hide the types."""
+    given: dict[str, Any] = {
+        "podIP": "x",
+        "podIp": 1,
+        "pod-ip": True,
+        "list": ["a"],
+        "str": "b",
+        "int": 2,
+        "float": 1.5,
+    }
+    types = {"str": "string", "int": "integer", "bool": "boolean", "float": "number"}
+    spec: dict[str, Any] = {
+        "type": "object",
+        "properties": {
+            name: {"type": "array", "items": {"type": "string"}}
+            if isinstance(value, list)
+            else {"type": types[type(value).__name__]}
+            for name, value in {**given, "zones": ["z"], "zone": "z", "zoned": True, "count": 1}.items()
+        },
+    }
+    manifest = definition()
+    manifest["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["properties"] = {"spec": spec}
+    cache: Any = load(source(manifest)).Cache
+    found = cache.model_validate({"spec": given})
+    assert (found.spec.pod_ip, found.spec.pod_ip_2, found.spec.pod_ip_3) == (True, "x", 1)
+    assert (found.spec.list_, found.spec.str_, found.spec.int_, found.spec.float_) == (["a"], "b", 2, 1.5)
+    assert found.to_dict()["spec"] == given
+
+
 def test_kinds_and_versions_are_selected() -> None:
     both = [definition("Cache"), definition("Store", scope="Cluster")]
     assert [each.kind for each in read_definitions([("f", yaml.safe_dump_all(both))])] == ["Cache", "Store"]
     (store,) = read_definitions([("f", yaml.safe_dump_all(both))], kinds=["store.example.com"], version="v1alpha1")
     assert (store.api_version, store.namespaced) == ("example.com/v1alpha1", False)
     assert 'plural="stores", namespaced=False' in source(*both, kinds=["Store"])
+    alpha = definition("Draft", versions=[{"name": "v1alpha1", "served": True, "storage": True}])
+    assert [
+        each.version
+        for each in read_definitions([("f", yaml.safe_dump_all([*both, alpha]))], kinds=["Cache"], version="v1")
+    ] == ["v1"]
 
 
 PROBLEMS: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
     ([{"kind": "ConfigMap"}], {}, "no CustomResourceDefinition was found"),
-    ([definition()], {"kinds": ["Other"]}, "there is no kind Other: choose from Cache.example.com"),
+    (
+        [definition()],
+        {"kinds": ["Other"]},
+        "the definitions do not contain the kind Other: choose from Cache.example.com",
+    ),
     ([definition()], {"version": "v2"}, "Cache.example.com has no version v2: choose from v1alpha1, v1"),
     ([definition(), definition(group="other.com")], {}, "several groups have a kind Cache: select one with --kind"),
     ([{"kind": "CustomResourceDefinition", "spec": {}}], {}, "crds.yaml contains a malformed"),
+    ([definition(versions=[])], {}, "Cache.example.com has no versions"),
 ]
 
 
@@ -250,8 +290,8 @@ def test_the_command_writes_a_module(
 ) -> None:
     folder = tmp_path / "crds"
     folder.mkdir()
-    # A plain `=` and `on` are text for Kubernetes; PyYAML's defaults fail at the first.
-    text = yaml.safe_dump(definition()).replace("- fast", "- =\n                - on")
+    # A plain `=` is text for Kubernetes; PyYAML's defaults fail at it.
+    text = yaml.safe_dump(definition()).replace("- fast", "- =\n                - 'on'")
     (folder / "cache.yaml").write_text(text)
     (folder / "README.md").write_text("no definition")
     assert main(["models", str(folder), "--output", str(tmp_path / "kinds.py")]) == 0
@@ -262,6 +302,7 @@ def test_the_command_writes_a_module(
     assert capsys.readouterr().out == written
     assert main(["models", str(tmp_path / "absent.yaml")]) == 1
     assert "absent.yaml" in capsys.readouterr().err
-    (folder / "broken.yaml").write_text("a: [")
-    assert main(["models", str(folder)]) == 1
-    assert "broken.yaml is neither YAML nor JSON" in capsys.readouterr().err
+    for broken in ("a: [", f"a: {'9' * 5000}"):
+        (folder / "broken.yaml").write_text(broken)
+        assert main(["models", str(folder)]) == 1
+        assert "broken.yaml is neither YAML nor JSON" in capsys.readouterr().err
