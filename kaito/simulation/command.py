@@ -40,10 +40,10 @@ class Totals:
             self.violations[report.violation.invariant] += 1
 
     def __str__(self) -> str:
-        years = f"{self.seconds / 3600:,.0f} virtual hours"
+        hours = f"{self.seconds / 3600:,.0f} virtual hours"
         work = f"{self.steps - self.faults:,} actions, {self.faults:,} faults, {self.requests:,} requests"
         found = ", ".join(f"{name}: {count}" for name, count in sorted(self.violations.items())) or "none"
-        return f"{self.seeds:,} seeds, {years}, {work}, {self.reconciles:,} reconciles; violations: {found}"
+        return f"{self.seeds:,} seeds, {hours}, {work}, {self.reconciles:,} reconciles; violations: {found}"
 
 
 def run_scenario(scenario: Scenario | int, *, verbose: bool = False) -> Report:

@@ -32,7 +32,8 @@ def is_terminating(obj: Mapping[str, Any]) -> bool:
 
 def has_condition(obj: Mapping[str, Any], kind: str) -> bool:
     """Whether a condition of the object is True."""
-    return any(each["type"] == kind and each["status"] == "True" for each in entries(obj, "status", "conditions"))
+    found = condition(obj, kind)
+    return found is not None and found["status"] == "True"
 
 
 def condition(obj: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:

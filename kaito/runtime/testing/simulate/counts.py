@@ -10,8 +10,11 @@ from kaito.runtime.tracing import NO_SPAN, Attribute, Span
 
 WINDOW_SECONDS: Final = 3600.0
 
-EXPECTED_ERRORS: Final[tuple[type[BaseException], ...]] = (KaitoRuntimeError, OSError, TimeoutError, GeneratorExit)
+ENVIRONMENT_ERRORS: Final[tuple[type[BaseException], ...]] = (KaitoRuntimeError, OSError, TimeoutError)
 """Errors that failures of the environment cause. Others are mistakes of the operator."""
+
+EXPECTED_ERRORS: Final = (*ENVIRONMENT_ERRORS, GeneratorExit)
+"""Errors with which a reconcile may end. The end of a process closes the coroutines of its reconciles."""
 
 
 @final

@@ -83,10 +83,6 @@ class Observer(Protocol):
         """Check a write immediately before it takes effect."""
         ...
 
-    def note_request(self, process: Any, method: str, target: str, status: int) -> None:
-        """Count a request that the server has answered."""
-        ...
-
 
 @final
 @dataclass(slots=True)
@@ -156,7 +152,6 @@ class Connection:
             self._run.trace.request(self._process.name, method, target, body, type(error).__name__)
             raise
         self._run.trace.request(self._process.name, method, target, body, reply.status)
-        self._run.note_request(self._process, method, target, reply.status)
         if method != "GET":
             self._process.count_write()
         self._check(method, target)
@@ -224,7 +219,6 @@ class Connection:
             message = f"{method} {target}: connection refused"
             raise TransportError(message)
         self._run.trace.request(self._process.name, method, target, None, "opens")
-        self._run.note_request(self._process, method, target, 200)
         async with self._inner.stream(method, target, headers=headers, connect=connect, idle=idle) as reply:
             yield reply
 

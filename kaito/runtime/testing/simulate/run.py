@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, final
 
 from kaito.runtime.client import Client
-from kaito.runtime.errors import ConfigurationError, KaitoRuntimeError
+from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing.objects import OWN_AGENT
-from kaito.runtime.testing.simulate.counts import HourlyCounts, Reconciles
+from kaito.runtime.testing.simulate.counts import ENVIRONMENT_ERRORS, HourlyCounts, Reconciles
 from kaito.runtime.testing.simulate.limits import Finding, Limits
 from kaito.runtime.testing.simulate.network import Failures
 from kaito.runtime.testing.simulate.process import LEASE_SECONDS, Operator, Process
@@ -213,17 +213,9 @@ class Run:
         if not process.holds_lease():
             self.fail("no write without the lease", f"{process.name} sends {method} {path} and does not hold its lease")
 
-    def note_request(self, process: Process, method: str, target: str, status: int) -> None:
-        """Count a request that the server has answered."""
-
     def note_exit(self, process: Process, error: BaseException) -> None:
         """Check why a process has ended."""
-        expected: tuple[type[BaseException], ...] = (
-            KaitoRuntimeError,
-            OSError,
-            TimeoutError,
-            *self.simulation.expected_errors,
-        )
+        expected = (*ENVIRONMENT_ERRORS, *self.simulation.expected_errors)
         if not isinstance(error, expected) or isinstance(error, ConfigurationError):
             self.fail("no process ends by a mistake", f"{process.name}: {type(error).__name__}: {error}")
 
