@@ -4,7 +4,7 @@ In a local cluster, where pods are processes of this machine, the pods are read 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -15,15 +15,14 @@ from kaito.runtime.client import ClusterConfig, HttpTransport, NoCredentials, Tr
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.kinds import Pod
 from kaito.workspace.manifests.service import SERVER_PORT
+from kaito.workspace.pod_polls import MAX_METRICS_BYTES
+from kaito.workspace.server_metrics import RUNNING, WAITING, first_of, read_sums
 
 TIMEOUT_SECONDS: Final = 4.0
 MAX_CONCURRENT_READS: Final = 16
-MAX_BYTES: Final = 4 * 2**20
 
 LAST_REQUEST: Final = "kaito_last_request_timestamp_seconds"
-RUNNING: Final = ("vllm:num_requests_running", "kaito_generation_in_flight")
-WAITING: Final = ("vllm:num_requests_waiting", "kaito_generation_queue_length")
-"""Metrics of the runtimes; the first one that a server exports is used."""
+_READ: Final = frozenset({*RUNNING, *WAITING, LAST_REQUEST})
 
 
 @final
@@ -51,24 +50,28 @@ class LoadReader:
         """Returns the load of each Workspace, by namespace and name, whose servers all answer."""
         self.problem = ""
         serving = [pod for pod in pods if pod.is_ready and not pod.deleting and _is_server(pod)]
-        texts = await asyncio.gather(*(self._metrics(pod) for pod in serving))
+        loads = await asyncio.gather(*(self._load(pod) for pod in serving))
         found: dict[tuple[str, str], list[Load | None]] = {}
-        for pod, text in zip(serving, texts, strict=True):
-            key = pod.namespace, pod.labels.get(labels.WORKSPACE, "")
-            found.setdefault(key, []).append(None if text is None else parse_load(text))
-        return {key: _sum(loads) for key, each in found.items() if (loads := _complete(each)) is not None}
+        for pod, load in zip(serving, loads, strict=True):
+            found.setdefault((pod.namespace, pod.labels[labels.WORKSPACE]), []).append(load)
+        return {key: _sum(known) for key, each in found.items() if (known := _complete(each)) is not None}
 
-    async def _metrics(self, pod: Pod) -> str | None:
-        """Returns the metrics of a pod as text; None if they cannot be read."""
+    async def _load(self, pod: Pod) -> Load | None:
+        """Returns the load of a pod; None if it cannot be read."""
         async with self._limit:
             try:
                 async with asyncio.timeout(TIMEOUT_SECONDS):
-                    return await self._read(pod)
+                    body = await self._read(pod)
             except (KaitoRuntimeError, TimeoutError) as error:
                 self.problem = self.problem or f"pod {pod.key}: {str(error) or 'no answer in time'}"
                 return None
+        load = parse_load(body) if body is not None else None
+        if body is not None and load is None:
+            self.problem = self.problem or f"pod {pod.key}: a metric has a malformed value"
+        return load
 
-    async def _read(self, pod: Pod) -> str | None:
+    async def _read(self, pod: Pod) -> bytes | None:
+        """Returns the metrics of a pod; None if the response is not usable."""
         address = pod.status.pod_ip or ""
         if _is_loopback(address):
             config = ClusterConfig(server=f"http://{address}:{SERVER_PORT}", credentials=NoCredentials())
@@ -83,41 +86,26 @@ class LoadReader:
         if reply.status == 403:
             self.problem = self.problem or "your account needs the permission to get pods/proxy"
             return None
-        if reply.status != 200 or len(reply.body) > MAX_BYTES:
+        if reply.status != 200 or len(reply.body) > MAX_METRICS_BYTES:
             self.problem = self.problem or f"pod {pod.key}: HTTP {reply.status}"
             return None
-        return reply.body.decode(errors="replace")
+        return reply.body
 
 
-def parse_load(text: str) -> Load:
-    """Returns the load in the metrics of one server. Metrics that it does not export count as 0."""
-    values = _values(text, {*RUNNING, *WAITING, LAST_REQUEST})
-    last = values.get(LAST_REQUEST, 0.0)
+def parse_load(body: bytes) -> Load | None:
+    """Returns the load in the metrics of one server; None if a value is malformed.
+
+    Metrics that the server does not export count as 0.
+    """
+    found = read_sums(body, _READ)
+    if found is None:
+        return None
+    last = found.get(LAST_REQUEST, 0.0)
     return Load(
-        running=_first(values, RUNNING),
-        waiting=_first(values, WAITING),
+        running=round(first_of(found, RUNNING) or 0.0),
+        waiting=round(first_of(found, WAITING) or 0.0),
         last_request=datetime.fromtimestamp(last, UTC) if 0 < last < 1e11 else None,
     )
-
-
-def _values(text: str, names: set[str]) -> dict[str, float]:
-    """Returns the sums of the samples of some metrics, over all labels."""
-    found: dict[str, float] = {}
-    for line in text.splitlines():
-        name = line.partition("{")[0].partition(" ")[0]
-        if name not in names:
-            continue
-        try:
-            value = float(line.rpartition("}")[2].split()[0] if "}" in line else line.split()[1])
-        except (ValueError, IndexError):
-            continue
-        if value == value:
-            found[name] = found.get(name, 0.0) + value
-    return found
-
-
-def _first(values: Mapping[str, float], names: Iterable[str]) -> int:
-    return round(next((values[name] for name in names if name in values), 0.0))
 
 
 def _is_server(pod: Pod) -> bool:

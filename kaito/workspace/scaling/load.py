@@ -1,19 +1,17 @@
 """Reads the load of a model server from its Prometheus metrics, those of vLLM or of the transformers server."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, final
 
-from kaito.workspace.server_metrics import read_samples
+from kaito.workspace.server_metrics import RUNNING, WAITING, first_of, read_sums
 
-_RUNNING: Final = ("vllm:num_requests_running", "kaito_generation_in_flight")
-_WAITING: Final = ("vllm:num_requests_waiting", "kaito_generation_queue_length")
 _CACHE: Final = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 _QUEUE_SUM: Final = "vllm:request_queue_time_seconds_sum"
 _QUEUE_COUNT: Final = "vllm:request_queue_time_seconds_count"
 
-_READ: Final = frozenset({*_RUNNING, *_WAITING, *_CACHE, _QUEUE_SUM, _QUEUE_COUNT})
+_READ: Final = frozenset({*RUNNING, *WAITING, *_CACHE, _QUEUE_SUM, _QUEUE_COUNT})
 
 
 @final
@@ -60,26 +58,17 @@ def parse_load(body: bytes | None) -> ServerLoad | None:
     """Returns the load in the metrics of a server; None if they are missing or lack the number of requests."""
     if body is None:
         return None
-    samples = read_samples(body, _READ)
-    if samples is None:
-        return None
-    found: dict[str, float] = {}
-    for sample in samples:
-        found[sample.name] = found.get(sample.name, 0.0) + sample.value
-    running = _first(found, _RUNNING)
-    if running is None:
+    found = read_sums(body, _READ)
+    running = first_of(found, RUNNING) if found is not None else None
+    if found is None or running is None:
         return None
     return ServerLoad(
         running=running,
-        waiting=_first(found, _WAITING) or 0.0,
-        cache_usage=_first(found, _CACHE),
+        waiting=first_of(found, WAITING) or 0.0,
+        cache_usage=first_of(found, _CACHE),
         queue_seconds_total=found.get(_QUEUE_SUM),
         queued_total=found.get(_QUEUE_COUNT, 0.0),
     )
-
-
-def _first(found: Mapping[str, float], names: Iterable[str]) -> float | None:
-    return next((found[name] for name in names if name in found), None)
 
 
 def observe(at: datetime, copies: int, now: Mapping[str, ServerLoad], before: Mapping[str, ServerLoad]) -> Observation:

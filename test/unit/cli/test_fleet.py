@@ -77,9 +77,10 @@ def arguments(*flags: str) -> argparse.Namespace:
 
 def test_metrics_of_both_runtimes() -> None:
     last = datetime.fromtimestamp(1.8934559e9, UTC)
-    assert parse_load(TRANSFORMERS) == Load(running=3, waiting=2, last_request=last)
-    assert parse_load(VLLM) == Load(running=4, waiting=5)
-    assert parse_load("") == Load()
+    assert parse_load(TRANSFORMERS.encode()) == Load(running=3, waiting=2, last_request=last)
+    assert parse_load(VLLM.encode()) == Load(running=4, waiting=5)
+    assert parse_load(b"") == Load()
+    assert parse_load(b"kaito_generation_in_flight 1e999") is None, "not a number of requests"
 
 
 def test_orders() -> None:
@@ -215,6 +216,12 @@ async def test_the_load_of_the_pods_of_a_workspace_is_added() -> None:
     ]
     assert await reader.read(pods) == {("default", "a"): Load(running=7, waiting=7)}
     assert reader.problem == "pod default/b-0: HTTP 500"
+
+
+async def test_a_malformed_metric_makes_the_load_unknown() -> None:
+    reader = LoadReader(Pods({"a-0": (200, "vllm:num_requests_running 1e999\n")}))  # type: ignore[arg-type]  # only requests are sent
+    assert await reader.read([pod("a-0", "a")]) == {}
+    assert reader.problem == "pod default/a-0: a metric has a malformed value"
 
 
 async def test_without_permission_for_the_proxy_the_load_is_unknown() -> None:
