@@ -89,13 +89,21 @@ async def find_excess(ctx: ReconcileContext, report: ClaimsReport, plan: Plan) -
 
 
 async def reservation(
-    ctx: ReconcileContext, workspace: Workspace, report: ClaimsReport, plan: Plan
+    ctx: ReconcileContext, workspace: Workspace, report: ClaimsReport, plan: Plan, *, creates: bool
 ) -> dict[str, str | None]:
-    """Returns the annotation with the reservation if the stored one differs, to write before claims are created."""
-    before = workspace.annotations.get(labels.RESERVATION)
+    """Returns the annotation with the reservation if the stored one differs, to write before claims are created.
+
+    It increases only with claims that are about to be created, which were compared with the budget. A node that is lost
+    stays reserved until it is replaced, or refused.
+    """
+    stored = workspace.annotations.get(labels.RESERVATION)
     if await _budget_of(ctx) is None:
-        return {} if before is None else {labels.RESERVATION: None}
-    nodes = len(report.claims) if report.over_budget else report.wanted
+        return {} if stored is None else {labels.RESERVATION: None}
+    before = Reservation.from_annotations(workspace.annotations)
+    nodes = report.wanted
+    if not creates:
+        kept = before.nodes if before is not None and not report.over_budget else 0
+        nodes = min(nodes, max(len(report.claims), kept))
     hardware = plan.hardware
     record = Reservation(instance_type=hardware.instance_type, capacity_types=hardware.capacity_types, nodes=nodes)
-    return {} if before == record.to_annotation() else {labels.RESERVATION: record.to_annotation()}
+    return {} if record == before else {labels.RESERVATION: record.to_annotation()}

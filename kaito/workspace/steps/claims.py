@@ -131,8 +131,8 @@ async def _decide_and_record(
         decision = await _with_cause(ctx, kind, report, decision)
         try:
             async with reserving(ctx):
-                if decision.create and (excess := await find_excess(ctx, report, plan)):
-                    report.over_budget = excess
+                report.over_budget = await find_excess(ctx, report, plan) if decision.create else ""
+                if report.over_budget:
                     later = ctx.now + timedelta(seconds=RETRY_SECONDS)
                     decision = _decide(ctx, workspace, report, nodes, not_before=later)
                 await _write_record(ctx, workspace, decision, report, plan)
@@ -247,7 +247,7 @@ async def _write_record(
     Raises:
         Conflict: the Workspace has changed since it was read.
     """
-    annotations = await reservation(ctx, workspace, report, plan)
+    annotations = await reservation(ctx, workspace, report, plan, creates=bool(decision.create))
     annotations |= record_of_choice(workspace, plan, report, creates=bool(decision.create))
     if decision.attempts != ProvisionAttempts.from_annotations(workspace.annotations):
         annotations[labels.PROVISION_ATTEMPTS] = decision.attempts.to_annotation()

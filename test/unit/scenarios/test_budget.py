@@ -1,15 +1,17 @@
 """Limits of the cost: of a Workspace, and of all Workspaces of a namespace."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kaito.api import Workspace, labels
+from kaito.api import Claim, Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.prices.table import parse_table
 from kaito.runtime.kinds import Namespace
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import CrashPoint
+from kaito.workspace.budget import Reservation
+from kaito.workspace.manifests.claim import node_claim
 
 if TYPE_CHECKING:
     from test.unit.scenarios.conftest import System
@@ -39,6 +41,11 @@ def budget(system: "System", text: str | None) -> None:
 
 def claims(system: "System", name: str = "w") -> list[str]:
     return sorted(claim.instance_type for claim in system.claims() if claim.labels[labels.WORKSPACE] == name)
+
+
+def reserved_nodes(system: "System") -> int:
+    found = Reservation.from_annotations(system.workspace().annotations)
+    return found.nodes if found is not None else 0
 
 
 async def test_above_the_limit_nothing_is_bought(system: "System") -> None:
@@ -168,6 +175,49 @@ async def test_a_lost_node_beyond_the_budget_is_not_replaced(system: "System") -
     assert system.claims() == []
     budget(system, "4.00")
     await system.until("ready", lambda: bool(system.claims()) and system.is_ready())
+
+
+async def test_a_refused_attempt_does_not_reduce_the_reservation_of_the_next(
+    system: "System", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another Workspace releases its part between two attempts to write the record."""
+    excess = ["4.00 USD more"]
+
+    async def find_excess(*_: object) -> str:
+        if not excess:
+            return ""
+        system.world.fail_next("PATCH", Workspace, status=409)
+        return excess.pop()
+
+    reserved: list[int] = []
+
+    def render(*given: Any, **places: Any) -> Claim:
+        reserved.append(reserved_nodes(system))
+        return node_claim(*given, **places)
+
+    monkeypatch.setattr("kaito.workspace.steps.claims.find_excess", find_excess)
+    monkeypatch.setattr("kaito.workspace.steps.claims.node_claim", render)
+    budget(system, "4")
+    await system.start()
+    system.apply(preset=PRESET, instanceType=A100)
+    await system.world.settle()
+    assert len(system.claims()) == 1
+    assert reserved == [1]
+    assert "4.00 USD more" not in system.condition("ResourceReady")[2]
+
+
+async def test_nodes_that_were_not_compared_with_the_budget_are_not_reserved(system: "System") -> None:
+    """While a lost node waits for its replacement, further copies are requested that the budget does not allow."""
+    budget(system, "12")
+    await system.start()
+    system.apply(preset=PRESET, instanceType=A100, count=2)
+    await system.until("ready", system.is_ready)
+    system.world.delete(system.kind, system.claims()[0].name)
+    system.world.patch(Workspace, "w", {"spec": {"replicas": 4}})
+    await system.world.settle()
+    assert reserved_nodes(system) == 2
+    system.apply("b", preset=PRESET, instanceType=A100)
+    await system.until("the rest is free", lambda: bool(claims(system, "b")), within=10)
 
 
 @pytest.mark.parametrize("text", ["", "ten", "-1", "NaN", "1e99"])
