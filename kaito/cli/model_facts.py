@@ -16,7 +16,7 @@ from kaito.models import catalog
 from kaito.models.facts.compare import differences
 from kaito.models.facts.derive import ModelFacts, Source, derive_facts
 from kaito.models.facts.documents import parse_config
-from kaito.models.facts.errors import FactsError, NotAModel
+from kaito.models.facts.errors import FactsError
 from kaito.models.facts.reference import InvalidReference, ModelReference
 from kaito.models.facts.weight_files import (
     CONFIG,
@@ -24,6 +24,7 @@ from kaito.models.facts.weight_files import (
     QUANTIZATION,
     count_tensors,
     index_of,
+    indexed_files,
     select_weights,
 )
 from kaito.models.preset import Preset
@@ -72,7 +73,7 @@ def facts_of_artifact(reference: str, *, docker_configs: Sequence[Path] = (), pl
         found = read_documents(
             parse_reference(reference), DOCUMENTS, docker_configs=docker_configs, plain_http=plain_http
         )
-        return artifact_facts(found, "", trust_remote_code=True)
+        return artifact_facts(found, trust_remote_code=True)
     except ProgramError as error:
         raise LookupError(str(error)) from error
     except FactsError as error:
@@ -107,7 +108,7 @@ def facts_of_directory(directory: Path, *, trust_remote_code: bool = True) -> Mo
     """
     sizes = {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file()}
     index = index_of(sizes)
-    weights = select_weights(sizes, _indexed_files(directory / index) if index else ())
+    weights = select_weights(sizes, indexed_files((directory / index).read_bytes(), index) if index else ())
     config = parse_config((directory / (MISTRAL_CONFIG if weights.is_mistral_format else CONFIG)).read_bytes())
     counts: Counter[str] = Counter()
     for name in weights.names:
@@ -121,19 +122,6 @@ def facts_of_directory(directory: Path, *, trust_remote_code: bool = True) -> Mo
         quantization=quantization,
     )
     return derive_facts(source, trust_remote_code=trust_remote_code)
-
-
-def _indexed_files(index: Path) -> list[str]:
-    """Returns the names of the files in an index.
-
-    Raises:
-        NotAModel: it is not one.
-    """
-    try:
-        document: Any = json.loads(index.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise NotAModel(f"has a {index.name} that is not JSON") from error
-    return sorted({str(name) for name in json_object(json_object(document).get("weight_map")).values()})
 
 
 def _header_counts(path: Path) -> Mapping[str, int]:

@@ -5,6 +5,7 @@ index. Copies in other folders (`original/`, `metal/`), other formats and Mistra
 transformers are not loaded and do not count.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -52,6 +53,23 @@ def index_of(names: Collection[str]) -> str:
     if CONFIG in names:
         return INDEX if INDEX in names else ""
     return MISTRAL_INDEX if MISTRAL_INDEX in names else ""
+
+
+def indexed_files(content: bytes, name: str) -> list[str]:
+    """Returns the names of the files in an index.
+
+    Args:
+        content: of the index.
+        name: of the index, for the message.
+
+    Raises:
+        NotAModel: it is not JSON.
+    """
+    try:
+        document: Any = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise NotAModel(f"has a {name} that is not JSON") from error
+    return sorted({str(file) for file in json_object(json_object(document).get("weight_map")).values()})
 
 
 def select_weights(sizes: Mapping[str, int], indexed: Collection[str] = ()) -> WeightFiles:

@@ -1,13 +1,11 @@
 """Reads the facts of a model from its OCI artifact: config.json, the index, and the sizes of the files.
 
 The pods load the files of the artifact, so that its facts are right also where Hugging Face cannot be reached. Weights
-are not transferred. The client of registries is synchronous, and runs in a thread.
+are not transferred. The client of registries is synchronous, and an index may have megabytes: a thread reads both.
 """
 
 import asyncio
-import json
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from kaito_config.image_references import ImageReference
 from kaito_oci.credentials import parse_credentials
@@ -15,10 +13,10 @@ from kaito_oci.errors import CredentialsRejected, NotAModel, RegistryError
 from kaito_oci.model_documents import ModelDocuments, read_documents
 
 from kaito.api import conditions
-from kaito.api.json_values import json_object
 from kaito.models.facts.derive import ModelFacts, Source, derive_facts
 from kaito.models.facts.documents import parse_config
 from kaito.models.facts.errors import FactsError, NotAModel as NotAModelDirectory
+from kaito.models.facts.reference import ModelReference
 from kaito.models.facts.weight_files import (
     CONFIG,
     INDEX,
@@ -26,6 +24,7 @@ from kaito.models.facts.weight_files import (
     MISTRAL_INDEX,
     QUANTIZATION,
     index_of,
+    indexed_files,
     select_weights,
 )
 from kaito.workspace.hub.errors import ModelUnavailable
@@ -46,7 +45,7 @@ async def read_artifact(query: ModelQuery) -> ModelFacts:
         raise ModelUnavailable(conditions.MODEL_UNREACHABLE, f"{query.reference} has no artifact")
     try:
         async with asyncio.timeout(READ_LIMIT_SECONDS):
-            found = await asyncio.to_thread(_read, artifact, query)
+            return await asyncio.to_thread(_read, artifact, query)
     except CredentialsRejected as error:
         message = f"{error}: name a Secret with its credentials in presetOptions.imagePullSecrets"
         raise ModelUnavailable(conditions.MODEL_GATED, message, is_transient=True) from error
@@ -56,33 +55,32 @@ async def read_artifact(query: ModelQuery) -> ModelFacts:
         cause = str(error) or f"{artifact}: no answer within {READ_LIMIT_SECONDS:.0f} s"
         message = f"{cause}: check the artifact and the registry"
         raise ModelUnavailable(conditions.MODEL_UNREACHABLE, message, is_transient=True) from error
-    try:
-        return artifact_facts(
-            found, query.reference.model, query.reference.revision, trust_remote_code=query.trust_remote_code
-        )
     except FactsError as error:
         raise ModelUnavailable(error.reason, f"{artifact} {error}") from error
 
 
-def artifact_facts(found: ModelDocuments, model: str, revision: str = "", *, trust_remote_code: bool) -> ModelFacts:
+def artifact_facts(
+    found: ModelDocuments, reference: ModelReference | None = None, *, trust_remote_code: bool
+) -> ModelFacts:
     """Returns the facts of what was read of an artifact.
 
     Args:
         found: documents and sizes.
-        model: the model that it should contain; empty for any.
-        revision: commit that it should contain; empty for any.
+        reference: the model that it should contain, and its commit if it is pinned; None for any. An artifact does not
+            contain the names of branches and tags.
         trust_remote_code: whether code of the repository may run in the pod.
 
     Raises:
         FactsError: it is another model, or the engine does not serve it.
     """
-    is_other = model and "/" in found.name and found.name.lower() != model.lower()
-    if is_other:
+    model = reference.model if reference is not None else ""
+    if model and "/" in found.name and found.name.lower() != model.lower():
         raise NotAModelDirectory(f"contains {found.name}, not {model}: name the artifact of that model")
-    if len(revision) == COMMIT_CHARACTERS and found.revision and found.revision != revision:
-        raise NotAModelDirectory(f"contains commit {found.revision[:12]}, not {revision[:12]}: pack that commit")
+    if reference is not None and reference.is_pinned and found.revision not in {"", reference.revision}:
+        expected = reference.revision[:12]
+        raise NotAModelDirectory(f"contains commit {found.revision[:12]}, not {expected}: pack that commit")
     index = index_of(found.sizes)
-    weights = select_weights(found.sizes, _indexed(found.documents.get(index, b""), index) if index else ())
+    weights = select_weights(found.sizes, indexed_files(found.documents.get(index, b""), index) if index else ())
     name = MISTRAL_CONFIG if weights.is_mistral_format else CONFIG
     config = parse_config(found.documents.get(name, b""))
     quantization = found.documents.get(QUANTIZATION)
@@ -99,24 +97,7 @@ def artifact_facts(found: ModelDocuments, model: str, revision: str = "", *, tru
     )
 
 
-COMMIT_CHARACTERS: Final = 40
-"""Characters of a commit; shorter revisions are names of branches and tags, which an artifact does not contain."""
-
-
-def _read(artifact: ImageReference, query: ModelQuery) -> ModelDocuments:
+def _read(artifact: ImageReference, query: ModelQuery) -> ModelFacts:
     known = [parse_credentials(artifact, document) for document in query.docker_configs]
-    return read_documents(artifact, DOCUMENTS, credentials=[each for each in known if each is not None])
-
-
-def _indexed(content: bytes, name: str) -> list[str]:
-    """Returns the names of the files in an index.
-
-    Raises:
-        NotAModelDirectory: it is not one.
-    """
-    try:
-        document: Any = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise NotAModelDirectory(f"has a {name} that is not JSON") from error
-    named: Mapping[str, Any] = json_object(json_object(document).get("weight_map"))
-    return sorted({str(file) for file in named.values()})
+    found = read_documents(artifact, DOCUMENTS, credentials=[each for each in known if each is not None])
+    return artifact_facts(found, query.reference, trust_remote_code=query.trust_remote_code)

@@ -83,6 +83,13 @@ async def test_a_packed_model_is_planned_from_its_artifact(registry: Content, tm
     assert len(registry.downloads()) == 1, "only config.json is transferred"
 
 
+async def test_a_branch_is_not_compared_with_the_commit(registry: Content, tmp_path: Path) -> None:
+    """Also if its name is as long as a commit: the artifact contains no names of branches."""
+    pushed(registry, tmp_path)
+    branch = "release".ljust(40, "x")
+    assert (await read_artifact(query(registry, name=f"{MODEL}@{branch}"))).revision == COMMIT
+
+
 async def test_credentials_are_those_of_the_pull_secrets(registry: Content, tmp_path: Path) -> None:
     pushed(registry, tmp_path)
     registry.authorization = "Bearer none"
