@@ -95,7 +95,7 @@ def account(
     nodes: list[NodeCost] = []
     for node in last.nodes:
         instance = present.get(node.name)
-        if instance is not None and not _is_new(instance, last):
+        if instance is not None and not _is_new(instance, node, last):
             rate = _rate(instance, currency)
             if rate is None or rate == node.per_hour:
                 nodes.append(node)  # also while the node's labels, and with them its price, cannot be read
@@ -108,16 +108,17 @@ def account(
         else:
             noticed = instance is None and node.name in seen
             ended.add(node, now if noticed else max(last.updated_at or node.since, node.since))
-    for instance in present.values():
-        since = min(instance.since, now)
-        nodes.append(NodeCost(name=instance.name, since=since, per_hour=_rate(instance, currency)))
+    nodes += [NodeCost(name=i.name, since=i.since, per_hour=_rate(i, currency)) for i in present.values()]
     nodes.sort(key=lambda node: node.name)
     return _summary(last, nodes, ended, instances, currency=currency, now=now)
 
 
-def _is_new(instance: Instance, last: CostStatus) -> bool:
-    """Whether the instance began after the last account, so that it is not the one that has its claim's name there."""
-    return last.updated_at is not None and instance.since > last.updated_at
+def _is_new(instance: Instance, node: NodeCost, last: CostStatus) -> bool:
+    """Whether the instance is not the one that has its claim's name in the last account, because it began later.
+
+    Its time is from the clock of the API server, which may be ahead of that of this process.
+    """
+    return last.updated_at is not None and instance.since > max(last.updated_at, node.since)
 
 
 def _summary(
@@ -187,8 +188,7 @@ def idle_share(workspace: Workspace) -> tuple[Decimal, IdleReason]:
         return Decimal(1), "deleting"
     if workspace.tuning is not None:
         is_finished = status.state in {"Succeeded", "Failed"}
-        is_idle = is_finished or status.state != "Running"
-        return Decimal(int(is_idle)), "tuning-finished" if is_finished else "tuning-not-running"
+        return Decimal(int(status.state != "Running")), "tuning-finished" if is_finished else "tuning-not-running"
     nodes = len(status.cost.nodes) if status.cost is not None else 0
     copies = max(status.replicas, 1)
     per_copy = max(status.target_node_count // copies, 1)

@@ -107,6 +107,17 @@ def test_a_new_node_under_the_same_name_is_another_node() -> None:
     assert second.total == "6", "one hour of the first node, and one of the second"
 
 
+def test_a_clock_that_is_behind_that_of_the_api_server() -> None:
+    """The node began in the future of this process: it is one node, and nothing is written again until then."""
+    ahead = instance("a", 1.5)
+    first = after(None, ahead, hours=1)
+    second = after(first, ahead, hours=1.25)
+    assert (first.total, second.total) == ("0", "0")
+    assert not has_changed(first, second)
+    third = after(second, ahead, hours=2)
+    assert (third.total, third.nodes) == ("1.5", first.nodes)
+
+
 def test_only_time_is_no_change() -> None:
     first = after(None, instance("a"), hours=1)
     assert not has_changed(first, after(first, instance("a"), hours=2))
