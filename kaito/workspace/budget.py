@@ -15,7 +15,8 @@ from typing import Any, Final, Self, cast, final
 from kaito.api import Claim, Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.prices.price import CapacityType, Offering, Price, amount
-from kaito.workspace.ownership import owns_claim
+from kaito.runtime.meta import ObjectKey
+from kaito.workspace.ownership import owner_key, owns_claim
 from kaito.workspace.settings import WorkspaceSettings
 
 FIELD: Final = "resource.maxHourlyCost"
@@ -168,7 +169,13 @@ def namespace_limits(
     """
     limits = limits_of(workspace, settings, book)
     limits = limits or Limits(book=book, cloud=settings.cloud, region=settings.region)
-    found = [reserved_by(other, [c for c in claims if owns_claim(other, c)], limits) for other in others]
+    by_owner: defaultdict[ObjectKey | None, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        by_owner[owner_key(claim)].append(claim)
+    found = [
+        reserved_by(other, [claim for claim in by_owner[other.key] if owns_claim(other, claim)], limits)
+        for other in others
+    ]
     reserved = tuple(each for each in found if each.cost or each.unknown)
     return replace(limits, namespace=NamespaceBudget(workspace.namespace, text, reserved))
 

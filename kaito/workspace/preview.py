@@ -152,8 +152,7 @@ def _limits(
 ) -> Limits | None:
     if budget is None:
         return limits_of(workspace, settings, book)
-    found = budget
-    return namespace_limits(workspace, settings, book, text=found.text, others=found.others, claims=found.claims)
+    return namespace_limits(workspace, settings, book, text=budget.text, others=budget.others, claims=budget.claims)
 
 
 def identified(workspace: Workspace) -> Workspace:
