@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import yaml
@@ -24,7 +24,9 @@ from kaito.runtime.kinds import Node, Pod
 from kaito.runtime.meta import ObjectMeta, find_condition
 from kaito.runtime.tasks import TaskScope
 
-PROMPT = "What is the capital of France?"
+QUESTION: Final = {"prompt": "What is the capital of France?", "generate_kwargs": {"do_sample": False}}
+"""The body of the query. Without `do_sample` the route samples, and a small model answers differently every time."""
+
 READY_SECONDS = 300.0
 GONE_SECONDS = 120.0
 POLL_SECONDS = 0.2
@@ -127,8 +129,8 @@ async def _show_table(cluster: LocalCluster, view: View) -> None:
 
 async def _query(cluster: LocalCluster, view: View, workspace: Workspace) -> None:
     url = cluster.service_url(workspace.key)
-    view.print(f'curl -X POST {url}/chat -d \'{{"prompt":"{PROMPT}"}}\'')
-    async with aiohttp.ClientSession() as session, session.post(f"{url}/chat", json={"prompt": PROMPT}) as answer:
+    view.print(f"curl -X POST {url}/chat -d '{json.dumps(QUESTION)}'")
+    async with aiohttp.ClientSession() as session, session.post(f"{url}/chat", json=QUESTION) as answer:
         body = await answer.text()
         answer.raise_for_status()
     view.print(f"{answer.status} {answer.reason}: {body[:300]}")

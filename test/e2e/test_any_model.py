@@ -80,7 +80,7 @@ def hub() -> Iterator[HubServer]:
 
 
 def chat(address: str) -> str:
-    body = json.dumps({"prompt": "What is the capital of France?"}).encode()
+    body = json.dumps({"prompt": "What is the capital of France?", "generate_kwargs": {"do_sample": False}}).encode()
     request = urllib.request.Request(f"{address}/chat", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as response:
         answer: str = json.loads(response.read())["Result"]
