@@ -4,6 +4,8 @@ SHELL := /bin/bash
 export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := 1
 export PYTHONPATH := $(CURDIR)
+# The tests start programs many times, and each start would compile the whole code.
+unexport PYTHONDONTWRITEBYTECODE
 
 UV := .tools/bin/uv
 PYTEST := .venv/bin/python -m pytest
