@@ -185,7 +185,7 @@ $(UV):
 
 # Environments are installed from requirements/*.txt: exact versions with hashes, exported from the workspace's
 # resolution by `make lock`. They name no registry, so a mirror serves as well.
-PARTS := kaito/apiserver kaito/cloud/azure/simulator kaito/local kaito/runtime kaito/simulation presets/config presets/oci
+PARTS := kaito/apiserver kaito/cloud/azure/simulator kaito/console kaito/local kaito/runtime kaito/simulation presets/config presets/oci
 .venv/.synced: requirements/dev.txt VERSION pyproject.toml $(PARTS:=/pyproject.toml) | $(UV)
 	@echo "installing Kaito and its tools into .venv (a download of about 150 MiB)"
 	@$(UV) venv -q --allow-existing .venv

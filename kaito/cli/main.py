@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kaito.cli import chat_arguments, model, simulate_arguments
+from kaito.cli import chat_arguments, console_arguments, model, simulate_arguments
 from kaito.cli.explain import arguments as explain_arguments
 from kaito.cli.fleet import arguments as fleet_arguments
 from kaito.cli.plan import arguments as plan_arguments
@@ -51,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
         )
     chat_arguments.add_arguments(commands.add_parser("chat", help="talk to the model of a Workspace, in any cluster"))
     model.add_arguments(commands.add_parser("model", help="pack, push, inspect and pull model files as OCI artifacts"))
+    console_arguments.add_arguments(
+        commands.add_parser("console", help="serve a web application that shows the Workspaces of a cluster")
+    )
     simulate_arguments.add_arguments(
         commands.add_parser("simulate", help="run Kaito in a simulated cluster in which everything fails at times")
     )
@@ -77,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(model.run(arguments))
         if arguments.command == "simulate":
             sys.exit(simulate_arguments.run(arguments))
+        if arguments.command == "console":
+            sys.exit(console_arguments.run(arguments))
         if arguments.command == "chat":
             from kaito.cli import chat
 

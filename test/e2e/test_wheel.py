@@ -32,6 +32,7 @@ FOLDERS = {
     "kaito-apiserver": ROOT / "kaito" / "apiserver",
     "kaito-azure-simulator": ROOT / "kaito" / "cloud" / "azure" / "simulator",
     "kaito-config": ROOT / "presets" / "config",
+    "kaito-console": ROOT / "kaito" / "console",
     "kaito-local": ROOT / "kaito" / "local",
     "kaito-simulation": ROOT / "kaito" / "simulation",
     "kaito-oci": ROOT / "presets" / "oci",

@@ -29,6 +29,7 @@ IMPORT_NAMES = {
         "kaito.api",
         "kaito.cli",
         "kaito.cloud",
+        "kaito.diagnosis",
         "kaito.models",
         "kaito.prices",
         "kaito.provisioner",
@@ -36,6 +37,7 @@ IMPORT_NAMES = {
     ),
     "kaito-apiserver": ("kaito.apiserver",),
     "kaito-azure-simulator": ("kaito.cloud.azure.simulator",),
+    "kaito-console": ("kaito.console",),
     "kaito-local": ("kaito.local",),
     "kaito-runtime": ("kaito.runtime",),
     "kaito-simulation": ("kaito.simulation",),
@@ -45,7 +47,7 @@ IMPORT_NAMES = {
 """What a dependency lets a module import, where it is not its own name."""
 
 OPTIONAL_IMPORTS = {
-    "kaito": {"kaito.local", "kaito.simulation"},  # the commands name the extra when it is missing
+    "kaito": {"kaito.console", "kaito.local", "kaito.simulation"},  # the commands name the extra when it is missing
     "kaito-runtime": {"pytest"},  # only in the plugin, which pytest loads
 }
 """Imports that need no declared dependency."""
@@ -106,6 +108,7 @@ def test_the_workspace_contains_every_pyproject() -> None:
         "kaito-apiserver",
         "kaito-azure-simulator",
         "kaito-config",
+        "kaito-console",
         "kaito-local",
         "kaito-oci",
         "kaito-presets",
@@ -216,7 +219,7 @@ def test_every_import_is_a_declared_dependency(distribution: Distribution) -> No
 def test_every_dependency_is_imported(distribution: Distribution) -> None:
     used = {provider_of(module) for path in distribution.modules() for module in imported(path)}
     started = {
-        "kaito": {"kaito-local", "kaito-simulation"},  # the extras
+        "kaito": {"kaito-console", "kaito-local", "kaito-simulation"},  # the extras
         "kaito-azure-simulator": {"kaito"},  # the packages around it
         "kaito-local": {"kaito-azure-simulator"},  # as a program
         "kaito-runtime": {"kubernetes-asyncio"},  # by name, without its models

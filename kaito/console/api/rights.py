@@ -1,0 +1,69 @@
+"""What a user may see of the cluster: the namespaces whose Workspaces the user may list, and kinds of objects."""
+
+from collections.abc import Callable
+from typing import Final, final
+
+from kaito.api import Workspace
+from kaito.console.cluster.kinds import UNREAD_NAMES
+from kaito.console.cluster.watch import ClusterWatch
+from kaito.console.security.access import Action, User
+from kaito.console.security.refusal import Refusal
+from kaito.runtime.meta import ObjectKey, Resource
+
+_READ_KINDS: Final[tuple[type[Resource], ...]] = tuple(UNREAD_NAMES)
+
+
+def action_on(verb: str, kind: type[Resource], namespace: str = "", name: str = "", subresource: str = "") -> Action:
+    """Returns the action of a verb on a kind."""
+    return Action(verb, kind.plural, kind.group(), namespace if kind.namespaced else "", name, subresource)
+
+
+@final
+class Rights:
+    """The rights of one user.
+
+    Args:
+        user: the user.
+        watch: the cluster.
+    """
+
+    def __init__(self, user: User, watch: ClusterWatch) -> None:
+        self._user = user
+        self._watch = watch
+
+    async def namespaces(self) -> Callable[[str], bool]:
+        """Returns which namespaces the user sees.
+
+        Raises:
+            Refusal: the API server cannot answer.
+        """
+        if await self._user.may(action_on("list", Workspace)):
+            return lambda _: True
+        known = {key.namespace for key in self._watch.board.entries}
+        allowed = {name for name in known if await self._user.may(action_on("list", Workspace, name))}
+        return allowed.__contains__
+
+    async def hidden(self, key: ObjectKey) -> dict[str, str]:
+        """Returns the kinds around a Workspace that the user may not read, by the names that a diagnosis uses.
+
+        Raises:
+            Refusal: the API server cannot answer.
+        """
+        found: dict[str, str] = {}
+        for kind, name in UNREAD_NAMES.items():
+            verb = "get" if name == "namespace" else "list"
+            action = action_on(
+                verb, kind, key.namespace if kind.namespaced else "", key.namespace if verb == "get" else ""
+            )
+            if name not in found and not await self._user.may(action):
+                found[name] = f"you have no right to {action}"
+        return found
+
+    async def require(self, action: Action) -> None:
+        """Checks a right.
+
+        Raises:
+            Refusal: the user does not have it, or the API server cannot answer.
+        """
+        if not await self._user.may(action):
+            raise Refusal(403, f"you have no right to {action}: ask an administrator of the cluster for it")

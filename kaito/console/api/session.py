@@ -1,0 +1,83 @@
+"""The session, the stream of events, and the money of all Workspaces."""
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import final
+
+from aiohttp import web
+
+from kaito.console.api.rights import Rights
+from kaito.console.api.routing import Route, json_response
+from kaito.console.cluster.watch import ClusterWatch
+from kaito.console.security.access import User
+from kaito.console.settings import ConsoleSettings
+from kaito.console.stream import EventStream
+from kaito.console.views.json_values import Json
+from kaito.runtime.kinds import Namespace
+
+
+@final
+class SessionRoutes:
+    """Routes that concern the cluster as a whole.
+
+    Args:
+        watch: the cluster.
+        settings: settings of the console.
+        buttons: the trouble buttons.
+    """
+
+    def __init__(self, watch: ClusterWatch, settings: ConsoleSettings, buttons: Sequence[Json] = ()) -> None:
+        self._watch = watch
+        self._settings = settings
+        self._buttons = list(buttons)
+
+    def routes(self) -> Sequence[Route]:
+        """Returns the routes."""
+        return [
+            Route("GET", "/api/session", self._session),
+            Route("GET", "/api/events", self._events),
+            Route("GET", "/api/money", self._money),
+        ]
+
+    async def _session(self, request: web.Request, user: User) -> web.Response:
+        del request
+        return json_response(
+            {
+                "version": version("kaito"),
+                "mode": self._settings.mode,
+                "cluster": self._settings.cluster,
+                "user": user.name,
+                "writes": user.writes,
+                "trouble": self._buttons,
+                "namespaces": await self._namespaces(user),
+            }
+        )
+
+    async def _namespaces(self, user: User) -> list[str]:
+        visible = await self._visible(user)
+        known = {key.namespace for key in self._watch.board.entries} | set(self._settings.namespaces)
+        if not self._settings.namespaces and self._watch.cache.informer(Namespace).synced:
+            known |= {key.name for key in self._watch.cache.keys(Namespace)}
+        return sorted(name for name in known if visible(name))
+
+    async def _visible(self, user: User) -> Callable[[str], bool]:
+        return await Rights(user, self._watch).namespaces()
+
+    async def _events(self, request: web.Request, user: User) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        rights = Rights(user, self._watch)
+        await rights.namespaces()
+        await response.prepare(request)
+        stream = EventStream(self._watch.board, self._watch.reachability, self._watch.money, rights)
+        try:
+            await stream.run(response)
+        except (TimeoutError, ConnectionError):
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+    async def _money(self, request: web.Request, user: User) -> web.Response:
+        del request
+        return json_response(self._watch.money(await self._visible(user)))

@@ -1,0 +1,66 @@
+"""`Access`: identifies the user of a request, and answers what the user may do."""
+
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from aiohttp import web
+
+from kaito.runtime.client import Client
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A verb on a resource, in the words of Kubernetes RBAC."""
+
+    verb: str
+    resource: str
+    group: str = ""
+    namespace: str = ""
+    """Empty for all namespaces, and for resources of the cluster."""
+    name: str = ""
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        resource = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+        where = f" in the namespace {self.namespace}" if self.namespace else ""
+        return f"{self.verb} {resource}{f'.{self.group}' if self.group else ''}{where}"
+
+
+class User(Protocol):
+    """The user of a request."""
+
+    @property
+    def name(self) -> str:
+        """The name that is shown."""
+        ...
+
+    @property
+    def client(self) -> Client:
+        """Sends requests with the rights of the user."""
+        ...
+
+    @property
+    def writes(self) -> bool:
+        """Whether the console accepts writes of the user at all; the API server decides about each."""
+        ...
+
+    async def may(self, action: Action) -> bool:
+        """Returns whether the user has a right.
+
+        Raises:
+            Refusal: the API server cannot answer.
+        """
+        ...
+
+
+class Access(Protocol):
+    """Identifies users."""
+
+    async def user(self, request: web.Request) -> User:
+        """Returns the user of a request.
+
+        Raises:
+            Refusal: the request has no valid credentials.
+        """
+        ...

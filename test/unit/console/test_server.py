@@ -1,0 +1,54 @@
+"""The server over loopback: session, rows, details, and the checks of requests."""
+
+import aiohttp
+import pytest
+
+from test.unit.console.conftest import Scene, ready, workspace
+
+
+async def test_the_session_names_cluster_user_and_rights(scene: Scene) -> None:
+    session = await scene.get("/api/session")
+    assert (session["cluster"], session["user"], session["mode"]) == ("test", "tester", "kubeconfig")
+    assert session["writes"] is True
+    assert session["trouble"] == []
+
+
+async def test_a_workspace_becomes_a_row_and_a_detail(scene: Scene) -> None:
+    made = await scene.client.create(workspace())
+    await scene.client.update_status(made.evolve(status=type(made.status).model_validate(ready())))
+    row = await scene.until("phi")
+    assert (row["namespace"], row["model"], row["task"]) == ("default", "phi-3-mini-4k-instruct", "inference")
+    detail = await scene.get("/api/workspaces/default/phi")
+    assert detail["uid"] == made.uid
+    assert [link["kind"] for link in detail["chain"]][:1] == ["Workspace"]
+    assert "instanceType: Standard_NC24ads_A100_v4" in detail["yaml"]
+    assert "status" not in detail["yaml"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example:80"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
+        ({}, 200),
+    ],
+)
+async def test_requests_of_other_sites_are_refused(scene: Scene, headers: dict[str, str], status: int) -> None:
+    async with scene.browser.get(f"{scene.url}/api/session", headers=headers) as answer:
+        assert answer.status == status
+        assert "'none'" in answer.headers["Content-Security-Policy"]
+
+
+async def test_the_cookie_of_another_console_is_refused(scene: Scene) -> None:
+    for cookies in ({}, {f"kaito-console-{scene.console.port}": "guess"}, {"kaito-console-1": "other"}):
+        async with aiohttp.ClientSession(cookies=cookies, cookie_jar=aiohttp.CookieJar(unsafe=True)) as stranger:
+            async with stranger.get(f"{scene.url}/api/session") as answer:
+                assert answer.status == 401
+                assert "link" in (await answer.json())["error"]
+            async with stranger.get(f"{scene.url}/?token=guess") as answer:
+                assert answer.status == 401
+            async with stranger.get(f"{scene.url}/healthz") as answer:
+                assert answer.status == 200
