@@ -67,6 +67,18 @@ async def test_nodes_are_deleted_with_their_pool(world: World, simulator: Simula
     assert world.list(Node) == []
 
 
+async def test_nodes_that_outlive_their_pool_are_deleted_when_that_ends(world: World, simulator: Simulator) -> None:
+    simulator.cluster.put("ws1", {"properties": POOL})
+    await world.advance(310)
+    simulator.knobs.set(node_outlives_pool=True)
+    simulator.cluster.delete("ws1")
+    await world.advance(600)
+    assert only(world).labels["agentpool"] == "ws1"
+    simulator.knobs.clear()
+    await world.advance(61)
+    assert world.list(Node) == []
+
+
 @pytest.mark.parametrize(
     ("knobs", "nodes", "ready"),
     [

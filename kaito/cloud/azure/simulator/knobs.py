@@ -39,7 +39,7 @@ class Knobs(BaseModel):
     lowercase_resource_group: bool = False
     """The resource group in the providerID is in lower case, as sometimes on AKS."""
     node_outlives_pool: bool = False
-    """The Node is not deleted with the pool."""
+    """The Node is not deleted with its pool, but within a minute after this ends."""
 
 
 class KnobOverrides:

@@ -23,6 +23,8 @@ R = TypeVar("R", bound=Resource)
 
 LEASE_NAMESPACE = "kube-node-lease"
 RETRY_SECONDS = 1.0
+NODE_MANAGER_SECONDS = 60.0
+"""Between two looks of the cloud node manager at a Node that outlives its pool, in simulated seconds."""
 SHORTEST_WAIT_SECONDS = 0.001
 """Above the resolution of the loop's clock: a wait that rounding left over must let time pass."""
 
@@ -108,9 +110,9 @@ class NodeSimulator:
                 await node.update_status(lambda current: node_object.unknown(current, self._clock.now()))
 
     async def _delete_nodes(self, pool: Pool) -> None:
-        """Deletes the Nodes of a deleted pool, like the cloud node manager."""
-        if self._knobs.of(pool.name).node_outlives_pool:
-            return
+        """Deletes the Nodes of a deleted pool, like the cloud node manager, which comes later if the knob says so."""
+        while self._knobs.of(pool.name).node_outlives_pool:
+            await asyncio.sleep(self._cluster.settings.seconds(NODE_MANAGER_SECONDS))
         for number in range(2):
             await self._node(pool, number).delete()
 
