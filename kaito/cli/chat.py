@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Final, TextIO, final
 
-from kaito.cli.chat_endpoint import Answer, ChatEndpoint, ChatError, find_endpoint
+from kaito.chat.endpoint import Answer, ChatEndpoint, ChatError, find_endpoint
 from kaito.runtime.client import Client, HttpTransport, find_cluster_config
 from kaito.runtime.clock import monotonic
 

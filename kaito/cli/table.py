@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from kaito.cli.style import Style
+from kaito.planning.style import Style
 
 NOTHING = "-"
 """Cell without a value, such as an unknown price."""

@@ -293,7 +293,9 @@ def test_an_image_contains_its_controller_and_nothing_for_tests(
         "kaito.apiserver",
         "kaito.cli",
         "kaito.cloud.azure.simulator",
+        "kaito.console",
         "kaito.local",
+        "kaito.planning",
         "kaito.simulation",
         "kaito.runtime.testing",
     )

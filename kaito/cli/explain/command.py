@@ -7,9 +7,9 @@ from typing import Final
 
 from kaito.cli.explain.output import as_data, render
 from kaito.cli.explain.reader import SituationReader, WorkspaceMissing, namespace_and_name
-from kaito.cli.plan.documents import InputError, to_yaml
-from kaito.cli.style import Style, terminal_width
 from kaito.diagnosis import Diagnosis, diagnose
+from kaito.planning.documents import InputError, to_yaml
+from kaito.planning.style import Style, terminal_width
 from kaito.runtime.client import Client, HttpTransport, find_cluster_config
 from kaito.runtime.clock import SystemClock
 from kaito.runtime.errors import KaitoRuntimeError

@@ -6,8 +6,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
-from kaito.cli.style import Style, duration
 from kaito.diagnosis import Cause, Diagnosis, EventNote, Link, NextStep
+from kaito.planning.style import Style, duration
 from kaito.runtime.meta import format_time
 
 INDENT: Final = 9

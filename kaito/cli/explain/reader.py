@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Final, TypeVar, final
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, WorkspaceV1Alpha1
-from kaito.cli.plan.documents import InputError
-from kaito.cli.plan.installed import installed_settings
 from kaito.diagnosis import Situation
+from kaito.planning.documents import InputError
+from kaito.planning.installed import installed_settings
 from kaito.runtime.client import Client
 from kaito.runtime.errors import Forbidden, KaitoRuntimeError, NotFound
 from kaito.runtime.kinds import Deployment, Event, Job, Namespace, Node, Pod, Service, StatefulSet

@@ -11,8 +11,8 @@ from kaito.cli.fleet.cost import format_cost
 from kaito.cli.fleet.load import LoadReader
 from kaito.cli.fleet.reader import FleetReader
 from kaito.cli.fleet.top import CLEAR, format_top
-from kaito.cli.plan.documents import InputError
-from kaito.cli.style import Style
+from kaito.planning.documents import InputError
+from kaito.planning.style import Style
 from kaito.prices.book import PriceBook
 from kaito.prices.table import PriceTableError, read_table
 from kaito.runtime.client import Client, HttpTransport, find_cluster_config

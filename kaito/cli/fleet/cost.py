@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 from kaito.cli.fleet.reader import Fleet, Row, sorted_rows
-from kaito.cli.plan.documents import to_yaml
-from kaito.cli.style import Style, duration
 from kaito.cli.table import NOTHING, Cell, Column, table
+from kaito.planning.documents import to_yaml
+from kaito.planning.style import Style, duration
 from kaito.prices.price import HOURS_PER_MONTH, amount
 from kaito.runtime.meta import format_time
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from kaito.cli.fleet.cost import money, state_cell
 from kaito.cli.fleet.reader import Fleet, Row, sorted_rows
-from kaito.cli.style import Style, duration
 from kaito.cli.table import NOTHING, Cell, Column, table
+from kaito.planning.style import Style, duration
 
 CLEAR: Final = "\033[H\033[J"
 """Moves the cursor to the upper left corner and clears the screen below it."""

@@ -6,17 +6,15 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any, Final, TextIO
 
-from kaito.api import conditions
-from kaito.cli.plan.comparison import Change, LiveComparison, connected, merged
-from kaito.cli.plan.documents import Documents, InputError, Source, read_documents, to_yaml
-from kaito.cli.plan.installed import installed_settings
-from kaito.cli.plan.reader import PlanReader
-from kaito.cli.plan.report import PlanReport, PriceQuestion, as_data, ask_price
-from kaito.cli.plan.text import render
-from kaito.cli.style import Style
+from kaito.planning.comparison import LiveComparison, connected
+from kaito.planning.documents import Documents, InputError, read_documents, to_yaml
+from kaito.planning.installed import installed_settings
+from kaito.planning.planner import plan_workspace
+from kaito.planning.report import PlanReport, PriceQuestion, as_data
+from kaito.planning.style import Style
+from kaito.planning.text import render
 from kaito.prices.azure_retail import AzureRetailPrices
 from kaito.prices.book import PriceBook
 from kaito.prices.cache import PriceCache, default_path
@@ -25,9 +23,6 @@ from kaito.prices.table import PriceTable, PriceTableError, read_table
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.workspace.flags import Invocation, parse
-from kaito.workspace.hub.reader import ModelReader
-from kaito.workspace.preflight import Finding
-from kaito.workspace.preview import Observed, Preview, identified, preview
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 PLANNED: Final = 0
@@ -117,67 +112,6 @@ async def _book(arguments: argparse.Namespace, own: PriceTable | None) -> AsyncG
     async with fetcher() as fetch:
         living = AzureRetailPrices(fetch, PriceCache(default_path("azure")), currency=arguments.currency.upper())
         yield PriceBook(own=own, living=living)
-
-
-async def plan_workspace(
-    source: Source,
-    documents: Documents,
-    settings: WorkspaceSettings,
-    question: PriceQuestion,
-    *,
-    live: LiveComparison | None,
-    clock: Clock,
-) -> PlanReport:
-    """Plans one Workspace.
-
-    Raises:
-        KaitoRuntimeError: the cluster cannot be read.
-    """
-    workspace, old, observed = identified(source.workspace), None, None
-    if source.errors:
-        errors = tuple(Finding(conditions.INVALID_SPEC, field, message) for field, message in source.errors)
-        refused = Preview(workspace=workspace, errors=errors)
-        return PlanReport(preview=refused, origin=source.origin, settings=settings, changes=())
-    if live is not None:
-        old = await live.stored(workspace)
-        workspace = merged(workspace, old) if old is not None else workspace
-        observed = await live.observe(workspace)
-        question = replace(question, region=question.region or live.region)
-    reader = PlanReader(
-        documents,
-        workspace.namespace,
-        live.reader(workspace) if live is not None else None,
-        read_model=ModelReader(settings.hub_endpoint).read,
-    )
-    priced = settings.model_copy(update={"region": question.region})
-    found = await preview(
-        workspace, priced, reader, now=clock.now(), old=old, observed=observed or Observed(), prices=question.book
-    )
-    if live is not None and not found.errors and (error := await live.admission_error(workspace, old)) is not None:
-        found = Preview(workspace=found.workspace, errors=(error,), warnings=found.warnings)
-    price = await ask_price(found, settings, question)
-    changes = (
-        await live.changes(found, old)
-        if live is not None and found.plan is not None
-        else [Change(action="create", object=each) for each in found.objects.all()]
-    )
-    notes = [f"{what} was not checked: {why}" for what, why in reader.unknown.items()]
-    notes += list(price.notes) if price is not None else []
-    notes += live.notes if live is not None else []
-    return PlanReport(
-        preview=found,
-        origin=source.origin,
-        settings=settings,
-        changes=changes,
-        price=price,
-        warnings=(*map(_unknown_field, source.unknown_fields), *found.warnings),
-        notes=notes,
-    )
-
-
-def _unknown_field(name: str) -> Finding:
-    message = "is not a field of a Workspace: kubectl rejects it, and other clients drop it: correct or remove it"
-    return Finding(conditions.INVALID_SPEC, name, message, "warning")
 
 
 def write(reports: Sequence[PlanReport], output: str, out: TextIO, *, compared: bool) -> None:

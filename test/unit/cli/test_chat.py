@@ -15,9 +15,9 @@ from aiohttp import web
 
 from kaito.api import Workspace, crds
 from kaito.apiserver import ApiServer
+from kaito.chat.endpoint import ChatEndpoint, ChatError, find_endpoint, not_ready
 from kaito.cli import chat
 from kaito.cli.chat import Conversation, Terminal
-from kaito.cli.chat_endpoint import ChatEndpoint, ChatError, find_endpoint, not_ready
 from kaito.cli.main import parser
 from kaito.runtime.client import Client
 from kaito.runtime.client.config import ClusterConfig, NoCredentials

@@ -11,8 +11,8 @@ import yaml
 
 from kaito.cli.explain.output import as_data, render
 from kaito.cli.main import main, parser
-from kaito.cli.style import Style, duration
 from kaito.diagnosis import Cause, Diagnosis, EventNote, Link, NextStep
+from kaito.planning.style import Style, duration
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 START = NOW - timedelta(minutes=12)

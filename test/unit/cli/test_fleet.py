@@ -19,8 +19,8 @@ from kaito.cli.fleet.load import Load, LoadReader, parse_load
 from kaito.cli.fleet.reader import Fleet, FleetReader, Row, sorted_rows
 from kaito.cli.fleet.top import CLEAR, format_top
 from kaito.cli.main import main, parser
-from kaito.cli.style import Style
 from kaito.cli.table import Cell, Column, table
+from kaito.planning.style import Style
 from kaito.runtime.client import Client
 from kaito.runtime.client.transport import Reply
 from kaito.runtime.errors import TransportError

@@ -13,10 +13,11 @@ import yaml
 
 from kaito.api import Workspace, crds
 from kaito.cli.main import main
-from kaito.cli.plan import command, documents
-from kaito.cli.plan.comparison import CONTROLLER, LiveComparison
-from kaito.cli.plan.documents import InputError, read_documents
-from kaito.cli.style import Style
+from kaito.cli.plan import command
+from kaito.planning import documents
+from kaito.planning.comparison import CONTROLLER, LiveComparison
+from kaito.planning.documents import InputError, read_documents
+from kaito.planning.style import Style
 from kaito.prices.azure_retail import Found, PricesUnavailable
 from kaito.prices.book import PriceBook
 from kaito.prices.price import Offering, Price
@@ -148,7 +149,7 @@ def _plan_with(documents: Any) -> list[dict[str, Any]]:
     import asyncio
 
     from kaito.cli.main import parser
-    from kaito.cli.plan.report import as_data
+    from kaito.planning.report import as_data
     from kaito.workspace.flags import parse
 
     arguments = parser().parse_args(["plan", "-f", "-"])
@@ -375,7 +376,7 @@ async def compare(*given: dict[str, Any], region: str = "") -> dict[str, Any]:
 
 async def compare_all(*given: dict[str, Any], region: str = "") -> list[dict[str, Any]]:
     from kaito.cli.main import parser
-    from kaito.cli.plan.report import as_data
+    from kaito.planning.report import as_data
     from kaito.workspace.flags import parse
 
     arguments = parser().parse_args(["plan", "-f", "-", "--cluster", "--region", region])

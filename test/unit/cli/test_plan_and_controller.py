@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.cli.plan.comparison import CONTROLLER, Change, LiveComparison
-from kaito.cli.plan.documents import Documents
-from kaito.cli.plan.reader import PlanReader
 from kaito.models import catalog, instance_types
+from kaito.planning.comparison import CONTROLLER, Change, LiveComparison
+from kaito.planning.documents import Documents
+from kaito.planning.reader import PlanReader
 from kaito.runtime.client import Client
 from kaito.runtime.kinds import ConfigMap, Job, Namespace, Secret, Service, StatefulSet
 from kaito.runtime.meta import ObjectMeta, Resource

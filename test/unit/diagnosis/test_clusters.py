@@ -6,7 +6,7 @@ import pytest
 
 from kaito.api import NodeClaim, Workspace, labels
 from kaito.cli.explain.reader import SituationReader, WorkspaceMissing, namespace_and_name
-from kaito.cli.plan.documents import InputError
+from kaito.planning.documents import InputError
 from kaito.runtime import Client
 from kaito.runtime.kinds import ClusterRole, PolicyRule, RoleBinding, RoleRef, Subject
 from kaito.runtime.meta import ObjectMeta, format_time

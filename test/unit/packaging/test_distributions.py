@@ -27,10 +27,12 @@ IMPORT_NAMES = {
     "cel-python": ("celpy",),
     "kaito": (
         "kaito.api",
+        "kaito.chat",
         "kaito.cli",
         "kaito.cloud",
         "kaito.diagnosis",
         "kaito.models",
+        "kaito.planning",
         "kaito.prices",
         "kaito.provisioner",
         "kaito.workspace",

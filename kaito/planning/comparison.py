@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, cast, final
 
 from kaito.api import Claim, Workspace, conditions, labels
 from kaito.api.json_values import without_nulls
-from kaito.cli.plan.documents import to_yaml
+from kaito.planning.documents import to_yaml
 from kaito.runtime.cache import Cache
 from kaito.runtime.client import Api, Client, connect
 from kaito.runtime.errors import BadRequest, Forbidden, Invalid, NotFound

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from kaito.api import Claim
-from kaito.cli.plan.comparison import Change
-from kaito.cli.plan.report import PlanReport, PriceAnswer
-from kaito.cli.style import BAR_WIDTH, Style
 from kaito.models.gpu import GIB
 from kaito.models.memory import GpuMemory
 from kaito.models.planning import InferencePlan
+from kaito.planning.comparison import Change
+from kaito.planning.report import PlanReport, PriceAnswer
+from kaito.planning.style import BAR_WIDTH, Style
 from kaito.prices.price import amount
 from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.alternatives import Choice, describe_why

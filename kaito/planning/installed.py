@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from kaito.cli.plan.documents import InputError
+from kaito.planning.documents import InputError
 from kaito.runtime.client import Client
 from kaito.runtime.errors import Forbidden
 from kaito.runtime.kinds import Deployment

@@ -7,7 +7,7 @@ so that the report lists the checks that were left out.
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, final
 
-from kaito.cli.plan.documents import Documents
+from kaito.planning.documents import Documents
 from kaito.runtime.errors import Forbidden
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
 from kaito.runtime.meta import Resource

@@ -1,4 +1,4 @@
-"""Finds the server of a Workspace and streams answers from it; used by `kaito chat`.
+"""Finds the server of a Workspace and streams answers from it; used by `kaito chat` and the console.
 
 Requests go through the API server's proxy to the Workspace's Service, so that a kubeconfig is sufficient. `kaito up`
 publishes Services on the loopback network, which the proxy refuses; there, the pod is called directly.

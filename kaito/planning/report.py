@@ -10,9 +10,9 @@ from decimal import Decimal
 from typing import Any, Final, final
 
 from kaito.api import Claim
-from kaito.cli.plan.comparison import Change, bare
 from kaito.models.memory import GpuMemory, gpu_memory
 from kaito.models.planning import InferencePlan
+from kaito.planning.comparison import Change, bare
 from kaito.prices.book import PriceBook
 from kaito.prices.price import CapacityType, Price
 from kaito.runtime.meta import Resource
