@@ -110,8 +110,8 @@ class NodeSimulator:
                 await node.update_status(lambda current: node_object.unknown(current, self._clock.now()))
 
     async def _delete_nodes(self, pool: Pool) -> None:
-        """Deletes the Nodes of a deleted pool, like the cloud node manager, which comes later if the knob says so."""
-        while self._knobs.of(pool.name).node_outlives_pool:
+        """Deletes the Nodes of a deleted pool, like the cloud node manager: later if the knob is set."""
+        while self._knobs.of(pool.name).node_outlives_pool:  # noqa: ASYNC110 - a knob is a plain field
             await asyncio.sleep(self._cluster.settings.seconds(NODE_MANAGER_SECONDS))
         for number in range(2):
             await self._node(pool, number).delete()
