@@ -24,6 +24,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, final
 
 from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.lifespan import state_of
 from kaito.runtime.logging import BoundLogger, get_logger
 from kaito.runtime.meta import ObjectKey, Resource, condition_of
 from kaito.runtime.workqueue.cause import Cause
@@ -46,6 +47,7 @@ __all__ = [
 
 R = TypeVar("R", bound=Resource)
 K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 
 def _logger() -> BoundLogger:
@@ -111,6 +113,8 @@ class _BaseRequest:
     """1 plus the number of failures since the last success."""
     clock: Clock = field(default_factory=SystemClock)
     """Wall time."""
+    lifespan_state: object = field(default=None, repr=False, compare=False)
+    """What the manager's lifespan yielded, for `lifespan`; None without one."""
     _requeue: _Requeue = field(default_factory=_Requeue, repr=False, compare=False)
 
     @property
@@ -130,6 +134,14 @@ class _BaseRequest:
     def requeue_at(self, moment: datetime, why: str = "") -> None:
         """Request another reconcile at a moment of `clock`, at the latest."""
         self.requeue_after((moment - self.clock.now()).total_seconds(), why)
+
+    def lifespan(self, kind: type[T]) -> T:
+        """Return the state of the manager's lifespan, which has to be of this type.
+
+        Raises:
+            ConfigurationError: the manager has no lifespan, or it yields another type.
+        """
+        return state_of(self.lifespan_state, kind)
 
     def fence(self) -> None:
         """Raise `NotLeader` unless this process holds the lease; see `Api.fence`."""

@@ -19,6 +19,7 @@ from kaito.runtime.controller.watched_kind import WatchedKind
 from kaito.runtime.controller.workers import keyed_work, object_work, periodic_work
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.handler import enqueue_owner, enqueue_self, mapped
+from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.source import KindSource, Source
@@ -46,19 +47,21 @@ class ControllerServices:
     tracer: Tracer
     jitter: Jitter
     discovery: ServerDiscovery
+    state: StateProvider = no_state
+    """The state of the manager's lifespan."""
 
 
 def build(declared: AnyController, services: ControllerServices) -> RunningController:
     """Build the controller; nothing runs yet."""
-    api, clock = services.api, services.clock
+    api, clock, state = services.api, services.clock, services.state
     if isinstance(declared, Keyed):
-        engine = _engine(declared, keyed_work(declared, api, clock), services)
+        engine = _engine(declared, keyed_work(declared, api, clock, state), services)
         return _running(declared, engine, _watches(declared.name, declared.watched, declared.key), services)
     if isinstance(declared, Periodic):
-        periodic = _engine(declared, periodic_work(declared, api, clock), services)
+        periodic = _engine(declared, periodic_work(declared, api, clock, state), services)
         periodic.queue.add(declared.name, cause=Cause("", declared.name, "start"))
         return _running(declared, periodic, (), services)
-    work = object_work(declared, api, clock, services.cache)
+    work = object_work(declared, api, clock, services.cache, state)
     return _running(declared, _engine(declared, work, services, declared.kind), _sources(declared), services)
 
 

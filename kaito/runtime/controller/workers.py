@@ -16,6 +16,7 @@ from kaito.runtime.controller.engine import WorkFunction
 from kaito.runtime.controller.keyed import Keyed
 from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.finalizer import add_finalizer, has_finalizer, remove_finalizer
+from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.reconcile import Again, KeyedRequest, PeriodicRequest, Request, earliest
@@ -28,7 +29,9 @@ UNSELECTED_SECONDS = 60.0
 """Interval of live reads of an object that carries a finalizer but is outside of the cache's selection."""
 
 
-def object_work(controller: Controller[R], api: Api, clock: Clock, cache: Cache) -> WorkFunction[ObjectKey]:
+def object_work(
+    controller: Controller[R], api: Api, clock: Clock, cache: Cache, state: StateProvider = no_state
+) -> WorkFunction[ObjectKey]:
     """The work function of an object controller."""
     log = get_logger(f"controller.{controller.name}")
 
@@ -57,6 +60,7 @@ def object_work(controller: Controller[R], api: Api, clock: Clock, cache: Cache)
                 causes=item.causes,
                 attempt=item.attempt,
                 clock=clock,
+                lifespan_state=state(),
             )
 
         if obj.deleting:
@@ -105,24 +109,32 @@ async def _clean_up(controller: Controller[R], obj: R, request: Callable[[R], Re
     return soonest
 
 
-def periodic_work(periodic: Periodic, api: Api, clock: Clock) -> WorkFunction[str]:
+def periodic_work(periodic: Periodic, api: Api, clock: Clock, state: StateProvider = no_state) -> WorkFunction[str]:
     """The work function of a periodic controller."""
     log = get_logger(f"controller.{periodic.name}")
 
     async def work(item: Item[str]) -> Again | None:
-        request = PeriodicRequest(api=api, log=log, attempt=item.attempt, clock=clock)
+        request = PeriodicRequest(api=api, log=log, attempt=item.attempt, clock=clock, lifespan_state=state())
         again = earliest(await periodic.function(request), request.requeue)
         return again or Again(periodic.seconds, "period")
 
     return work
 
 
-def keyed_work(keyed: Keyed[K], api: Api, clock: Clock) -> WorkFunction[K]:
+def keyed_work(keyed: Keyed[K], api: Api, clock: Clock, state: StateProvider = no_state) -> WorkFunction[K]:
     """The work function of a keyed controller."""
     log = get_logger(f"controller.{keyed.name}")
 
     async def work(item: Item[K]) -> Again | None:
-        request = KeyedRequest(key=item.key, api=api, log=log, causes=item.causes, attempt=item.attempt, clock=clock)
+        request = KeyedRequest(
+            key=item.key,
+            api=api,
+            log=log,
+            causes=item.causes,
+            attempt=item.attempt,
+            clock=clock,
+            lifespan_state=state(),
+        )
         return earliest(await keyed.function(request), request.requeue)
 
     return work

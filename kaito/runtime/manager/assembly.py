@@ -10,6 +10,7 @@ from kaito.runtime.client import Api, Client, Interceptor, Transport, user_agent
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller import ControllerServices
 from kaito.runtime.discovery import ServerDiscovery
+from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.manager.cache_plan import CachePlan
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import Resource
@@ -44,6 +45,8 @@ class SharedServices:
     metrics: Metrics
     tracer: Tracer
     interceptors: Sequence[Interceptor] = ()
+    state: StateProvider = no_state
+    """The state of the manager's lifespan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,14 @@ class ClusterServices:
     def for_controllers(self, shared: SharedServices) -> ControllerServices:
         """The services that controllers use."""
         return ControllerServices(
-            self.cache, self.api, shared.clock, shared.metrics, shared.tracer, shared.rng.random, self.discovery
+            self.cache,
+            self.api,
+            shared.clock,
+            shared.metrics,
+            shared.tracer,
+            shared.rng.random,
+            self.discovery,
+            shared.state,
         )
 
 

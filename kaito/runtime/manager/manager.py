@@ -2,11 +2,11 @@
 
     Manager(Settings.from_env(), controllers=[controller], lease="memcached-operator").run()
 
-It starts, each step awaited before the next: HTTP endpoints, webhooks, caches (first lists), runnables that every
-replica runs, the controllers' sources (so that the caches of a standby are warm), and the election; the leader then
-starts workers and elected runnables. It stops sources at once, then runnables, workers, caches, webhooks and endpoints.
-The lease is last, and is released only if everything has ended. The first failure stops everything. In tests
-`kaito.runtime.testing.World` runs it.
+It starts, each step awaited before the next: HTTP endpoints, the lifespan, webhooks, caches (first lists), runnables
+that every replica runs, the controllers' sources (so that the caches of a standby are warm), and the election; the
+leader then starts workers and elected runnables. It stops sources at once, then runnables, workers, caches, webhooks,
+endpoints and the lifespan. The lease is last, and is released only if everything has ended. The first failure stops
+everything. In tests `kaito.runtime.testing.World` runs it.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ import random
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, final
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Interceptor, Transport
@@ -28,6 +28,7 @@ from kaito.runtime.controller import AnyController
 from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
+from kaito.runtime.lifespan import state_of
 from kaito.runtime.logging import get_logger
 from kaito.runtime.manager.arguments import check_arguments
 from kaito.runtime.manager.assembly import ClusterServices, SharedServices
@@ -37,6 +38,7 @@ from kaito.runtime.manager.election import make_leadership
 from kaito.runtime.manager.health.checks import add_default_checks
 from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
 from kaito.runtime.manager.leadership import Leadership
+from kaito.runtime.manager.lifespan import RunningLifespan, check_lifespan
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
 from kaito.runtime.manager.runnable_groups import CONTROLLERS, DRAIN_SHARE, STOP_ORDER, RunnableGroups
 from kaito.runtime.manager.settings import Settings
@@ -56,11 +58,19 @@ if TYPE_CHECKING:  # servers and cryptography are loaded when the manager needs 
 LOST_LEASE_GRACE_SECONDS = 2.0
 """Graceful period after a lost lease: short, because another process already leads."""
 
+LIFESPAN_SECONDS = 1.0
+"""Time in which the lifespan may close its resources at least, even if the graceful period is over."""
+
 RECORDER_SECONDS = 5.0
 """Time in which the last events are sent, including those about the stop."""
 
 _LEASE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 """Approximately a DNS-1123 subdomain; the API server validates it in full."""
+
+T = TypeVar("T")
+
+Lifespan: TypeAlias = Callable[["Manager"], AbstractAsyncContextManager[object]]
+"""Makes the resources that exist as long as the process; usually an async generator with `@asynccontextmanager`."""
 
 _log = get_logger(__name__)
 
@@ -83,6 +93,9 @@ class Manager:
         webhooks: admission webhooks to serve.
         conversions: kinds with several versions to convert.
         runnables: other work.
+        lifespan: makes resources that exist as long as the process: an async context manager, entered before webhooks
+            and controllers start, left when they have stopped. Called with this manager. What it yields is
+            `request.lifespan(its type)` in reconciles, and `lifespan` of this manager, admissions and polls.
         transport: the network, instead of the settings' cluster configuration. It is not closed.
         clock: wall time.
         name: of the operator, in logs, events and the user agent; the lease's name by default.
@@ -112,6 +125,7 @@ class Manager:
         webhooks: "Sequence[Webhook[Any]]" = (),
         conversions: "Sequence[Conversion[Any]]" = (),
         runnables: Sequence[Runnable] = (),
+        lifespan: Lifespan | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
         name: str = "",
@@ -144,6 +158,7 @@ class Manager:
         """The manager's own cluster, which has the lease and the webhooks."""
         self._caches = Caches(self._groups, self.cluster, clusters)
         self._lease = lease
+        self._lifespan = self._make_lifespan(lifespan) if lifespan is not None else None
         self._clock = clock or SystemClock()
         self._tracer = tracer
         self._interceptors = tuple(interceptors)
@@ -163,13 +178,23 @@ class Manager:
         self._finished = asyncio.Event()
         self._failure: asyncio.Future[BaseException] | None = None
 
+    def _make_lifespan(self, lifespan: Lifespan) -> RunningLifespan:
+        check_lifespan(lifespan)
+        return RunningLifespan(lambda: lifespan(self))
+
     def _make_webhooks(
         self, webhooks: "Sequence[Webhook[Any]]", conversions: "Sequence[Conversion[Any]]"
     ) -> "Webhooks":
         from kaito.runtime.manager.webhooks import Webhooks
 
         return Webhooks(
-            webhooks, conversions, settings=self.settings, name=self.name, metrics=self.metrics, clock=self._clock
+            webhooks,
+            conversions,
+            settings=self.settings,
+            name=self.name,
+            metrics=self.metrics,
+            clock=self._clock,
+            state=lambda: self.lifespan_state,
         )
 
     def add(self, added: AnyController | Runnable) -> None:
@@ -232,6 +257,19 @@ class Manager:
     def api(self) -> Api:
         """What reconciles use: reads and fenced writes of the manager's own cluster. Once the manager has started."""
         return self.cluster.api
+
+    def lifespan(self, kind: type[T]) -> T:
+        """Return what the lifespan yielded, which has to be of this type, for HTTP handlers and runnables.
+
+        Raises:
+            ConfigurationError: the lifespan has not started, has ended, or yields another type.
+        """
+        return state_of(self.lifespan_state, kind)
+
+    @property
+    def lifespan_state(self) -> object:
+        """What the lifespan yielded; None before it has started, after its end, and without one."""
+        return self._lifespan.state if self._lifespan is not None else None
 
     @property
     def is_leader(self) -> bool:
@@ -368,6 +406,7 @@ class Manager:
         self._add_checks()
         self._groups.build(services.for_controllers(shared))
         await self._start_endpoints()
+        await self._start_lifespan()
         await self._start_webhooks(services)
         await self._start_caches()
         for cluster in self._caches.clusters:
@@ -389,6 +428,7 @@ class Manager:
             metrics=self.metrics,
             tracer=self._tracer,
             interceptors=self._interceptors,
+            state=lambda: self.lifespan_state,
         )
 
     # -- starting ----------------------------------------------------------------------------------------------------
@@ -413,6 +453,14 @@ class Manager:
             from kaito.runtime.certs import CertificateFiles
 
             self._groups.spawn("runnables", CertificateFiles(directory, serving))
+
+    async def _start_lifespan(self) -> None:
+        lifespan = self._lifespan
+        if lifespan is None:
+            return
+        _log.info("starting", stage="lifespan")
+        self._groups.spawn("lifespan", Background("lifespan", lifespan.run, one_shot=True))
+        await lifespan.wait_entered()
 
     async def _start_webhooks(self, services: ClusterServices) -> None:
         if self._webhooks is None:
@@ -473,6 +521,9 @@ class Manager:
             leadership=lambda: self._leadership,
             silence_seconds=self.settings.watch_silence_seconds,
         )
+        if self._lifespan is not None:
+            lifespan = self._lifespan
+            self.readyz.add("lifespan", lambda: None if lifespan.is_entered else "not started yet")
         if self._webhooks is not None:
             self._webhooks.add_checks(self.readyz)
 
@@ -510,6 +561,10 @@ class Manager:
         if self._endpoints is not None:
             _log.info("stopping", stage="endpoints")
             await self._endpoints.stop()
+        if self._lifespan is not None:
+            _log.info("stopping", stage="lifespan")
+            await self._lifespan.close(max(LIFESPAN_SECONDS, deadline - monotonic()))
+            left += await self._groups.stop("lifespan", max(LIFESPAN_SECONDS, deadline - monotonic()))
         left += [work for work in self._threads.busy() if work not in left]  # started by the last requests
         if self._leadership is not None:
             _log.info("stopping", stage="election")
@@ -523,7 +578,13 @@ class Manager:
         if left:
             message = f"still running after {grace:g} s: {', '.join(left)}"
             raise ShutdownTimedOut(message)
+        if self._lifespan is not None and self._lifespan.close_error is not None and not self._has_failed:
+            raise self._lifespan.close_error
         _log.info("stopped", manager=self.name)
+
+    @property
+    def _has_failed(self) -> bool:
+        return self._failure is not None and self._failure.done()
 
     def _leadership_is_lost(self) -> bool:
         failure = self._failure

@@ -28,14 +28,14 @@ from kaito.runtime.tasks import TaskPool, sleep_forever, together
 from kaito.runtime.workqueue import WorkQueue
 
 STOP_ORDER: Final = ("runnables", "elected", "sources", "caches")
-"""Groups in the order they are stopped, all within the graceful period; `webhooks` and `events` follow."""
+"""Groups in the order they are stopped, all within the graceful period; `webhooks`, `lifespan` and `events` follow."""
 
 DRAIN_SHARE: Final = 0.5
 """Share of the graceful period in which controllers may finish their work; the rest is for stopping everything else."""
 
 CONTROLLERS: Final = (Controller, Periodic, Keyed)
 
-GROUPS: Final = (*STOP_ORDER, "webhooks", "events")
+GROUPS: Final = (*STOP_ORDER, "webhooks", "lifespan", "events")
 
 
 @final

@@ -8,6 +8,7 @@ from kaito.runtime.certs import CABundleInjector, CertificateFiles, CertificateR
 from kaito.runtime.client import Client
 from kaito.runtime.clock import Clock
 from kaito.runtime.health import Checks
+from kaito.runtime.lifespan import StateProvider
 from kaito.runtime.manager.runnable import Runnable
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.metrics import Metrics
@@ -31,6 +32,7 @@ class Webhooks:
         name: str,
         metrics: Metrics,
         clock: Clock,
+        state: StateProvider,
     ) -> None:
         self._settings = settings
         self._name = name
@@ -44,6 +46,7 @@ class Webhooks:
             host=settings.webhook_bind_address or None,
             port=settings.webhook_port,
             client_ca=settings.webhook_client_ca,
+            state=state,
         )
 
     @property

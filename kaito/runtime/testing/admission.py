@@ -9,6 +9,7 @@ from typing import Any, final
 import msgspec
 
 from kaito.apiserver import call_webhook
+from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.webhook.admission import AdmissionHandler, defaulting_handler, validating_handler
 from kaito.runtime.webhook.conversion import Conversion, convert_review
 from kaito.runtime.webhook.declaration import AnyWebhook
@@ -21,18 +22,23 @@ SERVICE = "in-process"
 
 @final
 class InProcessWebhooks:
-    """Calls webhooks of the process by path; other webhooks are called over the network."""
+    """Calls webhooks of the process by path; other webhooks are called over the network.
 
-    def __init__(self) -> None:
+    Args:
+        state: Returns the state of the lifespan that the webhooks use.
+    """
+
+    def __init__(self, state: StateProvider = no_state) -> None:
+        self._state = state
         self._handlers: dict[str, AdmissionHandler] = {}
         self._conversions: dict[tuple[str, str], Conversion[Any]] = {}
 
     def add(self, webhook: AnyWebhook) -> list[dict[str, Any]]:
         """Add a webhook; returns the webhook configurations to create in the server."""
         if webhook.mutates:
-            self._handlers[webhook.mutate_path] = defaulting_handler(webhook)
+            self._handlers[webhook.mutate_path] = defaulting_handler(webhook, self._state)
         if webhook.validate is not None:
-            self._handlers[webhook.validate_path] = validating_handler(webhook)
+            self._handlers[webhook.validate_path] = validating_handler(webhook, self._state)
         path = webhook.mutate_path if webhook.mutates else webhook.validate_path
         return admission_manifests(
             webhook,

@@ -28,7 +28,7 @@ from kaito.runtime.client import Transport
 from kaito.runtime.clock import LoopClock, monotonic
 from kaito.runtime.controller import AnyController
 from kaito.runtime.kinds import PolicyRule
-from kaito.runtime.manager import Cluster, Manager, Runnable, Settings
+from kaito.runtime.manager import Cluster, Lifespan, Manager, Runnable, Settings
 from kaito.runtime.meta import Resource
 from kaito.runtime.testing.admission import InProcessWebhooks
 from kaito.runtime.testing.objects import OWN_AGENT, ServerObjects
@@ -70,7 +70,7 @@ class World(ServerObjects):
 
     def __init__(self, *, seed: int = 1) -> None:
         self.clock: LoopClock = LoopClock(START)
-        webhooks = InProcessWebhooks()
+        webhooks = InProcessWebhooks(self._lifespan_state)
         server = ApiServer(now=self.clock.now, seed=seed, webhooks=webhooks.call, authorization="RBAC")
         super().__init__(server, webhooks)
         self._stack = AsyncExitStack()
@@ -110,6 +110,7 @@ class World(ServerObjects):
         clusters: Sequence[Cluster] = (),
         lease: str | None = None,
         runnables: Sequence[Runnable] = (),
+        lifespan: Lifespan | None = None,
         settings: Settings | None = None,
         transport: Transport | None = None,
         name: str = "test",
@@ -135,6 +136,7 @@ class World(ServerObjects):
             clusters=clusters,
             lease=lease,
             runnables=runnables,
+            lifespan=lifespan,
             transport=transport or self.transport(agent=agent, user=user),
             clock=self.clock,
             name=name,
@@ -193,6 +195,11 @@ class World(ServerObjects):
         All tasks of the loop are suspended, including other managers; leases expire meanwhile.
         """
         _virtual_loop().suspend(seconds)
+
+    def _lifespan_state(self) -> object:
+        """The state of the running manager that has a lifespan: in-process webhooks belong to it."""
+        managers = (each for each in self._tracked if isinstance(each, Manager))
+        return next((each.lifespan_state for each in managers if each.lifespan_state is not None), None)
 
     def _busy(self) -> Sequence[str]:
         requests = sum(transport.in_flight for transport in self._transports)

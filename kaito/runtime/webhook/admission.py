@@ -13,6 +13,7 @@ import msgspec
 from kaito.runtime.client import codec
 from kaito.runtime.client.patch import is_object
 from kaito.runtime.errors import ApiError, UnreadableObject
+from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.meta import Resource
 from kaito.runtime.webhook.declaration import Admission, AnyWebhook, Operation
 from kaito.runtime.webhook.patching import json_patch
@@ -25,8 +26,8 @@ AdmissionHandler = Callable[[AdmissionReview], Awaitable[AdmissionResponse]]
 _OPERATIONS: tuple[Operation, ...] = ("CREATE", "UPDATE", "DELETE", "CONNECT")
 
 
-def defaulting_handler(webhook: AnyWebhook) -> AdmissionHandler:
-    """The handler of the mutating path."""
+def defaulting_handler(webhook: AnyWebhook, state: StateProvider = no_state) -> AdmissionHandler:
+    """The handler of the mutating path. `state` returns that of the manager's lifespan."""
 
     async def handle(review: AdmissionReview) -> AdmissionResponse:
         operation = review.request.get("operation")
@@ -37,7 +38,9 @@ def defaulting_handler(webhook: AnyWebhook) -> AdmissionHandler:
         if not webhook.defaults and webhook.mutate is None:
             return AdmissionResponse(allowed=True, patch=only_finalizer)
         try:
-            admission = _admission(webhook.kind, operation, review.request, with_old=webhook.mutate is not None)
+            admission = _admission(
+                webhook.kind, operation, review.request, state(), with_old=webhook.mutate is not None
+            )
         except UnreadableObject as error:
             if not webhook.defaults:  # an object that does not fit the model gets the finalizer, too
                 return AdmissionResponse(allowed=True, patch=only_finalizer)
@@ -77,8 +80,8 @@ def _finalizer_patch(document: object, finalizer: str) -> list[dict[str, Any]]:
     return [{"op": "add", "path": "/metadata/finalizers/-", "value": finalizer}]
 
 
-def validating_handler(webhook: AnyWebhook) -> AdmissionHandler:
-    """The handler of the validating path."""
+def validating_handler(webhook: AnyWebhook, state: StateProvider = no_state) -> AdmissionHandler:
+    """The handler of the validating path. `state` returns that of the manager's lifespan."""
 
     async def handle(review: AdmissionReview) -> AdmissionResponse:
         request = review.request
@@ -88,7 +91,7 @@ def validating_handler(webhook: AnyWebhook) -> AdmissionHandler:
         if operation == "CONNECT" or webhook.validate is None:
             return AdmissionResponse(allowed=True)
         try:
-            admission = _admission(webhook.kind, operation, request)
+            admission = _admission(webhook.kind, operation, request, state())
         except UnreadableObject as error:
             return AdmissionResponse(allowed=False, code=400, message=str(error))
         try:
@@ -106,7 +109,7 @@ def validating_handler(webhook: AnyWebhook) -> AdmissionHandler:
 
 
 def _admission(
-    kind: type[R], operation: Operation, request: Mapping[str, Any], *, with_old: bool = True
+    kind: type[R], operation: Operation, request: Mapping[str, Any], state: object, *, with_old: bool = True
 ) -> Admission[R]:
     user: Mapping[str, Any] = request.get("userInfo") or {}
     return Admission(
@@ -117,6 +120,7 @@ def _admission(
         groups=tuple(user.get("groups") or ()),
         dry_run=bool(request.get("dryRun")),
         subresource=str(request.get("subResource") or request.get("subresource") or ""),
+        lifespan_state=state,
     )
 
 

@@ -21,9 +21,11 @@ from typing import Any, Generic, Literal, TypeVar, final
 
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.finalizer import is_finalizer_name
+from kaito.runtime.lifespan import State, state_of
 from kaito.runtime.meta import Resource
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 
@@ -62,6 +64,16 @@ class Admission(Generic[R]):
     subresource: str = ""
     problems: list[Problem] = field(default_factory=list[Problem])
     warnings: list[str] = field(default_factory=list[str])
+    lifespan_state: State = field(default=None, repr=False, compare=False)
+    """What the manager's lifespan yielded, for `lifespan`; None without one."""
+
+    def lifespan(self, kind: type[T]) -> T:
+        """Return the state of the manager's lifespan, which has to be of this type.
+
+        Raises:
+            ConfigurationError: the manager has no lifespan, or it yields another type.
+        """
+        return state_of(self.lifespan_state, kind)
 
     def deny(self, field: str, message: str) -> None:
         """Deny the request. The response contains all reasons; it is 422 Invalid if one names a field, else 403."""

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.logging import get_logger
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.webhook.admission import AdmissionHandler, defaulting_handler, validating_handler
@@ -52,6 +53,7 @@ class WebhookServer:
         host: address to listen on; None for all.
         port: the port; 0 selects a free one.
         client_ca: CA of client certificates; without one of this CA a caller is rejected.
+        state: returns the state of the manager's lifespan.
 
     Raises:
         ConfigurationError: two webhooks with one path, or two conversions of one kind.
@@ -66,10 +68,12 @@ class WebhookServer:
         host: str | None,
         port: int,
         client_ca: Path | None = None,
+        state: StateProvider = no_state,
     ) -> None:
         self._metrics = metrics
         self._host, self._port = host, port
         self._client_ca = client_ca
+        self._state = state
         self._app = web.Application()
         self._runner: web.AppRunner | None = None
         self.port: int | None = None
@@ -82,12 +86,12 @@ class WebhookServer:
         for webhook in webhooks:
             handlers: dict[str, AdmissionHandler] = {}
             if webhook.mutates:
-                handlers[webhook.mutate_path] = defaulting_handler(webhook)
+                handlers[webhook.mutate_path] = defaulting_handler(webhook, self._state)
             if webhook.validate is not None:
                 if webhook.validate_path in handlers:
                     message = f"{webhook!r}: one path cannot both default and validate"
                     raise ConfigurationError(message)
-                handlers[webhook.validate_path] = validating_handler(webhook)
+                handlers[webhook.validate_path] = validating_handler(webhook, self._state)
             for path, handler in handlers.items():
                 if path in paths:
                     message = f"two webhooks share the path {path}"
