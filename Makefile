@@ -129,6 +129,11 @@ check-fast: sync ## Lint, format, types and spelling of the files that differ fr
 generate: sync ## Write the CRDs, RBAC and docs that are generated from code
 	@.venv/bin/python -m hack.generate
 
+.PHONY: protos
+protos: $(UV) ## Write the messages of KEDA's protocol from externalscaler.proto
+	@$(UV) run -q --no-project --isolated --with grpcio-tools==1.85.1 python -m grpc_tools.protoc -I kaito/workspace/keda \
+		--python_out=kaito/workspace/keda --pyi_out=kaito/workspace/keda externalscaler.proto
+
 .PHONY: docs docs-serve
 docs: .venv-docs/.synced ## Build the documentation site into build/site; broken links and anchors fail
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
@@ -223,7 +228,7 @@ lock: $(UV) ## Resolve the dependencies anew, write requirements/*.txt, and chec
 	@$(UV) lock
 	@mkdir -p requirements
 	@$(EXPORT) --package kaito --extra local -o requirements/dev.txt
-	@$(EXPORT) --package kaito --no-default-groups -o requirements/workspace.txt
+	@$(EXPORT) --package kaito --no-default-groups --extra keda -o requirements/workspace.txt
 	@$(EXPORT) --package kaito --no-default-groups --extra azure -o requirements/provisioner.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --group test --group bench -o requirements/presets.txt
 	@$(EXPORT) --package kaito-presets --no-default-groups --extra serving -o requirements/presets-serving.txt

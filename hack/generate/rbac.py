@@ -151,10 +151,11 @@ WORKSPACE_ACTIVATOR = Program(
         Rule("wake them", ("kaito.sh",), ("workspaces/scale",), ("patch",)),
         Rule("their ports", ("discovery.k8s.io",), ("endpointslices",), INFORMER),
         Rule("their ready copies", ("",), ("pods",), INFORMER),
+        Rule("sets that KEDA scales", ("kaito.sh",), ("inferencesets",), ("get",)),
     ),
     namespaced=(),
 )
-"""The activator, which is installed for scaling to zero only."""
+"""The activator, which is installed for scaling to zero and for KEDA only."""
 
 GPU_PROVISIONER = Program(
     "gpu-provisioner",

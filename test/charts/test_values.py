@@ -241,6 +241,11 @@ ACTIVATOR = {
     "replicas": (3, "Deployment/workspace-activator:spec.replicas", 3),
     "holdSeconds": (60, "Deployment/workspace-activator:spec.template.spec.terminationGracePeriodSeconds", 100),
     "holdRequests": (7, "Deployment/workspace-activator:spec.template.spec.containers.0.args", ["--hold-requests=7"]),
+    "keda.enabled": (
+        True,
+        "Deployment/workspace-activator:spec.template.spec.containers.0.args",
+        ["--keda-port=9090"],
+    ),
     "extraArgs": (["--hold=9s"], "Deployment/workspace-activator:spec.template.spec.containers.0.args", ["--hold=9s"]),
     "resources.requests.cpu": (
         "1",
@@ -276,6 +281,33 @@ def test_the_activator_starts_with_the_flags_of_the_chart() -> None:
     parsed = flags.parse_args(at(objects, "Deployment/workspace-activator:spec.template.spec.containers.0.args"))
     assert (parsed.hold_seconds, parsed.hold_requests, parsed.hold_mebibytes) == (60.0, 7, 9)
     assert (parsed.log_level, parsed.log_format) == ("debug", "console")
+
+
+KEDA: dict[str, tuple[Any, str, Any]] = {
+    "port": (7000, "Service/workspace-activator:spec.ports.1.port", 7000),
+    "certSecret": (
+        "keda-tls",
+        "Deployment/workspace-activator:spec.template.spec.volumes.1.secret.secretName",
+        "keda-tls",
+    ),
+    "from": ([{"podSelector": {}}], "NetworkPolicy/workspace-activator:spec.ingress.1.from", [{"podSelector": {}}]),
+}
+"""Values of the port for KEDA, which is off by default."""
+
+
+@pytest.mark.parametrize("name", KEDA)
+def test_the_port_for_keda_receives_each_value(name: str) -> None:
+    value, where, expected = KEDA[name]
+    objects = template(CONTROLLER, values={"activator": {"enabled": True, "keda": {"enabled": True, name: value}}})
+    assert at(objects, where) == expected
+
+
+def test_the_activator_finds_the_certificate_for_keda_of_the_chart() -> None:
+    keda = {"enabled": True, "certSecret": "keda-tls"}
+    objects = template(CONTROLLER, values={"activator": {"enabled": True, "keda": keda}})
+    container = "Deployment/workspace-activator:spec.template.spec.containers.0"
+    parsed = activator_parser().parse_args(at(objects, f"{container}.args"))
+    assert (parsed.keda_port, str(parsed.keda_cert_dir)) == (9090, at(objects, f"{container}.volumeMounts.1.mountPath"))
 
 
 def monitoring(chart: str) -> set[str]:
@@ -328,7 +360,8 @@ def test_a_value_has_its_effect(chart: str, path: str) -> None:
 @pytest.mark.parametrize("chart", NAMES)
 def test_every_value_is_tested_and_described(chart: str) -> None:
     paths = set(leaves(defaults(chart)))
-    activator = {f"activator.{name}" for name in ACTIVATOR} if chart == CONTROLLER else set[str]()
+    own = {*ACTIVATOR, *(f"keda.{name}" for name in KEDA)}
+    activator = {f"activator.{name}" for name in own} if chart == CONTROLLER else set[str]()
     assert paths == EFFECTS[chart].keys() | FLAGS[chart].keys() | monitoring(chart) | activator
     readme = (CHARTS / chart / "README.md").read_text()
     described = set(re.findall(r"^\| `([^`]+)`", readme, flags=re.MULTILINE))

@@ -48,8 +48,8 @@ OTHER_PROGRAMS = {
 """Flags in the text that are not flags of the controllers or of the command `kaito`."""
 
 
-NOT_SERVED = frozenset({"HorizontalPodAutoscaler"})
-"""Kinds of Kubernetes that the in-memory API server does not have."""
+NOT_SERVED = frozenset({"HorizontalPodAutoscaler", "ScaledObject"})
+"""Kinds that the in-memory API server does not have."""
 
 NODE_API = {"getting-started/existing-nodes.md": NodeApi.BYO, "guides/karpenter.md": NodeApi.NODECLAIM}
 """Pages about an installation that does not create Machines."""

@@ -43,6 +43,12 @@ kaito.sh/installation: "true"
 {{- if ne .Values.logging.format "json" }}
 - --log-format={{ .Values.logging.format }}
 {{- end }}
+{{- if .Values.activator.keda.enabled }}
+- --keda-port={{ int .Values.activator.keda.port }}
+{{- if .Values.activator.keda.certSecret }}
+- --keda-cert-dir=/etc/kaito/keda
+{{- end }}
+{{- end }}
 {{- range .Values.activator.extraArgs }}
 - {{ . | quote }}
 {{- end }}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, TypeVar, final
 
-from kaito.api import InferenceSet, Workspace, labels
+from kaito.api import InferenceSet, Workspace
 from kaito.api.windows import is_open
 from kaito.api.workspace import Autoscaling, AutoscalingStatus
 from kaito.runtime import Again, Request
@@ -22,6 +22,7 @@ from kaito.runtime.meta import format_time
 from kaito.runtime.predicate import changed
 from kaito.runtime.source import FunctionSource
 from kaito.workspace.indexes import PODS
+from kaito.workspace.scaling.copies import ready_copies
 from kaito.workspace.scaling.decision import Decision, Policy, decide
 from kaito.workspace.scaling.monitor import LoadMonitor
 
@@ -65,7 +66,7 @@ def policy_of(scaling: Autoscaling, now: datetime) -> Policy | None:
 
 async def copies_of_workspace(request: Request[Workspace]) -> Sequence[Pod]:
     """Returns the ready pods of a Workspace, one of each copy."""
-    return _serving(await request.api.list(Pod, index=PODS(str(request.object.key))))
+    return ready_copies(await request.api.list(Pod, index=PODS(str(request.object.key))))
 
 
 async def copies_of_set(request: Request[InferenceSet]) -> Sequence[Pod]:
@@ -73,16 +74,8 @@ async def copies_of_set(request: Request[InferenceSet]) -> Sequence[Pod]:
     found: list[Pod] = []
     for workspace in await request.api.list(Workspace, owned_by=request.object):
         if not workspace.deleting:
-            found += _serving(await request.api.list(Pod, index=PODS(str(workspace.key))))
+            found += ready_copies(await request.api.list(Pod, index=PODS(str(workspace.key))))
     return found
-
-
-def _serving(pods: Sequence[Pod]) -> list[Pod]:
-    return [
-        pod
-        for pod in pods
-        if pod.is_ready and not pod.deleting and pod.labels.get(labels.GROUP_ROLE, labels.LEADER) == labels.LEADER
-    ]
 
 
 @final
