@@ -34,7 +34,7 @@ PACKAGES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     ),
     "cache": (("kaito.runtime.cache", ("following",)),),
     "reconcile": (("kaito.runtime.reconcile", ("PeriodicRequest", "KeyedRequest")),),
-    "controller": (("kaito.runtime.controller", ("RunOptions",)),),
+    "controller": (("kaito.runtime.controller", ("RunOptions", "Failure", "FailurePolicy")),),
     "predicate": (("kaito.runtime.predicate", ("differs", "labeled", "matching", "on")),),
     "handler": (("kaito.runtime.handler", ("label_key",)),),
     "source": (("kaito.runtime.source", ("Channel",)),),

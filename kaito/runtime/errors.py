@@ -22,12 +22,14 @@
     ├── CacheNotSynced           a cached read before the informer's first list
     ├── NotLeader                a write after leadership was lost (fenced)
     ├── Terminal                 raised by reconcilers: no retry until something changes
+    ├── Retry                    raised by reconcilers: a failure that is retried after a delay of its own
     └── InvariantError           a bug of the framework: the process exits
 
 Exceptions of aiohttp and of the operating system become `TransportError` in `kaito.runtime.client.http`, those of
 credential plugins in `kaito.runtime.client.execplugin`.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -255,6 +257,25 @@ class Terminal(KaitoRuntimeError):
 
     It is logged and counted.
     """
+
+
+class Retry(KaitoRuntimeError):
+    """Raised by a reconcile function: it failed, and is retried after a delay of its own instead of the backoff.
+
+    It counts as a failure: in the metrics, in `Request.attempt`, for the limit of attempts and for failure reports. To
+    wait for something that is not a failure, return `Again`.
+
+    Raises:
+        ValueError: the delay is negative or not finite.
+    """
+
+    def __init__(self, after: float, why: str = "") -> None:
+        if not 0 <= after < math.inf:
+            message = f"Retry.after must be a number of seconds, 0 or more, not {after}"
+            raise ValueError(message)
+        super().__init__(why or f"retried after {after:g} s")
+        self.after: float = after
+        """Seconds until the retry."""
 
 
 def may_have_happened(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ function's result decides what happens next:
 | `None`                | failures are reset; next reconcile when something changes                     |
 | `Again(after, why)`   | failures are reset; requeued after that many seconds                          |
 | raise `Terminal(...)` | logged and counted; no retry until something changes                          |
+| raise `Retry(...)`    | logged and counted as a failure; retried after its delay                      |
 | any other exception   | logged and counted; retried with backoff, or after the server's `Retry-After` |
 
 A function made of several steps may call `request.requeue_after(seconds, why)` in each of them instead of returning

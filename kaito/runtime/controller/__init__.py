@@ -16,6 +16,11 @@ from kaito.runtime.controller.cache_needs import (
 )
 from kaito.runtime.controller.declaration import Controller as Controller
 from kaito.runtime.controller.engine import Engine as Engine
+from kaito.runtime.controller.failures import (
+    Failure as Failure,
+    FailurePolicy as FailurePolicy,
+    FailureRow as FailureRow,
+)
 from kaito.runtime.controller.keyed import Keyed as Keyed
 from kaito.runtime.controller.options import (
     DEADLINE_SECONDS as DEADLINE_SECONDS,

@@ -114,6 +114,18 @@ def check_function(function: object, what: str, *, kind: type[Resource] | None, 
     _check_annotation(function, target, what, kind, KeyedRequest if keyed else PeriodicRequest)
 
 
+def check_report(function: object, after: object, where: str) -> None:
+    """Raise ConfigurationError unless the arguments are an async function of two arguments and a positive integer."""
+    if not callable(function) or not inspect.iscoroutinefunction(
+        function if inspect.isroutine(function) else getattr(function, "__call__", None)  # noqa: B004 - objects with async call
+    ):
+        reject(f"{where}: {_with_location(function)} is not an async function")
+    if (mismatch := _signature_mismatch(function, object(), object())) is not None:
+        reject(f"{where}: it is called with the request and the failure, (request, failure): {mismatch}")
+    if not isinstance(after, int) or isinstance(after, bool) or after < 1:
+        reject(f"{where}: after={after!r}: at least 1 failure is needed")
+
+
 def _with_location(function: object) -> str:
     """The function's name, file and line."""
     code: object = getattr(function, "__code__", None)

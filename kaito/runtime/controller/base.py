@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from kaito.runtime.cache import Cached
 from kaito.runtime.controller.arguments import reject
 from kaito.runtime.controller.cache_needs import CacheNeed, CacheNeeds, WatchedFields
+from kaito.runtime.controller.failures import FailureReport
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.watched_kind import WatchedKind
 from kaito.runtime.meta import Resource
@@ -28,6 +29,7 @@ class BaseController(ABC, Generic[K]):
     ) -> None:
         self.options = options
         self.watched: list[WatchedKind] = []
+        self.failure_report: FailureReport | None = None
         self._needs = CacheNeeds(options.name)
         if kind is not None:
             self._needs.add_kind(kind)

@@ -11,12 +11,13 @@ from kaito.runtime.controller.base import BaseController
 from kaito.runtime.controller.cache_needs import ClusterRef
 from kaito.runtime.controller.declaration import Controller
 from kaito.runtime.controller.engine import Engine, WorkFunction
+from kaito.runtime.controller.failure_handling import FailureHooks
 from kaito.runtime.controller.keyed import Keyed
 from kaito.runtime.controller.kind_availability import KindAvailability
 from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.controller.running import OptionalSource, RunningController, StartSource
 from kaito.runtime.controller.watched_kind import WatchedKind
-from kaito.runtime.controller.workers import keyed_work, object_work, periodic_work
+from kaito.runtime.controller.workers import keyed_hooks, keyed_work, object_hooks, object_work, periodic_work
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.handler import enqueue_owner, enqueue_self, mapped
 from kaito.runtime.lifespan import StateProvider, no_state
@@ -55,14 +56,16 @@ def build(declared: AnyController, services: ControllerServices) -> RunningContr
     """Build the controller; nothing runs yet."""
     api, clock, state = services.api, services.clock, services.state
     if isinstance(declared, Keyed):
-        engine = _engine(declared, keyed_work(declared, api, clock, state), services)
+        hooks = keyed_hooks(declared, api, clock, state)
+        engine = _engine(declared, keyed_work(declared, api, clock, state), services, hooks=hooks)
         return _running(declared, engine, _watches(declared.name, declared.watched, declared.key), services)
     if isinstance(declared, Periodic):
         periodic = _engine(declared, periodic_work(declared, api, clock, state), services)
         periodic.queue.add(declared.name, cause=Cause("", declared.name, "start"))
         return _running(declared, periodic, (), services)
     work = object_work(declared, api, clock, services.cache, state)
-    return _running(declared, _engine(declared, work, services, declared.kind), _sources(declared), services)
+    object_engine = _engine(declared, work, services, declared.kind, hooks=object_hooks(declared, api, clock, state))
+    return _running(declared, object_engine, _sources(declared), services)
 
 
 def _engine(
@@ -70,6 +73,8 @@ def _engine(
     work: WorkFunction[K],
     services: ControllerServices,
     kind: type[Resource] | None = None,
+    *,
+    hooks: FailureHooks[K] | None = None,
 ) -> Engine[K]:
     options = declared.options
     queue: WorkQueue[K] = WorkQueue(
@@ -79,7 +84,15 @@ def _engine(
         spacing=options.spacing,
     )
     return Engine(
-        options, queue, work, kind=kind, clock=services.clock, metrics=services.metrics, tracer=services.tracer
+        options,
+        queue,
+        work,
+        kind=kind,
+        clock=services.clock,
+        metrics=services.metrics,
+        tracer=services.tracer,
+        hooks=hooks,
+        jitter=services.jitter,
     )
 
 

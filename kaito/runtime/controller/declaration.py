@@ -10,7 +10,7 @@
 Every mistake in a declaration raises `ConfigurationError` where it is written, not when the controller runs.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, final
 
@@ -20,17 +20,19 @@ from kaito.runtime.controller.arguments import (
     check_function,
     check_kind,
     check_predicate,
+    check_report,
     check_source,
     reject,
 )
 from kaito.runtime.controller.base import BaseController
 from kaito.runtime.controller.cache_needs import ClusterRef, WatchedFields
+from kaito.runtime.controller.failures import REPORT_AFTER, Failure, FailureReport
 from kaito.runtime.controller.options import DEADLINE_SECONDS, RunKeywords, RunOptions, check_seconds
 from kaito.runtime.controller.watched_kind import watched_kind
 from kaito.runtime.handler import Handler, Mapper
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 from kaito.runtime.predicate import Predicate, changed
-from kaito.runtime.reconcile import KeyedFunction, PeriodicFunction, Reconciler
+from kaito.runtime.reconcile import KeyedFunction, PeriodicFunction, Reconciler, Request
 from kaito.runtime.source import Channel, ChannelSource, Source
 from kaito.runtime.workqueue import Backoff
 
@@ -213,6 +215,30 @@ class Controller(BaseController[ObjectKey], Generic[R]):
             reject(f"controller {self.name}: finalizer {finalizer} is declared twice")
         check_function(cleanup, f"cleanup of finalizer {finalizer}", kind=self.kind)
         self.finalizers[finalizer] = cleanup
+        return self
+
+    def reports_failures(
+        self, function: Callable[[Request[R], Failure], Awaitable[None]], *, after: int = REPORT_AFTER
+    ) -> Self:
+        """Call a function when a key fails repeatedly, when it is given up, and when it recovers.
+
+        The function usually writes the status. It is called once for each of these stages, while no reconcile of the
+        key runs, and gets the newest state of the object; an object that does not exist any more is not reported. If it
+        raises, it is called again after the next attempt, for which the key is queued if nothing else is due.
+
+        Args:
+            function: called with a request and the `Failure`.
+            after: failures in a row before the first report.
+
+        Raises:
+            ConfigurationError: the function does not fit, or there is one already.
+        """
+        self._check_open("reports_failures")
+        where = f"controller {self.name}: reports_failures"
+        check_report(function, after, where)
+        if self.failure_report is not None:
+            reject(f"{where}: there is a function already")
+        self.failure_report = FailureReport(function, after)
         return self
 
     @staticmethod

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar, final, get_args
 
 from kaito.runtime.client.write_context import FieldContention, writing_as
 from kaito.runtime.clock import Clock, monotonic
+from kaito.runtime.controller.failure_handling import NOTE_LENGTH, FailureHandler, FailureHooks
+from kaito.runtime.controller.failures import Failure, FailureRow
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, Result, describe
 from kaito.runtime.deadlines import Deadlines
@@ -25,14 +27,12 @@ from kaito.runtime.source import StartedSource
 from kaito.runtime.tasks import TaskScope, sleep_forever
 from kaito.runtime.tracing import NO_SPAN, NO_TRACER, Span, Tracer
 from kaito.runtime.workqueue import Cause, Item, WorkQueue
+from kaito.runtime.workqueue.backoff import Jitter, system_jitter
 
 K = TypeVar("K", bound=Hashable)
 
 WorkFunction = Callable[[Item[K]], Awaitable[Again | None]]
 """Reconciles one key."""
-
-NOTE_LENGTH = 200
-"""Maximum characters of an error in the cause of a retry; the log has the whole error."""
 
 STUCK_FACTOR = 2.0
 """A reconcile that runs longer than this many deadlines ignores its cancellation."""
@@ -50,6 +50,8 @@ class Engine(Generic[K]):
         clock: wall time.
         metrics: counts the reconciles.
         tracer: records a span for each reconcile.
+        hooks: reports of failures, and generations of objects.
+        jitter: of the delays of `on_error`.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Engine(Generic[K]):
         clock: Clock,
         metrics: Metrics,
         tracer: Tracer = NO_TRACER,
+        hooks: FailureHooks[K] | None = None,
+        jitter: Jitter = system_jitter,
     ) -> None:
         self.options = options
         self.name: str = options.name
@@ -82,6 +86,10 @@ class Engine(Generic[K]):
         self._working = False
         metrics.start_controller(self.name, options.workers)
         metrics.watch_queue(queue)
+        known: FailureHooks[K] = FailureHooks() if hooks is None else hooks
+        self._failures = FailureHandler(
+            options, queue, known, clock=clock, metrics=metrics, log=self._log, jitter=jitter
+        )
         self._active = metrics.active_workers.labels(self.name)
         self._seconds = metrics.reconcile_seconds.labels(self.name)
         self._event_delay = metrics.event_to_reconcile.labels(self.name)
@@ -170,9 +178,11 @@ class Engine(Generic[K]):
             try:
                 self._record_start(item, span, run_id)
                 outcome = await self._run(item)
-                self._follow_up(item, outcome, span)
+                failure = await self._follow_up(item, outcome, span)
+                if failure is not None:
+                    await self._failures.report(item, failure)
                 # From Python 3.12 the frames in the error's traceback keep this frame, and its variable the error.
-                del outcome
+                del outcome, failure
                 if run.contentions:
                     self._hold_contested(item, run.contentions)
             finally:
@@ -210,15 +220,20 @@ class Engine(Generic[K]):
         deadline.__cause__ = error
         return deadline
 
-    def _follow_up(self, item: Item[K], outcome: Outcome, span: Span) -> None:
+    async def _follow_up(self, item: Item[K], outcome: Outcome, span: Span) -> Failure | None:
+        """Count and queue; returns what may have to be reported."""
         self._results[outcome.result].inc()
         span.set_attribute("outcome", outcome.result)
         if outcome.error is not None:
             span.record_exception(outcome.error)
-            self._count_error(outcome)
-            self._log_failure(item, outcome, self._retry(item, outcome.error, outcome))
-            return
-        self.queue.forget(item.key)
+            failure = await self._failures.on_failure(item, outcome, outcome.error)
+            self._count_error(outcome, terminal=failure.retry_in is None)
+            if failure.retry_in is not None:
+                cause = Cause(self.kind, str(item.key), "retry", failure.message[:NOTE_LENGTH])
+                self.queue.add(item.key, priority=item.priority, after=failure.retry_in, cause=cause)
+            self._log_failure(item, outcome, failure.retry_in)
+            return failure
+        recovery = self._failures.on_success(item)
         self._last_success.set(self._clock.now().timestamp())
         if outcome.again is not None:
             again = outcome.again
@@ -228,6 +243,7 @@ class Engine(Generic[K]):
             self._log.debug("reconciled, requeued", again_after=again.after, why=again.why)
         else:
             self._log.debug("reconciled")
+        return recovery
 
     def _hold_contested(self, item: Item[K], contentions: Sequence[FieldContention]) -> None:
         """Delay the next reconcile of a key whose fields another writer keeps changing back.
@@ -249,21 +265,14 @@ class Engine(Generic[K]):
             delay_seconds=worst.backoff_seconds,
         )
 
-    def _retry(self, item: Item[K], error: Exception, outcome: Outcome) -> float | None:
-        if outcome.terminal:
-            self.queue.forget(item.key)
-            return None
-        delay = self.queue.count_failure(item.key)
-        if outcome.retry_after is not None:
-            delay = outcome.retry_after
-        cause = Cause(self.kind, str(item.key), "retry", describe(error)[:NOTE_LENGTH])
-        self.queue.add(item.key, priority=item.priority, after=delay, cause=cause)
-        return delay
+    def failures(self) -> Sequence[FailureRow]:
+        """The failing keys, the longest first."""
+        return self._failures.tracker.dump()
 
-    def _count_error(self, outcome: Outcome) -> None:
+    def _count_error(self, outcome: Outcome, *, terminal: bool) -> None:
         metrics, name = self._metrics, self.name
         metrics.reconcile_errors.labels(name).inc()
-        if outcome.terminal:
+        if terminal:
             metrics.terminal_errors.labels(name).inc()
         if outcome.is_panic:
             metrics.reconcile_panics.labels(name).inc()

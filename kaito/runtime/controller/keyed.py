@@ -4,19 +4,20 @@ Made by `Controller.keyed`. It works like every controller (queue, workers, dead
 no object is read before a reconcile and there are no finalizers.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
 from kaito.runtime.cache import Cached, Index
-from kaito.runtime.controller.arguments import check_function, reject
+from kaito.runtime.controller.arguments import check_function, check_report, reject
 from kaito.runtime.controller.base import BaseController
 from kaito.runtime.controller.cache_needs import ClusterRef, WatchedFields
+from kaito.runtime.controller.failures import REPORT_AFTER, Failure, FailureReport
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.watched_kind import watched_kind
 from kaito.runtime.handler import KeyMapper
 from kaito.runtime.meta import LabelSelector, Resource
 from kaito.runtime.predicate import Predicate
-from kaito.runtime.reconcile import KeyedFunction
+from kaito.runtime.reconcile import KeyedFunction, KeyedRequest
 
 if TYPE_CHECKING:
     from kaito.runtime.cache.declaration import Only
@@ -69,6 +70,21 @@ class Keyed(BaseController[K], Generic[K]):
         self._check_open("watches")
         self.watched.append(watched_kind(self.name, kind, to=to, handler=None, when=when, cluster=cluster))
         self._needs.add_kind(kind, labels=labels, only=only, indexes=indexes, cluster=cluster, optional=optional)
+        return self
+
+    def reports_failures(
+        self, function: Callable[[KeyedRequest[K], Failure], Awaitable[None]], *, after: int = REPORT_AFTER
+    ) -> Self:
+        """Call a function when a key fails repeatedly, when it is given up, and when it recovers.
+
+        As `Controller.reports_failures`, with a `KeyedRequest`.
+        """
+        self._check_open("reports_failures")
+        where = f"controller {self.name}: reports_failures"
+        check_report(function, after, where)
+        if self.failure_report is not None:
+            reject(f"{where}: there is a function already")
+        self.failure_report = FailureReport(function, after)
         return self
 
     @property

@@ -1,10 +1,11 @@
 """`RunOptions`: name and limits of a controller, validated once and shared by every sort of controller."""
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Generic, TypedDict, TypeVar, cast, final
 
 from kaito.runtime.controller.arguments import check_name, reject
+from kaito.runtime.controller.failures import FailurePolicy, check_attempts, check_policies
 from kaito.runtime.workqueue import AGING_STEP_SECONDS, Backoff, ExponentialLimiter, RateLimiter
 from kaito.runtime.workqueue.backoff import Jitter
 
@@ -25,6 +26,8 @@ class RunKeywords(TypedDict, Generic[K], total=False):
     workers: int
     deadline: float | None
     backoff: Backoff | None
+    attempts: int | None
+    on_error: Mapping[type[Exception], FailurePolicy]
     limiter: RateLimiter[K] | None
     spacing: float
     aging_step: float | None
@@ -50,6 +53,11 @@ class RunOptions(Generic[K]):
     """Seconds after which a reconcile is cancelled at its next await; None for no limit."""
     backoff: Backoff | None = None
     """Delays between failed reconciles of one key; None for `Backoff()`."""
+    attempts: int | None = None
+    """Failures in a row after which a key is given up: it is not retried until something changes, and then once per
+    change. A change of the object's spec (its generation) starts a new count. None for no limit."""
+    on_error: Mapping[type[Exception], FailurePolicy] = field(default_factory=dict[type[Exception], FailurePolicy])
+    """How errors of a class, and of its subclasses, are retried; the most specific class applies."""
     limiter: RateLimiter[K] | None = None
     """Rate limiter that replaces the backoff, for example `MaxOfLimiter(..., BucketLimiter(10, 100))`."""
     spacing: float = 0.0
@@ -75,6 +83,8 @@ class RunOptions(Generic[K]):
             reject(f"controller {self.name}: workers={workers!r}, at least 1 is needed")
         check_seconds(self.name, "deadline", self.deadline, zero=False, none="no limit")
         self._check_limiter()
+        check_attempts(f"controller {self.name}", self.attempts)
+        check_policies(self.name, self.on_error)
         check_seconds(self.name, "spacing", self.spacing, zero=True)
         check_seconds(self.name, "aging_step", self.aging_step, zero=False, none="strict priorities")
         check_seconds(self.name, "sync_timeout", self.sync_timeout, zero=False)

@@ -7,8 +7,10 @@ A pure function of what the reconcile function returned or raised. The engine ap
 | `None`                                 | success         | reset failures                                           |
 | `Again`                                | requeue_after   | reset failures, add after the delay                      |
 | `Terminal`, or a group of nothing else | error, terminal | reset failures                                           |
-| error with its own `retry_after`       | error           | count a failure, add after that delay                    |
+| `Retry`, error with its own delay      | error           | count a failure, add after that delay                    |
 | any other error, the deadline          | error           | count a failure, add after the key's backoff             |
+
+`RunOptions.on_error` and `attempts` change the last rows: see `kaito.runtime.controller.failures`.
 
 controller-runtime keeps the failure count after a terminal error, which inflates the next backoff; here it is reset.
 """
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self, cast, final
 
-from kaito.runtime.errors import ApiError, ConfigurationError, Conflict, KaitoRuntimeError, Terminal
+from kaito.runtime.errors import ApiError, ConfigurationError, Conflict, KaitoRuntimeError, Retry, Terminal
 from kaito.runtime.reconcile import Again
 
 Result = Literal["success", "error", "requeue_after"]
@@ -68,7 +70,7 @@ class Outcome:
         """Classify what a reconcile function raised."""
         errors = list(leaf_errors(error))
         terminal = all(isinstance(each, Terminal) for each in errors)
-        delays = [each.retry_after if isinstance(each, ApiError) else None for each in errors]
+        delays = [_own_delay(each) for each in errors]
         known = [delay for delay in delays if delay is not None]
         # The delay of one member of a group replaces the backoff only if the other members have a delay, too.
         retry_after = min(known) if known and len(known) == len(errors) else None
@@ -99,6 +101,16 @@ class Outcome:
     def is_conflict(self) -> bool:
         """Whether the object changed concurrently: common, and resolved by the retry."""
         return self.error is not None and all(isinstance(e, Conflict) for e in leaf_errors(self.error))
+
+
+def _own_delay(error: BaseException) -> float | None:
+    match error:
+        case Retry():
+            return error.after
+        case ApiError():
+            return error.retry_after
+        case _:
+            return None
 
 
 def leaf_errors(error: BaseException) -> Iterator[BaseException]:

@@ -13,6 +13,8 @@ from kaito.runtime.client import Api
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller.declaration import Controller
 from kaito.runtime.controller.engine import WorkFunction
+from kaito.runtime.controller.failure_handling import FailureHooks
+from kaito.runtime.controller.failures import Failure
 from kaito.runtime.controller.keyed import Keyed
 from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.finalizer import add_finalizer, has_finalizer, remove_finalizer
@@ -73,6 +75,39 @@ def object_work(
     return work
 
 
+def object_hooks(
+    controller: Controller[R], api: Api, clock: Clock, state: StateProvider = no_state
+) -> FailureHooks[ObjectKey]:
+    """The failure hooks of an object controller."""
+    log = get_logger(f"controller.{controller.name}")
+
+    async def generation(key: ObjectKey) -> int | None:
+        obj = await api.find(controller.kind, key.name, key.namespace, consistency="cached")
+        return obj.metadata.generation if obj is not None else None
+
+    declared = controller.failure_report
+    if declared is None:
+        return FailureHooks(generation=generation)
+
+    async def report(item: Item[ObjectKey], failure: Failure) -> None:
+        obj = await api.find(controller.kind, item.key.name, item.key.namespace)
+        if obj is None:
+            return
+        request = Request(
+            key=item.key,
+            object=obj,
+            api=api,
+            log=log,
+            causes=item.causes,
+            attempt=item.attempt,
+            clock=clock,
+            lifespan_state=state(),
+        )
+        await declared.function(request, failure)
+
+    return FailureHooks(report, declared.after, generation)
+
+
 def is_selected(cache: Cache, kind: type[Resource], namespace: str) -> bool:
     """Whether the cache selects objects of the kind by something that can change: labels, or fields but names."""
     return any(
@@ -123,10 +158,35 @@ def periodic_work(periodic: Periodic, api: Api, clock: Clock, state: StateProvid
 
 def keyed_work(keyed: Keyed[K], api: Api, clock: Clock, state: StateProvider = no_state) -> WorkFunction[K]:
     """The work function of a keyed controller."""
-    log = get_logger(f"controller.{keyed.name}")
+    request = _keyed_requests(keyed, api, clock, state)
 
     async def work(item: Item[K]) -> Again | None:
-        request = KeyedRequest(
+        current = request(item)
+        return earliest(await keyed.function(current), current.requeue)
+
+    return work
+
+
+def keyed_hooks(keyed: Keyed[K], api: Api, clock: Clock, state: StateProvider = no_state) -> FailureHooks[K]:
+    """The failure hooks of a keyed controller."""
+    declared = keyed.failure_report
+    if declared is None:
+        return FailureHooks()
+    request = _keyed_requests(keyed, api, clock, state)
+
+    async def report(item: Item[K], failure: Failure) -> None:
+        await declared.function(request(item), failure)
+
+    return FailureHooks(report, declared.after)
+
+
+def _keyed_requests(
+    keyed: Keyed[K], api: Api, clock: Clock, state: StateProvider
+) -> Callable[[Item[K]], KeyedRequest[K]]:
+    log = get_logger(f"controller.{keyed.name}")
+
+    def request(item: Item[K]) -> KeyedRequest[K]:
+        return KeyedRequest(
             key=item.key,
             api=api,
             log=log,
@@ -135,6 +195,5 @@ def keyed_work(keyed: Keyed[K], api: Api, clock: Clock, state: StateProvider = n
             clock=clock,
             lifespan_state=state(),
         )
-        return earliest(await keyed.function(request), request.requeue)
 
-    return work
+    return request

@@ -444,7 +444,7 @@ class Manager:
         await endpoints.start(
             health=(self.healthz, self.readyz),
             metrics=self.metrics,
-            debug=Debugging(lambda: self.queues, self._caches.by_cluster),
+            debug=Debugging(lambda: self.queues, self._caches.by_cluster, self._groups.failures),
             client=self.client,
             jitter=self._rng.random,
         )

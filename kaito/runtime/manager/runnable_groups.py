@@ -15,6 +15,7 @@ from kaito.runtime.controller import (
     Controller,
     ControllerServices,
     Engine,
+    FailureRow,
     Keyed,
     Periodic,
     RunningController,
@@ -123,6 +124,10 @@ class RunnableGroups:
     def queues(self) -> Sequence[WorkQueue[Any]]:
         """The queues of all controllers."""
         return [engine.queue for engine in self.engines()]
+
+    def failures(self) -> Mapping[str, Sequence[FailureRow]]:
+        """The failing keys of each controller that has some."""
+        return {engine.name: rows for engine in self.engines() if (rows := engine.failures())}
 
     def busy(self) -> Sequence[str]:
         """Work in progress; delayed keys do not count."""

@@ -35,8 +35,8 @@ class Settings(BaseModel):
     metrics_bind_address: str = ":8080"
     """Address of `/metrics`; `0` disables it."""
     debug_endpoints: bool = False
-    """Serve `/debug/tasks`, `/debug/queues`, `/debug/cache` and `/debug/memory` beside the metrics. They contain names
-    of objects and lines of source: restrict access to the port, or set `metrics_secure`."""
+    """Serve `/debug/tasks`, `/debug/queues`, `/debug/failures`, `/debug/cache` and `/debug/memory` beside the metrics.
+    They contain names of objects and lines of source: restrict access to the port, or set `metrics_secure`."""
     metrics_secure: bool = False
     """Serve metrics over HTTPS and authorize every request (TokenReview, SubjectAccessReview). The certificate is
     self-signed unless `metrics_cert_dir` is set."""

@@ -99,6 +99,15 @@ class Metrics:
             "Applied fields that another writer had changed and that were written again within ten minutes.",
             controller,
         )
+        self.failing_keys: Gauge = self._gauge(
+            f"{PREFIX}_failing_keys", "Keys whose last reconcile failed.", controller
+        )
+        self.given_up_keys: Gauge = self._gauge(
+            f"{PREFIX}_given_up_keys", "Keys whose last reconcile failed and that are not retried.", controller
+        )
+        self.report_errors: Counter = self._counter(
+            f"{PREFIX}_failure_report_errors_total", "Functions of reports_failures() that failed.", controller
+        )
         self.reconcile_seconds: Histogram = self._histogram(
             f"{cr}_reconcile_time_seconds", "Duration of reconciles.", RECONCILE_BOUNDS_SECONDS, controller
         )
@@ -128,11 +137,14 @@ class Metrics:
             self.reconcile_panics,
             self.reconcile_timeouts,
             self.contested,
+            self.report_errors,
         ):
             counter.labels(controller)
         self.reconcile_seconds.labels(controller)
         self.workers.labels(controller).set(workers)
         self.active_workers.labels(controller).set(0)
+        self.failing_keys.labels(controller).set(0)
+        self.given_up_keys.labels(controller).set(0)
 
     def _requests(self) -> None:
         client = "rest_client"

@@ -7,10 +7,11 @@
 | either  | paths of the program      | see `Manager.serve`                                      |
 | metrics | `/debug/tasks`            | every asyncio task and where it waits                    |
 | metrics | `/debug/queues`           | every key in every queue, with its causes                |
+| metrics | `/debug/failures`         | keys that fail: since when, attempts, last error         |
 | metrics | `/debug/cache`            | informers: objects, bytes, watch state, last error       |
 | metrics | `/debug/memory`           | top allocations; `?seconds=30` for those of the next 30 s|
 
-The last four need the setting `debug_endpoints`: they contain names of objects and lines of source code.
+The last five need the setting `debug_endpoints`: they contain names of objects and lines of source code.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from kaito.runtime.cache import Cache
 from kaito.runtime.clock import monotonic
+from kaito.runtime.controller import FailureRow
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.health import Checks
 from kaito.runtime.metrics import Metrics
@@ -141,6 +143,7 @@ def metrics_app(
     if debug is not None:
         app.router.add_get("/debug/tasks", debug.tasks)
         app.router.add_get("/debug/queues", debug.queues)
+        app.router.add_get("/debug/failures", debug.failures)
         app.router.add_get("/debug/cache", debug.cache)
         app.router.add_get("/debug/memory", debug.memory)
     return app
@@ -153,11 +156,16 @@ class Debugging:
     Args:
         queues: the controllers' queues.
         caches: by name of their cluster.
+        failures: the failing keys by controller.
     """
 
     def __init__(
-        self, queues: Callable[[], Iterable[WorkQueue[Any]]], caches: Callable[[], Mapping[str, Cache]]
+        self,
+        queues: Callable[[], Iterable[WorkQueue[Any]]],
+        caches: Callable[[], Mapping[str, Cache]],
+        failures: Callable[[], Mapping[str, Sequence[FailureRow]]],
     ) -> None:
+        self._failures = failures
         self._queues = queues
         self._caches = caches
         self._tracing = False
@@ -169,6 +177,10 @@ class Debugging:
     async def queues(self, _: web.Request) -> web.Response:
         """Dump every queue."""
         return _json({queue.name: [_row(row) for row in queue.dump()] for queue in self._queues()})
+
+    async def failures(self, _: web.Request) -> web.Response:
+        """List the keys that fail."""
+        return _json({name: [asdict(row) for row in rows] for name, rows in self._failures().items()})
 
     async def cache(self, _: web.Request) -> web.Response:
         """List the informers."""

@@ -1,6 +1,7 @@
 """Probes, metrics and dumps over real HTTP on 127.0.0.1."""
 
 import asyncio
+import json
 import re
 import tracemalloc
 from collections.abc import AsyncGenerator
@@ -12,7 +13,7 @@ from aiohttp import web
 
 from kaito.apiserver import ApiServer, Fault
 from kaito.runtime.controller import Controller
-from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.errors import ConfigurationError, Terminal
 from kaito.runtime.health import Checks
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.manager import Manager, Settings
@@ -70,6 +71,23 @@ async def test_during_the_cache_sync_the_process_is_alive_but_not_ready() -> Non
         assert await get(session, port, "/readyz/caches") == (200, "ok")
         assert (await get(session, port, "/readyz/nonsense"))[0] == 404
         assert (await get(session, port, "/healthz?verbose"))[1].startswith("[+]loop ok\n[+]workers ok\n[+]lease ok")
+
+
+async def test_the_failures_page_lists_failing_keys() -> None:
+    async def refuse(_: Request[ConfigMap]) -> None:
+        message = "no such theme"
+        raise Terminal(message)
+
+    controller = Controller(ConfigMap, refuse, name="themes")
+    manager = Manager(LOCAL, controllers=[controller], transport=InMemoryTransport(ApiServer(seed=1)), name="probed")
+    async with manager, http() as session:
+        assert await get(session, manager.metrics_port, "/debug/failures") == (200, "{}")
+        await manager.client.create(ConfigMap(metadata=ObjectMeta(name="a", namespace="default")))
+        while (text := (await get(session, manager.metrics_port, "/debug/failures"))[1]) == "{}":  # noqa: ASYNC110 - polled over HTTP
+            await asyncio.sleep(0)
+    (row,) = json.loads(text)["themes"]
+    shown = {name: row[name] for name in ("key", "failures", "given_up", "message")}
+    assert shown == {"key": "default/a", "failures": 1, "given_up": True, "message": "Terminal: no such theme"}
 
 
 async def test_metrics_and_dumps_show_what_goes_on() -> None:
