@@ -39,6 +39,10 @@ class Answer:
     tokens: int = 0
     """Tokens by the server's count, or the number of pieces until it is known."""
     finish_reason: str = ""
+    prompt_tokens: int | None = None
+    """Tokens of the conversation by the server's count; None until they are known."""
+    is_counted: bool = False
+    """Whether `tokens` is the server's count."""
 
 
 @final
@@ -98,7 +102,11 @@ class ChatEndpoint:
                         answer.text += text
                         answer.tokens = pieces
                         yield text
-                answer.tokens = int(json_object(event.get("usage")).get("completion_tokens") or answer.tokens)
+                usage = json_object(event.get("usage"))
+                if usage:
+                    answer.tokens = int(usage.get("completion_tokens") or answer.tokens)
+                    answer.prompt_tokens = int(usage.get("prompt_tokens") or 0) or None
+                    answer.is_counted = True
 
 
 async def find_endpoint(client: Client, transport: HttpTransport, name: str, namespace: str) -> ChatEndpoint:

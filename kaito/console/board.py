@@ -15,10 +15,11 @@ from typing import Final, TypeVar, final
 from kaito.api import Workspace
 from kaito.console.cluster.kinds import UNREAD_NAMES, concerned, concerned_by
 from kaito.console.cluster.situations import Situations
+from kaito.console.tuning import TuningMonitor
 from kaito.console.views.costs import Cost, cost_of
 from kaito.console.views.json_values import Json
 from kaito.console.views.rows import row
-from kaito.diagnosis import diagnose
+from kaito.diagnosis import Diagnosis, diagnose
 from kaito.runtime.cache import Cache, Event as CacheEvent
 from kaito.runtime.clock import Clock
 from kaito.runtime.errors import UnreadableObject
@@ -49,8 +50,13 @@ class Entry:
 
     row: Json
     cost: Cost
-    settled: bool
-    """Whether the row does not depend on the time."""
+    diagnosis: Diagnosis
+    tuning: Json | None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the row does not depend on the time."""
+        return self.diagnosis.state in {"ready", "succeeded", "stopped"}
 
 
 @final
@@ -61,13 +67,17 @@ class Board:
         cache: the informers.
         situations: reads the objects of a Workspace.
         prices: prices of nodes.
+        tuning: the progress of tuning jobs.
         clock: the current time.
     """
 
-    def __init__(self, cache: Cache, situations: Situations, prices: NodePrices, clock: Clock) -> None:
+    def __init__(
+        self, cache: Cache, situations: Situations, prices: NodePrices, tuning: TuningMonitor, clock: Clock
+    ) -> None:
         self._cache = cache
         self._situations = situations
         self._prices = prices
+        self._tuning = tuning
         self._clock = clock
         self._entries: dict[ObjectKey, Entry] = {}
         self._dirty: dict[ObjectKey, None] = {}
@@ -142,13 +152,13 @@ class Board:
         published.set()
 
     def _update(self, key: ObjectKey) -> bool:
-        """Computes a row; returns whether it differs."""
+        """Computes a row; returns whether it, or something else about the Workspace, differs."""
         before = self._entries.get(key)
         entry = self._entry(key)
         if entry is None:
             return self._entries.pop(key, None) is not None
         self._entries[key] = entry
-        return before is None or before.row != entry.row or before.cost != entry.cost
+        return before != entry
 
     def _entry(self, key: ObjectKey) -> Entry | None:
         try:
@@ -161,12 +171,12 @@ class Board:
             return None
         diagnosis = diagnose(situation)
         cost = cost_of(situation, self._prices)
-        return Entry(row(situation, diagnosis, cost), cost, diagnosis.state in {"ready", "succeeded", "stopped"})
+        return Entry(row(situation, diagnosis, cost), cost, diagnosis, self._tuning.progress(key))
 
     async def _refresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            self.mark(key for key, entry in self._entries.items() if not entry.settled)
+            self.mark(key for key, entry in self._entries.items() if not entry.is_settled)
 
     # Readers.
 

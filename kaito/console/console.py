@@ -1,22 +1,31 @@
 """`Console`: assembles the parts and listens."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from typing import Final, final
 
 from aiohttp import web
 
+from kaito.console.api.chats import ChatRoutes
+from kaito.console.api.cluster import ClusterRoutes
+from kaito.console.api.routing import Routes
 from kaito.console.api.session import SessionRoutes
 from kaito.console.api.workspaces import WorkspaceRoutes
+from kaito.console.chat import ChatRelay
 from kaito.console.cluster.watch import ClusterWatch
+from kaito.console.drafts import Planner
 from kaito.console.security.link import LinkAccess, Owner
 from kaito.console.security.origin import OriginCheck, accepted_hosts
 from kaito.console.server import ConsoleServer
 from kaito.console.settings import ConsoleSettings
-from kaito.runtime.client import Client, Transport
+from kaito.console.trouble import Trouble
+from kaito.runtime.client import Client, HttpTransport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.meta import ObjectKey
 from kaito.runtime.tasks import TaskScope
+from kaito.workspace.settings import WorkspaceSettings
 
 FIELD_MANAGER: Final = "kaito-console"
 """Field manager of the Workspaces that are created in the console."""
@@ -45,9 +54,27 @@ class Console:
         return f"{self.url}?token={self._token}" if self._token else self.url
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalParts:
+    """What a cluster on one machine adds to the console."""
+
+    trouble: Trouble | None = None
+    direct_url: Callable[[ObjectKey], str | None] = lambda _: None
+    """Returns the address at which this machine reaches a Service, if there is one."""
+    controller: WorkspaceSettings | None = None
+    """Settings of the controller, which has no Deployment."""
+
+
 @contextlib.asynccontextmanager
 async def running_console(
-    settings: ConsoleSettings, transport: Transport, *, clock: Clock | None = None, user: str = ""
+    settings: ConsoleSettings,
+    transport: HttpTransport,
+    *,
+    clock: Clock | None = None,
+    user: str = "",
+    local: LocalParts | None = None,
+    chat: ChatRelay | None = None,
 ) -> AsyncGenerator[Console]:
     """Serves a console for the length of the body.
 
@@ -56,36 +83,56 @@ async def running_console(
         transport: the network to the API server; it is not closed.
         clock: the current time.
         user: name of the owner of the kubeconfig.
+        local: what a cluster on one machine adds.
+        chat: relays chats.
 
     Raises:
         ConfigurationError: the address is in use or does not exist.
     """
-    watch = ClusterWatch(transport, clock or SystemClock(), namespaces=settings.namespaces)
-    owner = Owner(user, Client(transport, field_manager=FIELD_MANAGER), settings.allow_writes)
-    access = LinkAccess(owner)
-    groups = [SessionRoutes(watch, settings), WorkspaceRoutes(watch)]
-    origins = OriginCheck()
-    runner = web.AppRunner(
-        ConsoleServer(groups, access, origins).application(),
-        access_log=None,
-        handler_cancellation=True,
-        shutdown_timeout=CLOSE_SECONDS,
+    parts = local or LocalParts()
+    watch = ClusterWatch(
+        transport,
+        clock or SystemClock(),
+        namespaces=settings.namespaces,
+        controller=parts.controller,
+        direct_url=parts.direct_url,
+        is_in_cluster=settings.mode == "cluster",
     )
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, settings.address, settings.port)
-        try:
-            await site.start()
-        except OSError as error:
-            message = (
-                f"the console cannot listen on {settings.address}:{settings.port}: choose another --port ({error})"
-            )
-            raise ConfigurationError(message) from error
-        port = int(runner.addresses[0][1])
+    owner = Owner(user, Client(transport, field_manager=FIELD_MANAGER), transport, settings.allow_writes)
+    access = LinkAccess(owner)
+    buttons = [button.to_json() for button in parts.trouble.buttons] if parts.trouble is not None else []
+    groups: list[Routes] = [
+        SessionRoutes(watch, settings, buttons),
+        WorkspaceRoutes(watch),
+        ChatRoutes(watch, chat or ChatRelay()),
+        ClusterRoutes(watch, Planner(watch), parts.trouble),
+    ]
+    origins = OriginCheck()
+    application = ConsoleServer(groups, access, origins).application()
+    async with _listening(application, settings) as port:
         access.port = port
         origins.accept(accepted_hosts(settings, port))
         async with TaskScope("console") as scope:
             scope.spawn(watch.run(), name="watch")
             yield Console(settings.address, port, access.token)
+
+
+@contextlib.asynccontextmanager
+async def _listening(application: web.Application, settings: ConsoleSettings) -> AsyncGenerator[int]:
+    """Listens for the length of the body; yields the port.
+
+    Raises:
+        ConfigurationError: the address is in use or does not exist.
+    """
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_SECONDS)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, settings.address, settings.port).start()
+        except OSError as error:
+            where = f"{settings.address}:{settings.port}"
+            message = f"the console cannot listen on {where}: choose another --port ({error})"
+            raise ConfigurationError(message) from error
+        yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

@@ -7,7 +7,7 @@ browser opens a new one.
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, final
 
 from aiohttp import web
@@ -16,6 +16,12 @@ from kaito.console.board import Board
 from kaito.console.views.json_values import Json
 from kaito.runtime.clock import monotonic
 from kaito.runtime.meta import ObjectKey
+
+EVENT_STREAM_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx then does not buffer events
+}
 
 KEEP_ALIVE_SECONDS: Final = 15.0
 SEND_SECONDS: Final = 60.0

@@ -39,6 +39,15 @@ async def installed_settings(client: Client) -> Installed:
         found = await client.list(Deployment, labels=SELECTOR)
     except Forbidden as error:
         return _defaults(f"the controller's Deployment cannot be read: {error.message}")
+    return settings_of(found)
+
+
+def settings_of(found: Sequence[Deployment]) -> Installed:
+    """Returns the settings in the Deployment of the controller; the defaults with a note if there is not one.
+
+    Raises:
+        InputError: its flags are not those of this version.
+    """
     if len(found) != 1:
         return _defaults(f"{len(found) or 'no'} Deployments have the label {SELECTOR}")
     deployment = found[0]

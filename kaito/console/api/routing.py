@@ -89,6 +89,11 @@ def key_of(request: web.Request) -> ObjectKey:
     """
     names = (request.match_info["namespace"], request.match_info["name"])
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise Refusal(404, f"{name!r} cannot be a name in Kubernetes: open a Workspace from the list")
     return ObjectKey(*names)
+
+
+def is_name(text: str) -> bool:
+    """Whether an object can have this name, approximately; the API server decides."""
+    return _NAME.fullmatch(text) is not None

@@ -11,7 +11,7 @@ from kaito.console.api.routing import Route, json_response
 from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.security.access import User
 from kaito.console.settings import ConsoleSettings
-from kaito.console.stream import EventStream
+from kaito.console.stream import EVENT_STREAM_HEADERS, EventStream
 from kaito.console.views.json_values import Json
 from kaito.runtime.kinds import Namespace
 
@@ -64,9 +64,7 @@ class SessionRoutes:
         return await Rights(user, self._watch).namespaces()
 
     async def _events(self, request: web.Request, user: User) -> web.StreamResponse:
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        )
+        response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
         rights = Rights(user, self._watch)
         await rights.namespaces()
         await response.prepare(request)

@@ -1,6 +1,6 @@
 """Reads the objects of one Workspace from the informers, for `kaito.diagnosis`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, TypeVar, final
 
@@ -28,12 +28,12 @@ class Situations:
 
     Args:
         cache: the informers.
-        settings: settings of the controller in the cluster, for its timeouts.
+        settings: returns the settings of the controller in the cluster, for its timeouts.
     """
 
-    def __init__(self, cache: Cache, settings: WorkspaceSettings | None = None) -> None:
+    def __init__(self, cache: Cache, settings: Callable[[], WorkspaceSettings] = WorkspaceSettings) -> None:
         self._cache = cache
-        self.settings: WorkspaceSettings = settings or WorkspaceSettings()
+        self._settings = settings
 
     def find(self, key: ObjectKey) -> Workspace | None:
         """Returns a Workspace; None if the informer does not have it."""
@@ -77,7 +77,7 @@ class Situations:
             events=[] if "events" in unread else self._events(objects),
             namespace=None if "namespace" in unread else self._find(Namespace, ObjectKey("", key.namespace)),
             controllers=[] if "controllers" in unread else self._cache.list(Deployment),
-            settings=self.settings,
+            settings=self._settings(),
             unread=unread,
         )
 

@@ -2,19 +2,31 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
+from kaito.api import labels
 from kaito.console.board import Board
 from kaito.console.cluster.kinds import cached_kinds
 from kaito.console.cluster.reachability import Reachability
 from kaito.console.cluster.situations import Situations
+from kaito.console.tuning import TuningMonitor
 from kaito.console.views.json_values import Json
 from kaito.console.views.money import SAMPLE_SECONDS, History, money
+from kaito.planning.documents import InputError
+from kaito.planning.installed import settings_of
 from kaito.runtime.cache import Cache
 from kaito.runtime.client import Transport
-from kaito.runtime.clock import Clock
+from kaito.runtime.clock import Clock, monotonic
+from kaito.runtime.kinds import Deployment, Node
+from kaito.runtime.meta import ObjectKey
 from kaito.runtime.tasks import TaskScope
 from kaito.workspace.costs import NodePrices
+from kaito.workspace.settings import WorkspaceSettings
+
+SETTINGS_SECONDS: Final = 2.0
+"""Time for which the settings of the controller are kept; every row needs them."""
+
+_NAME_LABEL: Final = "app.kubernetes.io/name"
 
 
 @final
@@ -26,18 +38,36 @@ class ClusterWatch:
         clock: the current time.
         namespaces: namespaces to follow; all if empty.
         prices: prices of nodes.
+        controller: settings of the controller; by default those in its Deployment.
+        direct_url: returns the address at which this machine reaches a Service, if there is one.
+        is_in_cluster: whether addresses of pods can be reached.
     """
 
     def __init__(
-        self, transport: Transport, clock: Clock, *, namespaces: tuple[str, ...] = (), prices: NodePrices | None = None
+        self,
+        transport: Transport,
+        clock: Clock,
+        *,
+        namespaces: tuple[str, ...] = (),
+        prices: NodePrices | None = None,
+        controller: WorkspaceSettings | None = None,
+        direct_url: Callable[[ObjectKey], str | None] = lambda _: None,
+        is_in_cluster: bool = False,
     ) -> None:
         self.clock = clock
+        self.direct_url = direct_url
         self.prices: NodePrices = prices or NodePrices()
         self.cache: Cache = Cache(
             transport, cached_kinds(), namespaces=namespaces, clock=clock, user_agent="kaito-console"
         )
-        self.situations: Situations = Situations(self.cache)
-        self.board: Board = Board(self.cache, self.situations, self.prices, clock)
+        self._controller = controller
+        self._known: tuple[WorkspaceSettings, tuple[str, ...]] | None = None
+        self._known_until = 0.0
+        self.situations: Situations = Situations(self.cache, lambda: self.controller_settings()[0])
+        self.tuning: TuningMonitor = TuningMonitor(
+            self.cache, transport, clock, lambda key: self.board.mark([key]), is_in_cluster=is_in_cluster
+        )
+        self.board: Board = Board(self.cache, self.situations, self.prices, self.tuning, clock)
         self.reachability: Reachability = Reachability(self.cache, clock)
         self.history: History = History()
         self.board.subscribe()
@@ -48,6 +78,7 @@ class ClusterWatch:
             scope.spawn(self.cache.run(), name="cache")
             scope.spawn(self.reachability.run(), name="reachability")
             scope.spawn(self.board.run(), name="board")
+            scope.spawn(self.tuning.run(), name="tuning")
             while True:
                 await asyncio.sleep(SAMPLE_SECONDS)
                 self.history.record(self.clock.now(), [(key, e.cost) for key, e in self.board.entries.items()])
@@ -56,3 +87,34 @@ class ClusterWatch:
         """Returns the costs of the visible namespaces."""
         costs = [(key, entry.cost) for key, entry in self.board.entries.items() if visible(key.namespace)]
         return money(costs, self.history, self.clock.now())
+
+    def controller_settings(self) -> tuple[WorkspaceSettings, tuple[str, ...]]:
+        """Returns the settings of the controller in the cluster, and what is not known about them.
+
+        Without a region in them, the region is that of the nodes, if they have one.
+        """
+        now = monotonic()
+        if self._known is None or now >= self._known_until:
+            found, notes = (self._controller, ()) if self._controller is not None else self._installed()
+            found = found if found.region else found.model_copy(update={"region": self._region()})
+            self._known, self._known_until = (found, notes), now + SETTINGS_SECONDS
+        return self._known
+
+    def _installed(self) -> tuple[WorkspaceSettings, tuple[str, ...]]:
+        if not self.cache.informer(Deployment).synced:
+            return WorkspaceSettings(), ("the settings of the controller are not known yet",)
+        deployments = self.cache.list(Deployment)
+        chosen = [each for each in deployments if each.labels.get(_NAME_LABEL) == "workspace-controller"]
+        try:
+            installed = settings_of(chosen)
+        except InputError as error:
+            return WorkspaceSettings(), (str(error),)
+        return installed.invocation.workspace, installed.notes
+
+    def _region(self) -> str:
+        """Returns the region of the nodes; empty if they have none, or several."""
+        if not self.cache.informer(Node).synced:
+            return ""
+        shards = self.cache.informer(Node).shards("")
+        regions = {entry.header.labels.get(labels.REGION, "") for shard in shards for entry in shard.store} - {""}
+        return regions.pop() if len(regions) == 1 else ""

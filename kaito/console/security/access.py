@@ -5,7 +5,7 @@ from typing import Protocol, final
 
 from aiohttp import web
 
-from kaito.runtime.client import Client
+from kaito.runtime.client import Client, HttpTransport
 
 
 @final
@@ -38,6 +38,11 @@ class User(Protocol):
     @property
     def client(self) -> Client:
         """Sends requests with the rights of the user."""
+        ...
+
+    @property
+    def transport(self) -> HttpTransport:
+        """The network of the client."""
         ...
 
     @property

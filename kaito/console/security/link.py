@@ -12,7 +12,7 @@ from aiohttp import web
 
 from kaito.console.security.access import Action
 from kaito.console.security.refusal import Refusal
-from kaito.runtime.client import Client
+from kaito.runtime.client import Client, HttpTransport
 
 
 @final
@@ -22,6 +22,7 @@ class Owner:
 
     name: str
     client: Client
+    transport: HttpTransport
     writes: bool
 
     async def may(self, action: Action) -> bool:

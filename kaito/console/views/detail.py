@@ -8,8 +8,10 @@ import yaml
 
 from kaito.api import Workspace
 from kaito.console.views.costs import Cost
+from kaito.console.views.endpoints import endpoints
 from kaito.console.views.json_values import Json, number, time_text
 from kaito.console.views.rows import row
+from kaito.console.views.waterfall import waterfall
 from kaito.diagnosis import Cause, Diagnosis, EventNote, Link, NextStep, Situation
 from kaito.runtime.kinds import Event
 from kaito.workspace.events import last_seen_at
@@ -20,8 +22,25 @@ MAX_EVENTS: Final = 100
 _SERVER_FIELDS: Final = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "selfLink")
 
 
-def detail(situation: Situation, diagnosis: Diagnosis, cost: Cost, *, now: datetime) -> Json:
-    """Returns the parts that need nothing but the objects of the Workspace."""
+def detail(
+    situation: Situation,
+    diagnosis: Diagnosis,
+    cost: Cost,
+    *,
+    now: datetime,
+    direct_url: str | None = None,
+    tuning: Json | None = None,
+) -> Json:
+    """Returns the detail.
+
+    Args:
+        situation: the objects of the Workspace.
+        diagnosis: their diagnosis.
+        cost: what the nodes cost.
+        now: the current time.
+        direct_url: address at which this machine reaches the Service, if there is one.
+        tuning: what the tuning job reports.
+    """
     workspace = situation.workspace
     inference = workspace.inference
     return {
@@ -31,14 +50,14 @@ def detail(situation: Situation, diagnosis: Diagnosis, cost: Cost, *, now: datet
         "advice": list(diagnosis.advice),
         "notes": list(diagnosis.notes),
         "chain": [_link(link) for link in diagnosis.chain],
-        "waterfall": [],
-        "tuning": None,
+        "waterfall": waterfall(situation, diagnosis),
+        "tuning": tuning,
         "adapters": [
             {"name": adapter.source.name, "strength": number(adapter.strength)}
             for adapter in (inference.adapters if inference is not None else [])
         ],
         "events": _events(situation.events),
-        "endpoints": None,
+        "endpoints": endpoints(situation, direct_url) if diagnosis.serving else None,
         "cost": {
             "hourly": number(cost.hourly),
             "accumulated": number(cost.accumulated(now)),

@@ -83,14 +83,16 @@ class Scene:
         """The first event with that Workspace in a row."""
         async with asyncio.timeout(20), aclosing(self.events()) as found:
             async for kind, data in found:
-                rows = data.get("workspaces", data.get("upserts", [])) if kind in {"snapshot", "change"} else []
+                rows: list[dict[str, Any]] = []
+                if kind in {"snapshot", "change"}:
+                    rows = data.get("workspaces", data.get("upserts", []))
                 for row in rows:
                     if row["name"] == name:
                         return row
         raise AssertionError(name)
 
 
-async def opened(stack: AsyncExitStack, **changes: Any) -> Scene:
+async def opened(stack: AsyncExitStack, settings: ConsoleSettings | None = None, **parts: Any) -> Scene:
     """Starts a server and a console, and signs a browser in."""
     server = ApiServer()
     listening = await stack.enter_async_context(serve(server))
@@ -99,8 +101,8 @@ async def opened(stack: AsyncExitStack, **changes: Any) -> Scene:
     client = Client(transport, field_manager="test")
     for definition in crds.manifests():
         await client.apply(CustomResourceDefinition.model_validate(definition))
-    settings = ConsoleSettings(port=0, cluster="test", **{"allow_writes": True, **changes})
-    console = await stack.enter_async_context(running_console(settings, transport, user="tester"))
+    settings = settings or ConsoleSettings(port=0, cluster="test", allow_writes=True)
+    console = await stack.enter_async_context(running_console(settings, transport, user="tester", **parts))
     browser = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)))
     async with browser.get(console.link, allow_redirects=False) as answer:
         assert answer.status == 303

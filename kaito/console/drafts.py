@@ -1,0 +1,94 @@
+"""Reads the one Workspace of a manifest that a user wrote, and plans it."""
+
+import asyncio
+import io
+from dataclasses import replace
+from typing import Final, final
+
+from kaito.console.cluster.watch import ClusterWatch
+from kaito.console.security.access import User
+from kaito.console.security.refusal import Refusal
+from kaito.console.views.json_values import Json
+from kaito.console.views.plans import plan_json, refused
+from kaito.planning.comparison import LiveComparison
+from kaito.planning.documents import Documents, InputError, Source, read_documents
+from kaito.planning.planner import plan_workspace
+from kaito.planning.report import PriceQuestion
+from kaito.workspace.hub.reads import ReadModel
+
+MAX_CONCURRENT_PLANS: Final = 4
+
+PLAN_SECONDS: Final = 60.0
+"""Time limit of one plan, which may read facts of a model from the network."""
+
+_INPUT: Final = "standard input"
+
+
+@final
+class Draft:
+    """A manifest with one Workspace."""
+
+    def __init__(self, documents: Documents, source: Source) -> None:
+        self.documents = documents
+        self.source = source
+
+
+def read_draft(text: str) -> Draft:
+    """Reads a manifest.
+
+    Raises:
+        Refusal: it is not YAML, or does not contain exactly one Workspace.
+    """
+    try:
+        documents = read_documents(["-"], io.StringIO(text))
+    except InputError as error:
+        raise Refusal(400, str(error).replace(_INPUT, "the manifest"), "yaml") from error
+    if len(documents.workspaces) != 1:
+        count = len(documents.workspaces) or "no"
+        raise Refusal(400, f"the manifest contains {count} Workspaces: write exactly one", "yaml")
+    return Draft(documents, documents.workspaces[0])
+
+
+@final
+class Planner:
+    """Plans drafts against the cluster, with the rights of the user.
+
+    Args:
+        watch: the cluster.
+        read_model: reads facts of models outside the catalog; by default over the network.
+    """
+
+    def __init__(self, watch: ClusterWatch, read_model: ReadModel | None = None) -> None:
+        self._watch = watch
+        self._read_model = read_model
+        self._limit = asyncio.Semaphore(MAX_CONCURRENT_PLANS)
+
+    async def plan(self, text: str, user: User) -> Json:
+        """Returns the plan of a draft.
+
+        Raises:
+            Refusal: the plan takes too long.
+            KaitoRuntimeError: the cluster cannot be read.
+        """
+        try:
+            draft = read_draft(text)
+        except Refusal as refusal:
+            return refused([(refusal.field, str(refusal))])
+        settings, notes = self._watch.controller_settings()
+        live = LiveComparison(user.client, settings)
+        live.notes.extend(notes)
+        question = PriceQuestion(book=self._watch.prices.book, region=settings.region)
+        try:
+            async with self._limit, asyncio.timeout(PLAN_SECONDS):
+                report = await plan_workspace(
+                    draft.source,
+                    draft.documents,
+                    settings,
+                    question,
+                    live=live,
+                    clock=self._watch.clock,
+                    read_model=self._read_model,
+                )
+        except TimeoutError:
+            raise Refusal(503, "the plan takes too long: the source of the model does not answer; try again") from None
+        return plan_json(replace(report, origin=""))

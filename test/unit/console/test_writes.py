@@ -1,0 +1,134 @@
+"""Creation, scaling and deletion through the console, and plans of drafts."""
+
+import io
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import yaml
+
+from kaito.api import Workspace
+from kaito.console.settings import ConsoleSettings
+from test.unit.console.conftest import WRITE, Scene, opened, ready, workspace
+
+DRAFT = """
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: phi}
+resource: {instanceType: Standard_NC24ads_A100_v4, labelSelector: {matchLabels: {apps: phi}}}
+inference: {preset: {name: phi-3-mini-4k-instruct}}
+"""
+
+
+async def post(scene: Scene, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    async with scene.browser.post(scene.url + path, json=body, headers=WRITE if headers is None else headers) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_a_workspace_is_created_scaled_and_deleted(scene: Scene) -> None:
+    assert await post(scene, "/api/workspaces", {"yaml": DRAFT}) == (201, {"namespace": "default", "name": "phi"})
+    stored = await scene.client.get(Workspace, "phi", "default")
+    assert stored.preset_name == "phi-3-mini-4k-instruct"
+    status, body = await post(scene, "/api/workspaces", {"yaml": DRAFT})
+    assert (status, body["field"]) == (409, "metadata.name")
+    assert (await post(scene, "/api/workspaces/default/phi/scale", {"copies": 2}))[0] == 200
+    assert (await scene.client.get(Workspace, "phi", "default")).spec.replicas == 2
+    async with scene.browser.delete(f"{scene.url}/api/workspaces/default/phi", headers=WRITE) as answer:
+        assert answer.status == 202
+    assert await scene.client.find(Workspace, "phi", "default") is None
+    async with scene.browser.delete(f"{scene.url}/api/workspaces/default/phi", headers=WRITE) as answer:
+        assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "field"),
+    [
+        ("a: b: c", 400, "yaml"),
+        ("", 400, "yaml"),
+        (DRAFT + "---" + DRAFT.replace("name: phi}\n", "name: other}\n"), 400, "yaml"),
+        (DRAFT.replace("resource:", "resources:"), 422, "resource"),
+        (DRAFT + "surprise: 1\n", 422, "surprise"),
+        (DRAFT.replace("{name: phi}", "{name: Phi}"), 422, "metadata.name"),
+        (DRAFT.replace("{name: phi}", "{namespace: absent, name: phi}"), 404, ""),
+        (DRAFT.replace("{name: phi}", "{namespace: 'x/../y', name: phi}"), 422, "metadata.namespace"),
+    ],
+)
+async def test_a_wrong_manifest_is_refused(scene: Scene, text: str, status: int, field: str) -> None:
+    found, body = await post(scene, "/api/workspaces", {"yaml": text})
+    assert (found, body.get("field", "")) == (status, field), body
+    assert body["error"]
+
+
+async def test_requests_without_the_header_or_the_right_write_nothing(scene: Scene) -> None:
+    assert (await post(scene, "/api/workspaces", {"yaml": DRAFT}, headers={}))[0] == 403
+    async with scene.browser.post(f"{scene.url}/api/workspaces", data=DRAFT, headers=WRITE) as answer:
+        assert answer.status == 415
+    async with AsyncExitStack() as stack:
+        other = await opened(stack, ConsoleSettings(port=0))
+        status, body = await post(other, "/api/workspaces", {"yaml": DRAFT})
+        assert status == 403
+        assert "--allow-writes" in body["error"]
+    assert await scene.client.list(Workspace) == []
+
+
+@pytest.mark.parametrize("copies", [-1, 1001, True, "2", None, 1.5])
+async def test_a_wrong_number_of_copies_is_refused(scene: Scene, copies: object) -> None:
+    await scene.client.create(workspace())
+    status, body = await post(scene, "/api/workspaces/default/phi/scale", {"copies": copies})
+    assert (status, body["field"]) == (400, "copies")
+
+
+async def in_chunks(size: int) -> AsyncIterator[bytes]:
+    for _ in range(size >> 16):
+        yield b"x" * 2**16
+
+
+@pytest.mark.parametrize("path", ["/api/workspaces", "/api/plan", "/api/workspaces/default/phi/chat"])
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_large_bodies_are_refused(scene: Scene, path: str, *, chunked: bool) -> None:
+    size = 10 * 2**20
+    data = in_chunks(size) if chunked else io.BytesIO(b"x" * size)
+    headers = {**WRITE, "Content-Type": "application/json"}
+    async with scene.browser.post(scene.url + path, data=data, headers=headers) as answer:
+        assert answer.status == 413
+        assert "1 MiB" in (await answer.json())["error"]
+
+
+async def test_a_draft_is_planned(scene: Scene) -> None:
+    status, plan = await post(scene, "/api/plan", {"yaml": DRAFT})
+    assert status == 200
+    assert (plan["ok"], plan["nodes"], plan["instanceType"]) == (True, 1, "Standard_NC24ads_A100_v4")
+    assert {part["part"] for part in plan["memory"]} >= {"weights", "key-value cache"}
+    assert {each["kind"] for each in plan["objects"]} >= {"Workspace", "Machine", "StatefulSet", "Service"}
+    assert "planned" in plan["text"]
+    assert await scene.client.list(Workspace) == []
+
+
+async def test_a_draft_that_is_refused_names_the_field(scene: Scene) -> None:
+    _, plan = await post(scene, "/api/plan", {"yaml": DRAFT.replace("Standard_NC24ads_A100_v4", "Standard_D2s_v5")})
+    assert plan["ok"] is False
+    assert [refusal["field"] for refusal in plan["refusals"]] == ["resource.instanceType"]
+    _, plan = await post(scene, "/api/plan", {"yaml": "not: a workspace"})
+    assert plan["ok"] is False
+    assert plan["refusals"]
+
+
+async def test_catalog_and_schema(scene: Scene) -> None:
+    catalog = await scene.get("/api/catalog")
+    phi = next(model for model in catalog["models"] if model["name"] == "phi-3-mini-4k-instruct")
+    assert phi["parameters"] == 3.8e9
+    assert phi["runtime"] == ["vllm", "transformers"]
+    assert {"Standard_NC24ads_A100_v4"} < {each["name"] for each in catalog["instanceTypes"]}
+    schema = await scene.get("/api/schema")
+    assert set(schema["properties"]) >= {"resource", "inference", "tuning"}
+
+
+async def test_the_manifest_in_the_detail_creates_the_workspace_again(scene: Scene) -> None:
+    made = await scene.client.create(workspace())
+    await scene.client.update_status(made.evolve(status=type(made.status).model_validate(ready())))
+    await scene.until("phi")
+    detail = await scene.get("/api/workspaces/default/phi")
+    copy = yaml.safe_load(detail["yaml"])
+    copy["metadata"]["name"] = "again"
+    assert (await post(scene, "/api/workspaces", {"yaml": yaml.safe_dump(copy)}))[0] == 201
