@@ -1,4 +1,8 @@
-"""The command `kaito-runtime`: `kaito-runtime models FILE... [--kind Certificate] [--version v1] [--output kinds.py]`.
+"""The command `kaito-runtime`.
+
+kaito-runtime init NAME --kind GROUP/VERSION/KIND               create a project (`project.command`)
+kaito-runtime add kind|webhook|conversion ...                   extend it
+kaito-runtime models FILE... [--kind KIND] [--output kinds.py]  generate models of foreign kinds
 
 `-` reads the standard input: `kubectl get crd certificates.cert-manager.io -o yaml | kaito-runtime models -`.
 """
@@ -9,23 +13,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kaito.runtime.codegen.definitions import DefinitionError, read_definitions
+from kaito.runtime.codegen.project import command as project
+from kaito.runtime.codegen.project.contents import ProjectProblem
+from kaito.runtime.codegen.project.names import NameProblem
 from kaito.runtime.codegen.source import module_source
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit code: 0, or 1 if the definitions cannot be read."""
+    """Runs the command; returns the exit code: 0, or 1 after a problem that is printed."""
     parsed = _parser().parse_args(arguments)
     try:
-        definitions = read_definitions(_texts(parsed.files), kinds=parsed.kind, version=parsed.version)
-        source = module_source(definitions)
-        if parsed.output is None:
-            sys.stdout.write(source)
-        else:
-            parsed.output.write_text(source, encoding="utf-8")
-    except (DefinitionError, OSError, UnicodeDecodeError) as error:
+        parsed.run(parsed)
+    except (DefinitionError, NameProblem, OSError, ProjectProblem, UnicodeDecodeError) as error:
         sys.stderr.write(f"kaito-runtime: {error}\n")
         return 1
     return 0
+
+
+def _models(parsed: argparse.Namespace) -> None:
+    definitions = read_definitions(_texts(parsed.files), kinds=parsed.kind, version=parsed.version)
+    source = module_source(definitions)
+    if parsed.output is None:
+        sys.stdout.write(source)
+    else:
+        parsed.output.write_text(source, encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--kind", action="append", default=[], help="a kind, or KIND.GROUP (default: all)")
     models.add_argument("--version", default="", help="version of the kinds (default: the one that is stored)")
     models.add_argument("--output", type=Path, help="file of the module (default: standard output)")
+    models.set_defaults(run=_models)
+    project.add_commands(commands.add_parser)
     return parser
 
 

@@ -6,13 +6,13 @@
 A test with the `world` fixture or `@pytest.mark.virtual_time` runs on `VirtualTimeLoop`.
 `@pytest.mark.seeds(20)` runs it once per interleaving; the seed is part of the test's ID, so that pytest prints it for
 a failed test and the ID repeats the interleaving. `--world-seeds=500` runs such tests in more interleavings,
-`--world-seed=13` runs every test in virtual time in that interleaving. Needs pytest-asyncio >= 1.4 in auto or strict
-mode.
+`--world-seed=13` runs every test in virtual time in that interleaving. `--write-role=role.yaml` writes the ClusterRole
+with the permissions that the tests have used. Needs pytest-asyncio >= 1.4 in auto or strict mode.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +21,12 @@ import pytest
 
 if TYPE_CHECKING:
     from kaito.runtime.testing.envtest import RealCluster
+    from kaito.runtime.testing.role import UsedPermissions
     from kaito.runtime.testing.world import World
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+_USED: "pytest.StashKey[UsedPermissions]" = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,12 +36,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--world-seed", type=int, metavar="SEED", help="run tests in virtual time in this interleaving only"
     )
+    group.addoption(
+        "--write-role", type=Path, metavar="FILE", help="write the ClusterRole with the permissions that the tests use"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, for `--strict-markers`."""
     config.addinivalue_line("markers", "virtual_time: the test runs in simulated time")
     config.addinivalue_line("markers", "seeds(count): the test runs in that many seeded interleavings")
+    if config.getoption("--write-role") is not None:
+        from kaito.runtime.testing.role import UsedPermissions
+
+        if getattr(config.option, "numprocesses", None):
+            raise pytest.UsageError("--write-role collects permissions in one process: run without -n")
+        config.stash[_USED] = UsedPermissions()
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Note that a selection of the tests runs, whose permissions are not all."""
+    used = items[0].config.stash.get(_USED, None) if items else None
+    if used is not None:
+        used.is_partial = True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Write the role of `--write-role`, or report why it is not written."""
+    used = config.stash.get(_USED, None)
+    path: Path | None = config.getoption("--write-role")
+    if used is None or path is None:
+        return
+    if exitstatus != pytest.ExitCode.OK:
+        terminalreporter.write_line(f"{path} was not written: not all tests have passed")
+    elif used.is_partial:
+        terminalreporter.write_line(f"{path} was not written: a selection of the tests has run")
+    else:
+        used.write(path)
+        terminalreporter.write_line(f"wrote {path}")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -66,12 +100,15 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 
 @pytest.fixture
-async def world() -> AsyncIterator["World"]:
+async def world(request: pytest.FixtureRequest) -> AsyncIterator["World"]:
     """Provide an empty in-memory cluster in virtual time; controllers started in it are stopped at the end."""
     from kaito.runtime.testing import World
 
     async with World() as world:
         yield world
+    used = request.config.stash.get(_USED, None)
+    if used is not None:
+        used.add(world)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,196 @@
+"""A project of `kaito-runtime init`, made from wheels: its checks, its image, and its life on a real API server."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hack.envtest import ControlPlane, Unavailable
+from kaito.runtime import Client, Condition, Model, NotFound, ObjectMeta, Resource
+from kaito.runtime.client import connect
+from kaito.runtime.kinds import (
+    ClusterRole,
+    ClusterRoleBinding,
+    ConfigMap,
+    CustomResourceDefinition,
+    Namespace,
+    RoleRef,
+    Subject,
+)
+from test.support.dockerfiles import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+UV = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
+NAME = "site-operator"
+SECONDS = 30.0
+"""Longest wait for something that takes milliseconds."""
+
+pytestmark = pytest.mark.timeout(240)
+
+
+class SiteStatus(Model):
+    """The status, as another program would read it."""
+
+    conditions: list[Condition] = []
+
+
+class Site(Resource, api="example.com/v1", kind="Site"):
+    """The kind of the project."""
+
+    status: SiteStatus = SiteStatus()
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run what must succeed, outside of the checkout and its environment."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "VIRTUAL"))}
+    result = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@dataclass(frozen=True)
+class Made:
+    """The project, and the environment that its README describes."""
+
+    folder: Path
+    environment: Path
+
+    def command(self, name: str) -> Path:
+        return self.environment / "bin" / name
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Follows docs/framework/start-a-project.md with wheels of this checkout."""
+    base = tmp_path_factory.mktemp("start")
+    wheels = base / "wheels"
+    for folder in ("runtime", "apiserver"):
+        run(UV, "build", "--quiet", "--wheel", "--out-dir", wheels, ROOT / "kaito" / folder, cwd=base)
+    tool = base / "tool"
+    run(UV, "venv", "--quiet", tool, cwd=base)
+    run(UV, "pip", "install", "--quiet", "--python", tool, *wheels.glob("kaito_runtime*"), cwd=base)
+    run(tool / "bin" / "kaito-runtime", "init", NAME, "--kind", "example.com/v1/Site", cwd=base)
+    made = Made(base / NAME, base / NAME / ".venv")
+    shutil.copytree(wheels, made.folder / "wheels")
+    run(UV, "venv", "--quiet", made.environment, cwd=made.folder)
+    install = ("pip", "install", "--quiet", "--python", made.environment, "--find-links", "wheels")
+    run(UV, *install, "-e", ".[dev]", cwd=made.folder)
+    return made
+
+
+def test_its_tests_and_checks_pass(project: Made) -> None:
+    assert " passed" in run(project.command("pytest"), "-q", cwd=project.folder)
+    run(project.command("ruff"), "check", ".", cwd=project.folder)
+    run(project.command("ruff"), "format", "--check", ".", cwd=project.folder)
+    assert "Success" in run(project.command("mypy"), cwd=project.folder)
+
+
+def test_its_image_installs_the_operator_alone_and_does_not_run_as_root(project: Made, tmp_path: Path) -> None:
+    build, image = parse((project.folder / "Dockerfile").read_text()).stages
+    (install,) = build.all("RUN")
+    assert "/venv/bin/pip install --no-cache-dir --find-links /src/wheels /src" in install.rest
+    assert [each.rest for each in image.all("USER")] == ["65532:65532"]
+    (entry,) = image.all("ENTRYPOINT")
+
+    environment = tmp_path / "venv"
+    run(UV, "venv", "--quiet", environment, cwd=tmp_path)
+    pip = ("pip", "install", "--quiet", "--python", environment, "--find-links", "wheels", ".")
+    run(UV, *pip, cwd=project.folder)
+    listed = json.loads(run(UV, "pip", "list", "--format", "json", "--python", environment, cwd=tmp_path))
+    installed = {each["name"] for each in listed}
+    assert {name for name in installed if name.startswith("kaito")} == {"kaito-runtime"}
+    assert installed & {"pytest", "mypy", "kubernetes-asyncio"} == set()
+    (program,) = json.loads(entry.rest)
+    assert (environment / program.removeprefix("/venv/")).is_file()
+
+
+@pytest.fixture(scope="module")
+def control_plane() -> Iterator[ControlPlane]:
+    plane = ControlPlane()
+    try:
+        plane.start()
+    except Unavailable as error:
+        pytest.skip(f"no real kube-apiserver: {error}")
+    try:
+        yield plane
+    finally:
+        plane.stop()
+
+
+def as_service_account(kubeconfig: Path, folder: Path) -> Path:
+    """A kubeconfig of the operator's account, which may do what the role of the chart allows."""
+    document = yaml.safe_load(kubeconfig.read_text())
+    document["users"][0]["user"]["as"] = f"system:serviceaccount:{NAME}:{NAME}"
+    document["contexts"][0]["context"]["namespace"] = NAME
+    (folder / "kubeconfig").write_text(yaml.safe_dump(document))
+    return folder / "kubeconfig"
+
+
+async def deploy(client: Client, files: Path) -> None:
+    """Create the definition and the role of the chart; the lease has a role of its own there."""
+    await client.create(Namespace(metadata=ObjectMeta(name=NAME)))
+    definition = yaml.safe_load((files / "crds" / "sites.example.com.yaml").read_text())
+    await client.create(CustomResourceDefinition.model_validate(definition))
+    role = ClusterRole.model_validate(yaml.safe_load((files / "cluster-role.yaml").read_text()))
+    leases = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}
+    for each in (role, ClusterRole.model_validate({"metadata": {"name": "leases"}, "rules": [leases]})):
+        await client.create(each)
+        await client.create(
+            ClusterRoleBinding(
+                metadata=ObjectMeta(name=each.name),
+                role_ref=RoleRef(api_group="rbac.authorization.k8s.io", kind="ClusterRole", name=each.name),
+                subjects=[Subject(kind="ServiceAccount", name=NAME, namespace=NAME)],
+            )
+        )
+
+
+async def ready_reason(client: Client, sample: dict[str, object]) -> str:
+    """Create the sample as soon as its kind is served, and wait for its condition."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            try:
+                await client.apply(Site.model_validate(sample).with_metadata(namespace="default"))
+                site = await client.get(Site, "sample", "default")
+            except NotFound:
+                site = None
+            for condition in site.status.conditions if site else []:
+                if condition.type == "Ready":
+                    return condition.reason
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.real
+async def test_the_sample_becomes_ready_on_a_real_api_server(
+    project: Made, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "SITE_OPERATOR_KUBECONFIG": str(as_service_account(control_plane.kubeconfig, tmp_path)),
+        "SITE_OPERATOR_METRICS_BIND_ADDRESS": "0",
+        "SITE_OPERATOR_HEALTH_PROBE_BIND_ADDRESS": "0",
+    }
+    async with connect(control_plane.kubeconfig, field_manager="test") as client:
+        await deploy(client, project.folder / "chart" / "files")
+        process = await asyncio.create_subprocess_exec(
+            project.command(NAME), cwd=tmp_path, env=environment, stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            sample = yaml.safe_load((project.folder / "samples" / "site.yaml").read_text())
+            assert await ready_reason(client, sample) == "Applied"
+            assert (await client.get(ConfigMap, "sample-site", "default")).data == {"text": "hello"}
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), SECONDS) == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
