@@ -43,6 +43,7 @@ NODE_FAULTS: Final[dict[str, Object]] = {
     "without GPUs": {"gpu_count_override": 0},
     "never joining": {"never_join": True},
     "joining late": {"join_delay": 1200.0},
+    "evicted with notice": {"evicted_after": 30.0},
     "outliving their pool": {"node_outlives_pool": True},
     "in lower case": {"lowercase_resource_group": True},
 }

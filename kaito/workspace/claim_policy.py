@@ -7,6 +7,9 @@ The policy prevents three failures:
   Workspace.
 * A broken node is awaited indefinitely. Prevented by deleting claims that do not launch, or whose node stays NotReady.
 
+A node that the cloud is about to take back is replaced at the notice: its claim is deleted, which drains the node, and
+the next claim is created at once, unless nodes are evicted repeatedly.
+
 A claim is lost if it was expected (the status of the last reconcile or the record lists it) and is absent, is being
 deleted, or is deleted by this policy. The record lists the names of the losses that are counted, so that a loss counts
 once although a reconcile may end between two writes. The backoff starts when the lost claims do not exist any more,
@@ -22,6 +25,7 @@ from typing import Any, Final, Self, cast, final
 from kaito.api import Claim, labels
 from kaito.runtime.kinds import Node
 from kaito.workspace.alternatives import has_launched
+from kaito.workspace.eviction import find_notice, is_spot
 from kaito.workspace.settings import WorkspaceSettings
 
 BACKOFF_BASE_SECONDS: Final = 30.0
@@ -58,6 +62,9 @@ class ProvisionAttempts:
     """Names of the replacements since the last loss, recorded before they are created."""
     cause: str = ""
     """Why the last claim was lost; empty if unknown."""
+    evicted: bool = False
+    """Whether the cloud announced every counted loss. Such claims hold no place while they are deleted, and the first
+    of a series is replaced without a backoff."""
 
     @classmethod
     def from_annotations(cls, annotations: Mapping[str, str]) -> Self:
@@ -72,6 +79,7 @@ class ProvisionAttempts:
                 lost=_names(record.get("lost")),
                 issued=_names(record.get("issued")),
                 cause=str(record.get("cause", ""))[:MAX_CAUSE_CHARACTERS],
+                evicted=record.get("evicted") is True,
             )
         except (ValueError, TypeError, AttributeError, OverflowError):
             return cls()
@@ -81,13 +89,16 @@ class ProvisionAttempts:
         record: dict[str, Any] = {"serial": self.serial, "failures": self.failures}
         if self.backoff_started_at is not None:
             record["since"] = self.backoff_started_at.isoformat()
-        optional = {"lost": self.lost, "issued": self.issued, "cause": self.cause}
+        optional = {"lost": self.lost, "issued": self.issued, "cause": self.cause, "evicted": self.evicted}
         record |= {name: value for name, value in optional.items() if value}
         return json.dumps(record)
 
     @property
     def backoff(self) -> timedelta:
-        """Time between a loss and the replacement: 30 s after the first loss, doubled after each, at most 15 min."""
+        """Time between a loss and the replacement: 30 s after the first loss, doubled after each, at most 15 min; none
+        after the first eviction."""
+        if self.evicted and self.failures <= 1:
+            return timedelta()
         return timedelta(seconds=min(BACKOFF_BASE_SECONDS * 2 ** max(self.failures - 1, 0), BACKOFF_CAP_SECONDS))
 
     @property
@@ -101,16 +112,16 @@ class ProvisionAttempts:
         """Whether a counted loss has no replacement yet."""
         return self.failures > 0 and bool(self.lost) and not self.issued
 
-    def with_losses(self, names: Sequence[str], *, now: datetime, after_success: bool) -> Self:
+    def with_losses(self, names: Sequence[str], *, now: datetime, after_success: bool, evicted: bool = False) -> Self:
         """Returns the record after the loss of these claims.
 
         Losses before the next creation belong to the same attempt: they do not change the backoff or the serial.
         """
         if self.is_replacement_pending:
-            return replace(self, lost=tuple(sorted({*self.lost, *names})))
+            return replace(self, lost=tuple(sorted({*self.lost, *names})), evicted=self.evicted and evicted)
         failures = 1 if after_success else min(self.failures + 1, MAX_FAILURES)
         lost = tuple(sorted({*self.lost, *names}))
-        return type(self)(serial=self.serial + 1, failures=failures, backoff_started_at=now, lost=lost)
+        return type(self)(serial=self.serial + 1, failures=failures, backoff_started_at=now, lost=lost, evicted=evicted)
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -195,13 +206,18 @@ def decide(state: ClaimState, settings: WorkspaceSettings) -> ClaimDecision:
     unconfirmed = _unconfirmed(state, attempts)
     lost = _lost(state, attempts, {claim.name for claim in live})
     if lost:
-        attempts = attempts.with_losses(lost, now=now, after_success=_is_stable(state))
+        evicted = _evicted(state) & set(lost)
+        is_eviction = evicted == set(lost)
+        after_success = _is_stable(state) or (is_eviction and _were_stable(state, evicted))
+        attempts = attempts.with_losses(lost, now=now, after_success=after_success, evicted=is_eviction)
     elif unconfirmed:
         # Not counted as a loss, and not created at once either: the same name again, after the same backoff.
         issued = tuple(name for name in attempts.issued if name not in unconfirmed)
         attempts = replace(attempts, backoff_started_at=now, issued=issued)
     held_until = {claim.name: until for claim in state.claims if (until := _held_until(claim, now)) is not None}
     held_until |= {name: _end_of_grace(now) for name in broken_names}
+    if attempts.evicted:
+        held_until = {name: until for name, until in held_until.items() if name not in attempts.lost}
     terminating = tuple(sorted(held_until.keys() & set(attempts.lost))) if attempts.is_replacement_pending else ()
     if attempts.is_replacement_pending:
         attempts = replace(attempts, backoff_started_at=None if terminating else attempts.backoff_started_at or now)
@@ -243,6 +259,25 @@ def _lost(state: ClaimState, attempts: ProvisionAttempts, live: set[str]) -> tup
     confirmed = state.confirmed & frozenset(attempts.issued)
     ending = {claim.name for claim in state.claims if claim.name not in live}
     return tuple(sorted((state.expected | confirmed | ending) - live - set(attempts.lost)))
+
+
+def _evicted(state: ClaimState) -> set[str]:
+    """Returns the claims whose node the cloud takes back: by its notice, or because Karpenter deletes the claim of a
+    spot node that is still Ready, which it does when its queue of interruptions contains the node."""
+    found: set[str] = set()
+    for claim in state.claims:
+        node = state.nodes.get(claim.status.node_name)
+        if node is not None and (find_notice(node) or (claim.deleting and is_spot(node) and node.is_ready)):
+            found.add(claim.name)
+    return found
+
+
+def _were_stable(state: ClaimState, names: set[str]) -> bool:
+    """Whether each of the claims was Ready long enough to end a series of losses."""
+    limit = state.now - timedelta(seconds=STABLE_SECONDS)
+    ready = [claim.condition("Ready") for claim in state.claims if claim.name in names]
+    times = [each.last_transition_time for each in ready if each is not None and each.is_true]
+    return len(times) == len(names) and all(time is not None and time <= limit for time in times)
 
 
 def _unconfirmed(state: ClaimState, attempts: ProvisionAttempts) -> tuple[str, ...]:
@@ -312,6 +347,10 @@ def _find_broken(state: ClaimState, settings: WorkspaceSettings) -> tuple[list[t
         if claim.name in state.foreign:
             broken.append((claim, state.foreign[claim.name]))
             continue
+        notice = _eviction_of(claim, state.nodes)
+        if notice:
+            broken.append((claim, notice))
+            continue
         found = _launch_deadline(claim, settings) or _health_deadline(claim, state.nodes, settings)
         if found is None:
             continue
@@ -321,6 +360,13 @@ def _find_broken(state: ClaimState, settings: WorkspaceSettings) -> tuple[list[t
         else:
             deadlines.append(deadline)
     return broken, deadlines
+
+
+def _eviction_of(claim: Claim, nodes: Mapping[str, Node]) -> str:
+    """Returns why a claim is replaced before its node is evicted; empty if the cloud announced nothing."""
+    node = nodes.get(claim.status.node_name)
+    notice = find_notice(node) if node is not None else ""
+    return f"the cloud evicts node {claim.status.node_name}: {notice}" if notice else ""
 
 
 def _launch_deadline(claim: Claim, settings: WorkspaceSettings) -> tuple[datetime, str] | None:

@@ -8,6 +8,7 @@ from kaito.api import Workspace, labels
 from kaito.models.instance_types import same_size
 from kaito.runtime.kinds import Node, Toleration
 from kaito.runtime.meta import Quantity
+from kaito.workspace.eviction import find_notice
 from kaito.workspace.manifests.placement import TOLERATIONS, tolerates
 from kaito.workspace.ownership import is_node_of, owner_key, owner_labels
 from kaito.workspace.plan import Hardware
@@ -130,6 +131,9 @@ def _fault(node: Node, hardware: Hardware, tolerations: Sequence[Toleration], *,
     if ready.status != "True":
         detail = ": ".join(filter(None, (ready.reason, ready.message)))
         return f"is not Ready ({detail})" if detail else "is not Ready"
+    notice = find_notice(node)
+    if notice:
+        return f"is evicted by the cloud: {notice}"
     if node.spec.unschedulable:
         return "is cordoned"
     blocking = next(

@@ -6,7 +6,7 @@ digest of the user's inputs: if they change, the controller replaces it.
 """
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -41,6 +41,13 @@ _QUANTIZATION = {
     },
 }
 """Defaults of upstream Kaito v0.12's templates `lora-params-template` and `qlora-params-template`."""
+
+
+_FAILURE_POLICY: Final[dict[str, Any]] = {
+    "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+}
+"""A pod that is evicted with its node does not fail the Job: the next pod continues from the last checkpoint, if the
+results are in a volume that outlives the pod."""
 
 
 def training_config(workspace: Workspace, tuning: TuningSpec, *, downloads: bool, revision: str = "") -> ConfigMap:
@@ -98,7 +105,9 @@ def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) ->
                 **weights_annotation(plan),
             },
         ),
-        spec=JobSpec(backoff_limit=0, template=PodTemplateSpec.model_validate(template)),
+        spec=JobSpec(
+            backoff_limit=0, pod_failure_policy=_FAILURE_POLICY, template=PodTemplateSpec.model_validate(template)
+        ),
     )
 
 

@@ -246,3 +246,69 @@ def test_a_vandalized_record_neither_stops_nor_speeds_up_anything(case: Case, re
         return
     assert decision.next_creation_at is not None
     assert NOW < decision.next_creation_at <= NOW + timedelta(minutes=15)
+
+
+def spot_node(name: str = "node", *, notice: bool = True, ready: bool = True) -> Node:
+    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    if notice:
+        message = "Preempt Scheduled: Tue, 01 Jan 2030 01:00:30 GMT. For more information, see the documentation"
+        conditions.append({"type": "VMEventScheduled", "status": "True", "message": message})
+    metadata = {"name": name, "labels": {labels.CAPACITY_TYPE: "spot"}}
+    return Node.model_validate({"metadata": metadata, "status": {"conditions": conditions}})
+
+
+def test_a_node_with_a_notice_is_replaced_at_once(case: Case) -> None:
+    claim = case.claim(ready=True, node="node")
+    decision = case.decide(claim, before=True, nodes={"node": spot_node()})
+    expected = "the cloud evicts node node: Preempt Scheduled: Tue, 01 Jan 2030 01:00:30 GMT"
+    assert decision.delete == ((claim, expected),)
+    assert decision.create == ((0, 1),)
+    assert (decision.attempts.evicted, decision.attempts.failures) == (True, 1)
+    assert ProvisionAttempts.from_annotations({labels.PROVISION_ATTEMPTS: decision.attempts.to_annotation()}) == (
+        decision.attempts
+    )
+
+
+def test_an_evicted_claim_holds_no_place_until_it_is_gone(case: Case) -> None:
+    """Its node may be gone before it, and the replacement before that."""
+    record = ProvisionAttempts(serial=1, failures=1, backoff_started_at=NOW, lost=(case.name(),), evicted=True)
+    decision = case.decide(case.claim(deleting_for=20, node="node"), before=True, attempts=record)
+    assert decision.create == ((0, 1),)
+
+
+def test_a_second_eviction_in_a_series_waits(case: Case) -> None:
+    record = ProvisionAttempts(serial=1, failures=1, backoff_started_at=NOW - timedelta(hours=1), evicted=True)
+    record = replace(record, issued=(case.name(),))
+    claim = case.claim(ready=True, node="node")
+    decision = case.decide(claim, before=True, nodes={"node": spot_node()}, attempts=record)
+    assert (decision.create, decision.attempts.failures) == ((), 2)
+    assert decision.next_creation_at == NOW + timedelta(seconds=60)
+
+
+def test_the_eviction_of_a_node_that_ran_long_begins_a_new_series(case: Case) -> None:
+    """Although another node of the Workspace was evicted just before, and the Workspace is not ready."""
+    record = ProvisionAttempts(serial=1, failures=1, backoff_started_at=NOW, issued=(case.name(1, 1),), evicted=True)
+    since = {"lastTransitionTime": "2030-01-01T00:00:00Z"}
+    claim = case.claim(ready=True, node="node")
+    old = claim.evolve(status={"conditions": [{"type": "Ready", "status": "True", **since}], "nodeName": "node"})
+    decision = case.decide(old, before=True, nodes={"node": spot_node()}, attempts=record)
+    assert (decision.create, decision.attempts.failures) == (((0, 2),), 1)
+
+
+@pytest.mark.parametrize(("ready", "at_once"), [(True, True), (False, False)])
+def test_the_deleted_claim_of_a_spot_node_that_is_ready_is_an_eviction(case: Case, ready: bool, at_once: bool) -> None:
+    """Karpenter deletes it at the notice; the claim of a broken node is deleted for another reason."""
+    claim = case.claim(ready=True, deleting_for=1, node="node")
+    decision = case.decide(claim, before=True, nodes={"node": spot_node(notice=False, ready=ready)})
+    assert decision.attempts.evicted is at_once
+    assert bool(decision.create) is at_once
+
+
+def test_an_eviction_and_another_loss_wait_like_a_loss(case: Case) -> None:
+    """The claim of the other node is deleted, and its instance may still exist."""
+    other = case.claim(1, ready=True, deleting_for=1, node="other")
+    decision = case.decide(
+        case.claim(0, ready=True, node="node"), other, wanted=2, before=True, nodes={"node": spot_node()}
+    )
+    assert not decision.attempts.evicted
+    assert decision.create == ()

@@ -365,6 +365,9 @@ def test_the_job_of_a_tuning_workspace_has_these_fields_and_no_others(phi: Works
         "metadata": {"name": NAME, "namespace": "default", "labels": LABELS, "annotations": {}},
         "spec": {
             "backoffLimit": 0,
+            "podFailurePolicy": {
+                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+            },
             "template": {
                 "metadata": {"labels": LABELS, "annotations": {}},
                 "spec": {

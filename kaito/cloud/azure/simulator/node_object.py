@@ -24,6 +24,9 @@ CPU_RESERVED = 0.02
 MEMORY_RESERVED = 0.07
 """Parts that are not allocatable, similar to the reservations of AKS."""
 DEFAULT_DISK_GIB = 128
+VM_EVENT = "VMEventScheduled"
+"""Condition for the Scheduled Events of a virtual machine, and its reason."""
+_MORE = "For more information, see https://aka.ms/aks/scheduled-events"
 
 
 def node_name(pool: Pool, number: int) -> str:
@@ -101,6 +104,14 @@ def reporting(node: Node, pool: Pool, *, ready: bool, gpus: int, now: datetime) 
             node_info=_system(pool),
         )
     )
+
+
+def with_eviction_notice(node: Node, at: datetime, now: datetime) -> Node:
+    """The Node with the condition of the node problem detector of AKS before an eviction at that time."""
+    others = [condition for condition in node.status.conditions if condition.type != VM_EVENT]
+    notice = _condition(node, VM_EVENT, "True", VM_EVENT, now)
+    notice = notice.evolve(message=f"Preempt Scheduled: {at:%a, %d %b %Y %H:%M:%S} GMT. {_MORE}")
+    return node.evolve(status=node.status.evolve(conditions=[*others, notice]))
 
 
 def unknown(node: Node, now: datetime) -> Node:

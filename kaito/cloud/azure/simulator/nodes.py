@@ -7,6 +7,7 @@ retried until the pool is deleted. `Knobs` determine the times and failures.
 import asyncio
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -145,6 +146,7 @@ class SimulatedNode:
         await self.update(lambda node: node_object.with_provider_id(node, self._provider_id()))
         await self._sleep(max(knobs.ready_delay - knobs.provider_id_delay, 0))
         await self._run_kubelet()
+        await self._be_evicted()
 
     async def update(self, mutate: Callable[[Node], Node]) -> None:
         """Updates the Node, and retries after a conflict; does nothing if it does not exist or does not change."""
@@ -165,7 +167,7 @@ class SimulatedNode:
         await self._retry(remove)
 
     async def _run_kubelet(self) -> None:
-        """The kubelet's loop: Ready as the knobs say, GPUs after their delay, the lease renewed."""
+        """The kubelet's loop until an eviction: Ready as the knobs say, GPUs after their delay, the lease renewed."""
         ready_since: float | None = None
         next_lease = 0.0
         written: tuple[str, int] | None = None
@@ -173,6 +175,8 @@ class SimulatedNode:
         while True:
             knobs = self._knobs
             wait: float | None = None
+            if knobs.evicted_after is not None and written is not None:
+                return
             if not knobs.heartbeat_stop:
                 health = "not-ready" if knobs.not_ready else "ready"
                 ready_since = (ready_since if ready_since is not None else loop.time()) if health == "ready" else None
@@ -191,6 +195,19 @@ class SimulatedNode:
                 await self.update(node_object.with_unreachable_taint)
                 continue
             await self._overrides.changed(None if wait is None else max(wait, SHORTEST_WAIT_SECONDS))
+
+    async def _be_evicted(self) -> None:
+        """The notice, the end of the virtual machine, and then the node controller and the cloud node manager."""
+        seconds = self._knobs.evicted_after or 0.0
+        now = self._clock.now()
+        ends_at = now + timedelta(seconds=self._settings.seconds(seconds))
+        await self.update_status(lambda node: node_object.with_eviction_notice(node, ends_at, now))
+        await self._sleep(seconds)
+        await self._sleep(self._knobs.unreachable_after)
+        await self.update_status(lambda node: node_object.unknown(node, self._clock.now()))
+        await self.update(node_object.with_unreachable_taint)
+        await self._sleep(NODE_MANAGER_SECONDS)
+        await self.delete()
 
     def _gpus(self, knobs: Knobs, ready_since: float | None) -> int:
         if ready_since is None or self._until_gpus(knobs, ready_since) < math.inf:
