@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--model", default="", help="directory of the model that pods serve, or 'tiny' for random weights"
         )
+    up.add_argument("--console-port", type=int, default=8585, help="port of the console; another one if it is in use")
     chat_arguments.add_arguments(commands.add_parser("chat", help="talk to the model of a Workspace, in any cluster"))
     model.add_arguments(commands.add_parser("model", help="pack, push, inspect and pull model files as OCI artifacts"))
     console_arguments.add_arguments(
@@ -124,6 +125,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         speed=arguments.speed,
         presets=arguments.presets,
         model=arguments.model,
+        console_port=getattr(arguments, "console_port", 0),
     )
     configure("console", "warning")
     _cancel_on_signals()

@@ -58,6 +58,7 @@ class LocalCluster:
     arm_url: str
     manager: Manager
     proxy: ServiceProxy
+    kubelet: Kubelet
 
     @property
     def api(self) -> Api:
@@ -99,17 +100,17 @@ async def local_cluster(
         progress("starting both managers and the simulated cloud")
         images = Images(presets, model.directory, base_environment=_pod_environment())
         async with (
-            _agent(options, plane, folder, images) as (manager, proxy),
+            _agent(options, plane, folder, images) as (manager, proxy, kubelet),
             _cloud(options, plane, logs, scope) as arm_url,
             _managers(options, plane, logs, arm_url, scope),
         ):
-            yield LocalCluster(options, model, plane.kubeconfig, logs, arm_url, manager, proxy)
+            yield LocalCluster(options, model, plane.kubeconfig, logs, arm_url, manager, proxy, kubelet)
 
 
 @contextlib.asynccontextmanager
 async def _agent(
     options: Options, plane: ControlPlane, folder: Path, images: Images
-) -> AsyncGenerator[tuple[Manager, ServiceProxy]]:
+) -> AsyncGenerator[tuple[Manager, ServiceProxy, Kubelet]]:
     """Run kubelet, scheduler, workload controllers and kube-proxy in this process."""
     settings = Settings(
         kubeconfig=plane.kubeconfig,
@@ -150,7 +151,7 @@ async def _agent(
             kubelet.port = server.port
             if plane.server is not None:
                 plane.server.serve_logs(server.answer)
-            yield manager, proxy
+            yield manager, proxy, kubelet
             await kubelet.stop()
         proxy.close()
 
@@ -190,12 +191,16 @@ async def _managers(
     """Start the two binaries as in a cluster, with the admission of Workspaces."""
     binaries = Path(sys.executable).parent
     common: list[str | Path] = ["--kubeconfig", plane.kubeconfig, "--metrics-bind-address=0", "--leader-elect=false"]
-    common += [f"--node-api={options.node_api}"]
     webhook = LocalWebhook(logs.parent / "webhook", free_port())
     commands = {
-        # Pods serve the tiny model of this machine, so that no artifact is pulled unless a Workspace names one.
-        "workspace-controller": [*common, *webhook.flags(), "--weights-source=Download"],
-        "gpu-provisioner": [*common, f"--arm-endpoint={arm_url}", "--azure-credential=fake", "--poll-interval=1s"],
+        "workspace-controller": [*common, *webhook.flags(), *controller_flags(options)],
+        "gpu-provisioner": [
+            *common,
+            f"--node-api={options.node_api}",
+            f"--arm-endpoint={arm_url}",
+            "--azure-credential=fake",
+            "--poll-interval=1s",
+        ],
     }
     async with contextlib.AsyncExitStack() as stack:
         for name, arguments in commands.items():
@@ -210,6 +215,12 @@ async def _managers(
             for configuration in webhook.configurations():
                 await client.apply(configuration)
         yield
+
+
+def controller_flags(options: Options) -> list[str]:
+    """The flags of the workspace controller that change what it does about Workspaces."""
+    # Pods serve the tiny model of this machine, so that no artifact is pulled unless a Workspace names one.
+    return [f"--node-api={options.node_api}", "--weights-source=Download"]
 
 
 def _manager_environment() -> dict[str, str]:

@@ -23,3 +23,5 @@ class Options:
     model: str = ""
     """Directory of the model that all pods serve, or `tiny` for a model with random weights. By default
     SmolLM2-135M-Instruct if it is in the cache (`make demo` puts it there), else `tiny`."""
+    console_port: int = 8585
+    """Port of the console; another free one if it is in use."""

@@ -3,6 +3,7 @@
 import asyncio
 
 from kaito.local.cluster import local_cluster
+from kaito.local.console import local_console
 from kaito.local.options import Options
 from kaito.local.view import View
 from kaito.runtime.tasks import TaskScope
@@ -14,7 +15,7 @@ HINTS = """
   kubectl describe workspace workspace-phi-3-mini
   curl -X POST http://$(kubectl get svc workspace-phi-3-mini -o jsonpath='{{.spec.clusterIP}}')/chat \\
        -H 'Content-Type: application/json' -d '{{"prompt":"What is the capital of France?"}}'
-  curl -X POST {arm_url}/__admin/faults ...   # inject cloud faults: docs/getting-started/try-it.md
+  curl -X POST {arm_url}/__admin/faults ...   # inject cloud faults: docs/getting-started/try-it.md, or the console
 
 Ctrl-C ends everything.
 """
@@ -22,8 +23,13 @@ Ctrl-C ends everything.
 
 async def up(options: Options, view: View) -> None:
     """Run until cancelled."""
-    async with TaskScope("up") as scope, local_cluster(options, scope, view.print) as cluster:
+    async with (
+        TaskScope("up") as scope,
+        local_cluster(options, scope, view.print) as cluster,
+        local_console(cluster) as console,
+    ):
         view.print(f"up; logs in {cluster.logs}")
+        view.print(f"console: {console.link}")
         view.print_text(HINTS.format(kubeconfig=cluster.kubeconfig, arm_url=cluster.arm_url))
         scope.spawn(view.follow(cluster), name="view")
         await asyncio.Event().wait()

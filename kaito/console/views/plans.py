@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+from kaito.api import Claim, labels
 from kaito.console.views.json_values import Json, number
 from kaito.models.memory import GpuMemory
+from kaito.planning.comparison import Change
 from kaito.planning.report import PlanReport
 from kaito.planning.style import Style
 from kaito.planning.text import render
 from kaito.workspace.preflight import Finding
+from kaito.workspace.preview import PLACEHOLDER_UID
 
 
 def plan_json(report: PlanReport) -> Json:
@@ -26,12 +29,7 @@ def plan_json(report: PlanReport) -> Json:
         "monthly": number(price.per_month) if price is not None else None,
         "currency": price.price.currency if price is not None else "",
         "timeToReady": None,
-        "objects": [
-            {"kind": change.object.kind, "name": change.object.name, "action": change.action}
-            for change in report.changes
-        ]
-        if not report.is_refused
-        else [],
+        "objects": [_object(change) for change in report.changes] if not report.is_refused else [],
         "warnings": [*map(_warning, report.warnings), *report.notes],
         "text": render(report, Style(), compared=True),
     }
@@ -54,6 +52,12 @@ def refused(refusals: Sequence[tuple[str, str]]) -> Json:
         "warnings": [],
         "text": "".join(f"{field}: {message}\n" if field else f"{message}\n" for field, message in refusals),
     }
+
+
+def _object(change: Change) -> Json:
+    """Returns an object; the name of a claim depends on the UID of a Workspace that does not exist yet."""
+    is_named = not isinstance(change.object, Claim) or change.object.labels.get(labels.WORKSPACE_UID) != PLACEHOLDER_UID
+    return {"kind": change.object.kind, "name": change.object.name if is_named else "", "action": change.action}
 
 
 def _refusal(finding: Finding) -> Json:

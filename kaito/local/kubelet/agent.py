@@ -58,6 +58,11 @@ class Kubelet:
                 return runner.log_of(container or runner.pod.spec.containers[0].name)
         return None
 
+    def kill(self, namespace: str, pod: str) -> int:
+        """Kill the processes of a pod's containers; returns their number."""
+        runners = [each for each in self._runners.values() if (each.pod.namespace, each.pod.name) == (namespace, pod)]
+        return sum(worker.kill() for runner in runners for worker in [*runner.init_workers, *runner.workers])
+
     async def _start(self, request: Request[Pod]) -> Again | None:
         pod = request.object
         if not pod.spec.node_name or pod.status.phase in FINISHED or pod.uid in self._runners or pod.deleting:

@@ -118,6 +118,13 @@ class ContainerWorker:
         if self._process is not None:
             await self._process.stop(grace_seconds)
 
+    def kill(self) -> bool:
+        """Send SIGKILL to the process, as the kernel does when memory runs out; False if none runs."""
+        if self._process is None:
+            return False
+        self._process.kill()
+        return True
+
     async def _run_once(self) -> ContainerStateTerminated | None:
         """Run the process once; None when it could not be started (the state contains the reason)."""
         try:

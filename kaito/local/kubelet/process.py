@@ -57,6 +57,10 @@ class Process:
             self._signal(signal.SIGKILL)
             return await self.wait()
 
+    def kill(self) -> None:
+        """Send SIGKILL and return at once."""
+        self._signal(signal.SIGKILL)
+
     def terminate(self) -> None:
         """Send SIGTERM and return at once."""
         self._signal(signal.SIGTERM)
