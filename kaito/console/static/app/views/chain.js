@@ -1,0 +1,81 @@
+// The chain from the Workspace to its answer: a picture of stages, and one line for each part.
+import { html } from "../dom.js";
+import { now } from "../state.js";
+import { age, clock } from "../format.js";
+import { Age, Badge, Icon, PART_STATES } from "../ui.js";
+
+const STAGES = [
+  { id: "Workspace", kinds: ["Workspace", "InferenceSet"] },
+  { id: "Claim", kinds: ["Machine", "NodeClaim", "NodePool", "Claim"] },
+  { id: "Pool", kinds: ["AgentPool", "Instance", "Pool"] },
+  { id: "Node", kinds: ["Node"] },
+  { id: "GPU", kinds: ["GPU"] },
+  { id: "Pod", kinds: ["StatefulSet", "Deployment", "Job", "LeaderWorkerSet", "Pod"] },
+  { id: "Server", kinds: ["Service", "Server"] },
+  { id: "Answer", kinds: ["Answer", "Endpoint", "Adapter", "Output"] },
+];
+const WORST_FIRST = ["failed", "unknown", "absent", "waiting", "ok"];
+
+function stageOf(kind) {
+  return STAGES.find((stage) => stage.kinds.includes(kind)) ?? null;
+}
+
+/** Groups the parts of a Detail by stage. Without a part of its own, the answer has the state of the Workspace. */
+export function stages(detail) {
+  const found = STAGES.map((stage) => {
+    const parts = detail.chain.filter((part) => stageOf(part.kind)?.id === stage.id);
+    const state = WORST_FIRST.find((one) => parts.some((part) => part.state === one)) ?? null;
+    return { id: stage.id, parts, state };
+  });
+  const answer = found.at(-1);
+  if (!answer.parts.length) {
+    answer.state = detail.serving || detail.state === "succeeded" ? "ok" : "absent";
+    if (detail.task === "tuning") answer.id = "Result";
+  }
+  return found.filter((stage) => stage.state !== null);
+}
+
+function newest(parts) {
+  return parts.map((part) => part.since ?? part.created).filter(Boolean).sort().at(-1) ?? null;
+}
+
+/** The picture. The stage with the cause is marked; `compact` leaves out the ages. */
+export function ChainPicture({ detail, compact = false }) {
+  const cause = detail.cause ? stageOf(detail.cause.kind)?.id : null;
+  return html`<ol class="chain ${compact ? "compact" : ""}" aria-label="From the Workspace to the answer">
+    ${stages(detail).map((stage) => {
+      const look = PART_STATES[stage.state];
+      const ready = stage.parts.filter((part) => part.state === "ok").length;
+      const count = stage.parts.length > 1 ? `${ready} of ${stage.parts.length}` : look.label;
+      return html`<li key=${stage.id} class="stage stage-${stage.state} ${cause === stage.id ? "stage-cause" : ""}" data-stage=${stage.id} data-state=${stage.state}>
+        <span class="stage-dot s-${look.tone} ${stage.state === "waiting" ? "pulse" : ""}"><${Icon} name=${stage.id === "Result" ? "Answer" : stage.id} /></span>
+        <span class="stage-name">${stage.id}</span>
+        <span class="stage-state tone-${look.tone}">${count}</span>
+        ${!compact && html`<span class="stage-age muted num">${stage.parts.length ? age(newest(stage.parts), now.value) : ""}</span>`}
+        ${cause === stage.id && html`<span class="stage-flag">cause</span>`}
+      </li>`;
+    })}
+  </ol>`;
+}
+
+function EventLine({ event }) {
+  if (!event) return null;
+  return html`<div class="part-event ${event.warning ? "warn-text" : "muted"}">
+    <${Icon} name=${event.warning ? "warn" : "chevron"} />
+    <span class="break"><strong>${event.reason}</strong> ${event.note} <span class="num muted" title=${clock(event.at)}>${age(event.at, now.value)} ago${event.count > 1 ? `, ${event.count} times` : ""}</span></span>
+  </div>`;
+}
+
+export function ChainParts({ detail }) {
+  return html`<ul class="parts">
+    ${detail.chain.map((part) => {
+      const isCause = detail.cause?.kind === part.kind && detail.cause?.name === part.name;
+      return html`<li key=${`${part.kind}/${part.name}`} class="part">
+        <div class="part-state"><${Badge} state=${part.state} table=${PART_STATES} /></div>
+        <div class="part-what"><span class="muted">${part.kind}</span> <strong class="break">${part.name}</strong>${isCause && html` <span class="badge s-bad">cause</span>`}</div>
+        <div class="part-summary"><span class="break">${part.summary}</span><${EventLine} event=${part.event} /></div>
+        <div class="part-age num muted"><span class="hidden-label">in this state for </span><${Age} at=${part.since ?? part.created} /></div>
+      </li>`;
+    })}
+  </ul>`;
+}
