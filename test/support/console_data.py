@@ -327,12 +327,18 @@ def _chain(one: Json) -> list[Json]:
     waits = state == "progressing"
     kind = "Job" if one["task"] == "tuning" else "StatefulSet"
     return [
-        _part("Workspace", name, "waiting" if waits else "ok", "WorkspaceReady=True" if not waits else one["summary"], 74),
-        _part("Machine", claim, "ok", f"{one['instanceType']}, Ready", 1300, _event("Launched", "the node joined", 1300)),
+        _part(
+            "Workspace", name, "waiting" if waits else "ok", "WorkspaceReady=True" if not waits else one["summary"], 74
+        ),
+        _part(
+            "Machine", claim, "ok", f"{one['instanceType']}, Ready", 1300, _event("Launched", "the node joined", 1300)
+        ),
         _part("AgentPool", claim, "ok", "Succeeded, 1 node", 1310),
         _part("Node", node, "ok", "Ready, 1 GPU", 1260),
         _part("GPU", node, "ok", "1 x NVIDIA V100, 16 GiB", 1258),
-        _part(kind, name, "waiting" if waits else "ok", "0 of 1 pods are ready" if waits else "1 of 1 pods are ready", 74),
+        _part(
+            kind, name, "waiting" if waits else "ok", "0 of 1 pods are ready" if waits else "1 of 1 pods are ready", 74
+        ),
         _part(
             "Pod",
             f"{name}-0",
@@ -353,7 +359,17 @@ def _chain(one: Json) -> list[Json]:
 
 def _tuning() -> Json:
     loss = [[step, round(1.2 + 1.3 * 0.985**step + 0.05 * ((step * 7) % 5 - 2) / 2, 4)] for step in range(0, 244, 4)]
-    return {"progress": 0.6, "loss": loss, "eta": ago(-340), "push": "waits for the end of the training"}
+    return {
+        "phase": "Training",
+        "step": 240,
+        "totalSteps": 400,
+        "progress": 0.6,
+        "loss": loss,
+        "evalLoss": 1.287,
+        "eta": ago(-340),
+        "push": "waiting",
+        "message": "",
+    }
 
 
 def _advice(one: Json) -> list[str]:
@@ -404,11 +420,19 @@ def detail(one: Json) -> Json:
         if failing
         else None,
         "next": [
-            {"what": "The provisioner makes the next launch attempt; 3 failed so far.", "at": ago(-428), "isRetry": True},
+            {
+                "what": "The provisioner makes the next launch attempt; 3 failed so far.",
+                "at": ago(-428),
+                "isRetry": True,
+            },
             {"what": "Machine ws6f1a9c042 is given up and replaced.", "at": ago(-710), "isRetry": True},
         ]
         if failing
-        else ([{"what": "The pod becomes ready when its weights are loaded.", "at": None, "isRetry": False}] if one["state"] == "progressing" else []),
+        else (
+            [{"what": "The pod becomes ready when its weights are loaded.", "at": None, "isRetry": False}]
+            if one["state"] == "progressing"
+            else []
+        ),
         "advice": _advice(one),
         "notes": [],
         "chain": _chain(one),
@@ -416,7 +440,11 @@ def detail(one: Json) -> Json:
         "tuning": _tuning() if one["task"] == "tuning" else None,
         "adapters": [{"name": "house-style", "strength": 1.0}] if one["name"] == "phi" else [],
         "events": [
-            {"kind": "Machine", "name": "ws6f1a9c042", **_event("Launched", "launched in agent pool ws6f1a9c042", 1400)},
+            {
+                "kind": "Machine",
+                "name": "ws6f1a9c042",
+                **_event("Launched", "launched in agent pool ws6f1a9c042", 1400),
+            },
             {"kind": "Node", "name": "aks-ws6f1a9c042-00000", **_event("Registered", "the node joined", 1260)},
             {
                 "kind": "Pod",
@@ -432,7 +460,7 @@ def detail(one: Json) -> Json:
             '  -d \'{"prompt": "What is the capital of France?"}\'',
             "python": "from openai import OpenAI\n\n"
             f'client = OpenAI(base_url="{url}/v1", api_key="none")\n'
-            f'print(client.models.list())',
+            f"print(client.models.list())",
         }
         if serves
         else None,
@@ -477,7 +505,7 @@ def plan(text: str) -> Json:
         if refusals
         else [
             {"part": "weights", "bytes": int(7.3 * gib)},
-            {"part": "KV cache", "bytes": int(0.8 * gib)},
+            {"part": "key-value cache", "bytes": int(0.8 * gib)},
             {"part": "overhead", "bytes": gib},
             {"part": "free", "bytes": int(5.6 * gib)},
             {"part": "reserved", "bytes": int(1.3 * gib)},

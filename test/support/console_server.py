@@ -8,18 +8,15 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import yaml
 from aiohttp import web
 
+from kaito.console.security.headers import HEADERS
 from test.support import console_data as data
 
 STATIC: Final = Path(__file__).resolve().parents[2] / "kaito" / "console" / "static"
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
-    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 Json = dict[str, Any]
 
@@ -50,7 +47,7 @@ class ConsoleStub:
         """Address of the page."""
         return f"http://127.0.0.1:{self._port}/"
 
-    def __enter__(self) -> "ConsoleStub":
+    def __enter__(self) -> Self:
         self._thread.start()
         self.start()
         return self
@@ -91,7 +88,7 @@ class ConsoleStub:
     # -- what happens in the cluster ----------------------------------------------------------------------------------
 
     def change(self, *rows: Json, deletes: tuple[str, ...] = ()) -> None:
-        """Changes rows and tells every browser."""
+        """Changes rows and sends the change to every browser."""
         for one in rows:
             self.rows[f"{one['namespace']}/{one['name']}"] = one
         for name in deletes:
@@ -115,9 +112,9 @@ class ConsoleStub:
             web.get("/", self._index),
             web.get("/api/session", self._session),
             web.get("/api/events", self._events),
-            web.get("/api/money", lambda _: self._answer(self.money())),
-            web.get("/api/catalog", lambda _: self._answer(data.catalog())),
-            web.get("/api/schema", lambda _: self._answer(data.schema())),
+            web.get("/api/money", _answering(self.money)),
+            web.get("/api/catalog", _answering(data.catalog)),
+            web.get("/api/schema", _answering(data.schema)),
             web.post("/api/plan", self._plan),
             web.post("/api/workspaces", self._apply),
             web.get(workspace, self._detail),
@@ -139,11 +136,8 @@ class ConsoleStub:
             return web.json_response({"error": "the header X-Kaito-Console is missing"}, status=403)
         response = await handler(request)
         if not response.prepared:
-            response.headers["Content-Security-Policy"] = POLICY
+            response.headers.update(HEADERS)
         return response
-
-    async def _answer(self, content: Json, status: int = 200) -> web.Response:
-        return web.json_response(content, status=status)
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(text=(STATIC / "index.html").read_text(), content_type="text/html")
@@ -213,7 +207,7 @@ class ConsoleStub:
         found = self._row(request)
         assert found is not None
         adapters = [one["name"] for one in data.detail(found)["adapters"]]
-        return web.json_response({"models": [found["model"], *adapters]})
+        return web.json_response({"models": [found["model"], f"{found['model']}:base", *adapters]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         await self._record(request)
@@ -243,6 +237,14 @@ class ConsoleStub:
         body: Json = await request.json() if request.can_read_body else {}
         self.requests.put((request.method, request.path, body))
         return body
+
+
+def _answering(content: Callable[[], Json]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        del request
+        return web.json_response(content())
+
+    return answer
 
 
 def _event(name: str, content: Json) -> bytes:

@@ -30,13 +30,13 @@ const THEME_ICON = { auto: "auto", light: "sun", dark: "moon" };
 
 function Side({ page }) {
   const trouble = session.value?.trouble?.length > 0;
-  return html`<div class="side">
+  return html`<header class="side">
     <a class="brand" href=${links.list}><img src="./style/icon.svg" alt="" width="24" height="24" />Kaito</a>
     <nav aria-label="Views">
       ${PAGES.filter((one) => one.id !== "trouble" || trouble).map((one) => html`
         <a key=${one.id} href=${one.href} aria-current=${one.id === page.id ? "page" : undefined}><${Icon} name=${one.icon} />${one.label}</a>`)}
     </nav>
-    <footer>
+    <div class="foot">
       ${session.value && html`<div class="where stack">
         <div class="break">${session.value.cluster}${session.value.user ? html`<br />${session.value.user}` : null}</div>
         <div>${session.value.writes ? "Changes are allowed" : "Read only"} · ${session.value.version}</div>
@@ -46,8 +46,8 @@ function Side({ page }) {
         <button type="button" class="plain small" onClick=${() => setTheme(NEXT_THEME[theme.value])}
           aria-label="Colors: ${theme.value}" title="Colors: ${theme.value}"><${Icon} name=${THEME_ICON[theme.value]} /></button>
       </div>
-    </footer>
-  </div>`;
+    </div>
+  </header>`;
 }
 
 function Banner() {
@@ -104,7 +104,7 @@ function App() {
 }
 
 function Waiting() {
-  return html`<div class="page"><h1 tabindex="-1">Kaito</h1><p class="muted">${problem.value ? problem.value.message : "Loading"}</p></div>`;
+  return html`<div class="page"><h1 tabindex="-1">Kaito</h1><p class="muted" data-loading>${problem.value ? problem.value.message : "Loading"}</p></div>`;
 }
 
 showTheme();

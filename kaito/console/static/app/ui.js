@@ -166,10 +166,10 @@ export function Field({ label, help, error, children }) {
 export function Yaml({ text }) {
   const lines = text.split("\n").map((line, index) => {
     const comment = line.match(/^(\s*)(#.*)$/);
-    if (comment) return html`<span key=${index} class="c">${line}\n</span>`;
+    if (comment) return html`<span key=${index} class="c">${line}${"\n"}</span>`;
     const pair = line.match(/^(\s*(?:- )?)([\w./-]+:)(\s.*)?$/);
-    if (pair) return html`<span key=${index}>${pair[1]}<span class="k">${pair[2]}</span><span class="s">${pair[3] ?? ""}</span>\n</span>`;
-    return html`<span key=${index}>${line}\n</span>`;
+    if (pair) return html`<span key=${index}>${pair[1]}<span class="k">${pair[2]}</span><span class="s">${pair[3] ?? ""}</span>${"\n"}</span>`;
+    return html`<span key=${index}>${line}${"\n"}</span>`;
   });
   return html`<div class="code yaml"><pre tabindex="0">${lines}</pre><${IconCopy} text=${text} /></div>`;
 }

@@ -14,7 +14,7 @@ const DEFAULTS = { temperature: 0.7, topP: 0.95, maxTokens: 256, system: "" };
 /** One conversation. It lives in memory only: a reload of the page forgets it. */
 function newPane(target) {
   return {
-    target: signal(target), model: signal(""), strengths: signal({}), settings: signal({ ...DEFAULTS }), messages: signal([]),
+    target: signal(target), model: signal(""), settings: signal({ ...DEFAULTS }), messages: signal([]),
     busy: signal(false), abort: null,
   };
 }
@@ -27,7 +27,6 @@ function requestBody(pane) {
   const messages = pane.messages.value.filter((message) => !message.error).map(({ role, content }) => ({ role, content }));
   const body = { messages: system ? [{ role: "system", content: system }, ...messages] : messages, temperature, topP, maxTokens };
   if (pane.model.value) body.model = pane.model.value;
-  if (Object.keys(pane.strengths.value).length) body.strengths = pane.strengths.value;
   return body;
 }
 
@@ -106,7 +105,6 @@ function callLines(pane, detail) {
     model, messages: messages.length ? messages : [{ role: "user", content: "Hello" }], temperature: body.temperature,
     top_p: body.topP, max_tokens: body.maxTokens,
   };
-  if (body.strengths) content.adapters_strength = body.strengths;
   const root = base.replace(/\/$/, "").replace(/\/chat\/completions$/, "");
   const api = /\/v1$/.test(root) ? root : `${root}/v1`;
   const text = JSON.stringify(content, null, 2).replaceAll("'", "'\\''");
@@ -129,8 +127,16 @@ function CallLines({ pane, detail }) {
 }
 
 function Slider({ label, min, max, step, value, onInput, help }) {
-  return html`<label class="slider"><span>${label} <output class="num">${value}</output></span>
+  return html`<label class="slider"><span>${label} <span class="num muted">${value}</span></span>
     <input type="range" min=${min} max=${max} step=${step} value=${value} title=${help} onInput=${(event) => onInput(Number(event.target.value))} /></label>`;
+}
+
+/** The first model is the Workspace's own answer; NAME:base is the model without its adapters; the others are adapters. */
+function modelLabel(model, index, adapters) {
+  if (index === 0) return adapters.length ? `${model} (as configured)` : model;
+  if (model.endsWith(":base")) return `${model.slice(0, -5)} without adapters`;
+  const adapter = adapters.find((one) => one.name === model);
+  return adapter?.strength != null ? `${model} (adapter, strength ${adapter.strength})` : `${model} (adapter)`;
 }
 
 function Settings({ pane, models, adapters }) {
@@ -138,9 +144,7 @@ function Settings({ pane, models, adapters }) {
   const set = (name) => (value) => (pane.settings.value = { ...pane.settings.value, [name]: value });
   return html`<details class="chat-settings"><summary>Model and parameters</summary><div class="stack">
     ${models.length > 1 && html`<label class="field"><span class="label">Model or adapter</span>
-      <select value=${pane.model.value} onChange=${(event) => (pane.model.value = event.target.value)}>${models.map((one, index) => html`<option key=${one} value=${index ? one : ""}>${one}${index ? " (adapter)" : ""}</option>`)}</select></label>`}
-    ${adapters.map((one) => html`<${Slider} key=${one.name} label="Strength of ${one.name}" min="0" max="1" step="0.05"
-      value=${pane.strengths.value[one.name] ?? Number(one.strength ?? 1)} onInput=${(value) => (pane.strengths.value = { ...pane.strengths.value, [one.name]: value })} />`)}
+      <select value=${pane.model.value} onChange=${(event) => (pane.model.value = event.target.value)}>${models.map((one, index) => html`<option key=${one} value=${index ? one : ""}>${modelLabel(one, index, adapters)}</option>`)}</select></label>`}
     <${Slider} label="Temperature" min="0" max="2" step="0.05" value=${settings.temperature} onInput=${set("temperature")} help="0 gives the most likely answer, higher values give more variety" />
     <${Slider} label="Top p" min="0.05" max="1" step="0.05" value=${settings.topP} onInput=${set("topP")} help="Only the most likely tokens with this total probability are used" />
     <label class="field"><span class="label">Most tokens of an answer</span>
@@ -169,11 +173,11 @@ function Pane({ pane, index, count }) {
   };
   return html`<section class="card chat-pane" aria-label="Conversation ${index + 1}">
     <header>
-      <label class="chat-target"><span class="hidden-label">Workspace</span><select value=${target ?? ""} onChange=${(event) => select(event.target.value)}>
+      <div class="chat-target"><select aria-label="Workspace" value=${target ?? ""} onChange=${(event) => select(event.target.value)}>
         ${!target && html`<option value="">Choose a Workspace</option>`}
         ${target && !row && html`<option value=${target} selected>${target}</option>`}
         ${servable.value.map((one) => html`<option key=${key(one)} value=${key(one)} selected=${key(one) === target}>${key(one)}${one.serving ? "" : " (does not answer yet)"}</option>`)}
-      </select></label>
+      </select></div>
       ${row && html`<${Badge} state=${row.state} />`}
       <div class="row end">
         ${pane.messages.value.length > 0 && html`<button type="button" class="small" onClick=${() => { pane.abort?.abort(); pane.messages.value = []; }}>Clear</button>`}

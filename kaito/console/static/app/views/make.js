@@ -54,8 +54,8 @@ const models = computed(() => {
 const choices = (field) => [...new Set((catalog.value?.models ?? []).map((one) => one[field]).filter(Boolean))].sort();
 
 function Select({ label, target, options }) {
-  return html`<label><span class="hidden-label">${label}</span><select value=${target.value} onChange=${(event) => (target.value = event.target.value)}>
-    ${options.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === target.value}>${text}</option>`)}</select></label>`;
+  return html`<select aria-label=${label} value=${target.value} onChange=${(event) => (target.value = event.target.value)}>
+    ${options.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === target.value}>${text}</option>`)}</select>`;
 }
 
 function Models({ refusals }) {
@@ -113,7 +113,7 @@ function Nodes({ root, refusals }) {
 
 function Name({ refusals }) {
   const spaces = session.value.namespaces ?? [];
-  return html`<fieldset class="card" aria-label="Name"><header><h2>Name</h2></header><div class="body fields">
+  return html`<fieldset class="card" aria-label="Name and namespace"><header><h2>Name</h2></header><div class="body fields">
     <div class="field"><label for="ws-name">Name</label><input id="ws-name" type="text" required value=${name.value} autocomplete="off" spellcheck=${false} aria-invalid=${refusals.has("metadata.name") ? "true" : undefined} onInput=${(event) => (name.value = event.target.value)} />
       ${refusals.has("metadata.name") && html`<div class="wrong">${refusals.get("metadata.name")}</div>`}</div>
     <div class="field"><label for="ws-namespace">Namespace</label><input id="ws-namespace" type="text" list="namespaces" value=${namespace.value} autocomplete="off" onInput=${(event) => (namespace.value = event.target.value)} />
@@ -230,7 +230,7 @@ export function Make() {
   usePlan(yaml.value, ready && (edited.value !== null || Boolean(model.value)));
   const head = html`<div class="page-head"><div class="title"><h1 tabindex="-1">New Workspace</h1><p class="muted">The plan on the right shows what it needs and costs. Nothing is created before you apply it.</p></div></div>`;
   if (failure.value) return html`<div class="page">${head}<${Failure} error=${failure.value} /></div>`;
-  if (!ready) return html`<div class="page">${head}<p class="muted">Loading the catalog</p></div>`;
+  if (!ready) return html`<div class="page">${head}<p class="muted" data-loading>Loading the catalog</p></div>`;
   const refusals = new Map((plan.value?.refusals ?? []).map((one) => [one.field, one.message]));
   const root = schema.value;
   const allowed = writes.value && plan.value?.ok && !planning.value && !planError.value;

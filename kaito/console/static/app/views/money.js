@@ -47,7 +47,7 @@ export function Money() {
     api.money().then((data) => (money.value = data), () => {});
   }, []);
   const data = money.value;
-  if (!data) return html`<div class="page"><h1 tabindex="-1">Cost and capacity</h1><p class="muted">Loading</p></div>`;
+  if (!data) return html`<div class="page"><h1 tabindex="-1">Cost and capacity</h1><p class="muted" data-loading>Loading</p></div>`;
   const unit = data.currency ?? currency.value;
   const history = (data.history ?? []).filter((point) => point[1] != null).map(([time, value]) => [Date.parse(time) / 1000, value]);
   const at = (value) => clock(new Date(value * 1000).toISOString()).replace(/:\d\d$/, "");

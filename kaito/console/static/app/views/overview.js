@@ -1,4 +1,4 @@
-// The list of Workspaces: counts, search, filters, and a virtualised table that renders only the visible rows.
+// The list of Workspaces: counts, search, filters, and a virtualized table that renders only the visible rows.
 import { html, computed, signal, useEffect, useLayoutEffect, useRef, useState } from "../dom.js";
 import { currency, key, loaded, money, now, workspaces } from "../state.js";
 import { go, links } from "../router.js";
@@ -72,10 +72,10 @@ function Filters() {
     addEventListener("keydown", focus);
     return () => removeEventListener("keydown", focus);
   }, []);
-  const select = (label, target, options) => html`<label><span class="hidden-label">${label}</span>
-    <select value=${target.value} onChange=${(event) => (target.value = event.target.value)}>
+  const select = (label, target, options) => html`
+    <select aria-label=${label} value=${target.value} onChange=${(event) => (target.value = event.target.value)}>
       ${options.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === target.value}>${text}</option>`)}
-    </select></label>`;
+    </select>`;
   return html`<div class="filters" role="search">
     <label class="search"><span class="hidden-label">Search</span><${Icon} name="search" />
       <input ref=${search} type="search" placeholder="Search name, model, instance type, reason" value=${filter.text.value}
@@ -195,7 +195,7 @@ export function Overview() {
 }
 
 function Nothing() {
-  if (!loaded.value) return html`<${Empty}>Loading the Workspaces<//>`;
+  if (!loaded.value) return html`<${Empty}><p data-loading>Loading the Workspaces</p><//>`;
   if (workspaces.value.size > 0) {
     const clear = () => Object.entries(filter).forEach(([name, target]) => { if (name !== "sort") target.value = ""; });
     return html`<${Empty}><p>No Workspace matches the search.</p><button type="button" onClick=${clear}>Show all</button><//>`;

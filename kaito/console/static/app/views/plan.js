@@ -3,7 +3,7 @@ import { html } from "../dom.js";
 import { bytes, duration, hourly, money } from "../format.js";
 import { Icon } from "../ui.js";
 
-const COLORS = { weights: 1, "kv cache": 2, cache: 2, overhead: 3, free: 4, reserved: 5 };
+const COLORS = { weights: 1, adapters: 2, state: 2, "key-value cache": 2, overhead: 3, free: 4, reserved: 5 };
 
 function color(part, index) {
   return COLORS[part.toLowerCase()] ?? (index % 5) + 1;
@@ -34,7 +34,7 @@ function Result({ plan }) {
     </dl>`}
     <${Memory} memory=${plan.memory} gpuBytes=${plan.gpuBytes} />
     ${plan.warnings?.length > 0 && html`<ul class="warnings">${plan.warnings.map((one) => html`<li key=${one} class="break">${one}</li>`)}</ul>`}
-    ${plan.objects?.length > 0 && html`<details><summary>Objects <span class="tag num">${plan.objects.length}</span></summary><ul class="objects">${plan.objects.map((one) => html`<li key=${one.kind + one.name}><span class="muted">${one.action}</span> ${one.kind} <span class="mono break">${one.name}</span></li>`)}</ul></details>`}
+    ${plan.objects?.length > 0 && html`<details><summary>Objects <span class="tag num">${plan.objects.length}</span></summary><ul class="objects">${plan.objects.map((one) => html`<li key=${one.kind + one.name}><span class="muted">${one.action}</span> ${one.kind} <span class="mono break">${one.name || "(name is generated)"}</span></li>`)}</ul></details>`}
     ${plan.text && html`<details><summary>As text, like <code>kaito plan</code></summary><div class="code"><pre tabindex="0">${plan.text}</pre></div></details>`}`;
 }
 

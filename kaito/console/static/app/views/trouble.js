@@ -51,7 +51,7 @@ function TroubleButton({ button, detail, compact }) {
       ${possible.length > 1 && html`<label><span class="hidden-label">Target of ${button.label}</span><select value=${target} onChange=${(event) => setSelected(event.target.value)}>${possible.map((one) => html`<option key=${one}>${one}</option>`)}</select></label>`}
       ${missing && !compact && html`<span class="small muted">${detail ? `This Workspace has no ${button.target} now.` : "Choose a Workspace first."}</span>`}
     </div>
-    <button type="button" data-trouble=${button.id} disabled=${busy || missing} onClick=${run} aria-label="Cause: ${button.label}"><${Icon} name="bolt" />Do it</button>
+    <button type="button" data-trouble=${button.id} disabled=${busy || missing} onClick=${run} aria-label="Do it: ${button.label}"><${Icon} name="bolt" />Do it</button>
   </li>`;
 }
 
@@ -83,9 +83,9 @@ export function Trouble() {
   if (!session.value.trouble?.length) return html`<div class="page"><h1 tabindex="-1">Trouble on purpose</h1><div class="card"><${Empty}>Only \`kaito up\` offers this.<//></div></div>`;
   return html`<div class="page">
     <div class="page-head"><div class="title"><h1 tabindex="-1">Trouble on purpose</h1><p class="muted">Break something and watch how the controllers repair it. Nothing here costs money.</p></div></div>
-    <label class="field narrow"><span class="label">Workspace</span><select value=${selected} disabled=${rows.value.length === 0} onChange=${(event) => (chosen.value = event.target.value)}>
+    <div class="field narrow"><label for="trouble-workspace">Workspace</label><select id="trouble-workspace" value=${selected} disabled=${rows.value.length === 0} onChange=${(event) => (chosen.value = event.target.value)}>
       ${rows.value.length === 0 && html`<option>${loaded.value ? "There is no Workspace yet" : "Loading"}</option>`}
-      ${rows.value.map((row) => html`<option key=${key(row)} value=${key(row)} selected=${key(row) === selected}>${key(row)}</option>`)}</select></label>
+      ${rows.value.map((row) => html`<option key=${key(row)} value=${key(row)} selected=${key(row) === selected}>${key(row)}</option>`)}</select></div>
     <${Picture} detail=${detail} />
     <div class="columns">
       <section class="card" aria-label="Buttons"><header><h2>What can go wrong</h2></header><div class="body"><${TroubleButtons} detail=${detail} /></div></section>

@@ -80,16 +80,20 @@ function Facts({ detail }) {
   </dl></div></section>`;
 }
 
+const PUSH = { waiting: "waits for the end of the training", running: "in progress", done: "done", failed: "failed" };
+
 function Tuning({ tuning }) {
   if (!tuning) return null;
   const done = tuning.progress == null ? null : Math.round(tuning.progress * 100);
   return html`<section class="card" aria-label="Tuning"><header><h2>Tuning</h2><span class="muted num">${tuning.eta ? `ready ${until(tuning.eta, now.value)}` : ""}</span></header>
     <div class="body stack">
-      ${done !== null && html`<div class="stack tight"><div class="row"><span>Progress</span><span class="end num">${done} %</span></div>
+      ${done !== null && html`<div class="stack tight"><div class="row"><span>${tuning.phase ?? "Progress"}</span><span class="end num">${tuning.totalSteps ? `step ${tuning.step ?? 0} of ${tuning.totalSteps} · ` : ""}${done} %</span></div>
         <div class="meter" role="progressbar" aria-label="Progress" aria-valuenow=${done} aria-valuemin="0" aria-valuemax="100"><span style=${{ width: `${done}%` }}></span></div></div>`}
       ${tuning.loss?.length > 0 && html`<div class="stack tight"><h3>Loss by step <span class="muted num">last ${tuning.loss.at(-1)[1].toFixed(3)}</span></h3>
         <${Line} points=${tuning.loss} label="Loss" formatX=${(step) => `step ${Math.round(step)}`} formatY=${(loss) => loss.toFixed(2)} /></div>`}
-      <div class="row wrap"><span class="muted">Push of the adapter</span><span class="break">${typeof tuning.push === "string" ? tuning.push : tuning.push?.state ?? "not started"}</span></div>
+      ${tuning.evalLoss != null && html`<div class="row wrap"><span class="muted">Loss on data that is not trained on</span><span class="num">${tuning.evalLoss.toFixed(3)}</span></div>`}
+      ${tuning.message && html`<p class="break">${tuning.message}</p>`}
+      <div class="row wrap"><span class="muted">Push of the adapter</span><span>${PUSH[tuning.push] ?? "not started"}</span></div>
     </div></section>`;
 }
 
@@ -109,7 +113,7 @@ function Events({ events }) {
   const shown = [...events].filter((event) => event.warning || !onlyWarnings.value).sort((a, b) => (a.at < b.at ? 1 : -1));
   return html`<section class="card" aria-label="Events"><header><h2>Events</h2>
       <label class="check small"><input type="checkbox" checked=${onlyWarnings.value} onChange=${(event) => (onlyWarnings.value = event.target.checked)} />Only warnings</label></header>
-    ${shown.length === 0 ? html`<${Empty}>No events.<//>` : html`<div class="table-scroll" tabindex="0" role="region" aria-label="Events"><table class="events">
+    ${shown.length === 0 ? html`<${Empty}>No events.<//>` : html`<div class="table-scroll" tabindex="0" role="region" aria-label="List of events"><table class="events">
       <thead><tr><th>Age</th><th>Object</th><th>Reason</th><th>Note</th></tr></thead>
       <tbody>${shown.map((event, index) => html`<tr key=${`${event.at}${event.kind}${event.name}${event.reason}${index}`}>
         <td class="muted num nowrap" title=${clock(event.at)}>${age(event.at, now.value)}</td>
@@ -212,7 +216,7 @@ export function WorkspaceView({ parts: [namespace, name] }) {
   if (gone) {
     return html`<div class="page"><div class="page-head">${head}</div><div class="card"><${Empty}><p>This Workspace does not exist any more.</p><button type="button" onClick=${() => go(links.list)}>All Workspaces</button><//></div></div>`;
   }
-  if (!detail) return html`<div class="page"><div class="page-head">${head}</div>${error ? html`<${Failure} error=${error} />` : html`<p class="muted">Loading</p>`}</div>`;
+  if (!detail) return html`<div class="page"><div class="page-head">${head}</div>${error ? html`<${Failure} error=${error} />` : html`<p class="muted" data-loading>Loading</p>`}</div>`;
   const warnings = detail.events.filter((event) => event.warning).length;
   const tabs = [
     { id: "overview", label: "Overview" },
