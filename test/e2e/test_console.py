@@ -225,6 +225,7 @@ def test_a_tuning_workspace_shows_loss_progress_and_push(page: Page, stub: Conso
 def test_scale_and_delete_need_a_confirmation(page: Page, stub: ConsoleStub) -> None:
     visit(page, stub, "#/w/default/phi")
     page.get_by_role("button", name="Scale").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("button", name="Scale").click()

@@ -1,5 +1,5 @@
 // Small parts that several views use: icons, badges, copy buttons, tabs, dialogs.
-import { html, useEffect, useId, useRef, useState } from "./dom.js";
+import { html, useId, useLayoutEffect, useRef, useState } from "./dom.js";
 import { now } from "./state.js";
 import { age, clock } from "./format.js";
 
@@ -134,7 +134,7 @@ export function Tabs({ tabs, current, onChange, label }) {
 export function Dialog({ title, children, confirm, danger, busy, onConfirm, onClose }) {
   const ref = useRef(null);
   const id = useId();
-  useEffect(() => {
+  useLayoutEffect(() => {
     ref.current.showModal();
   }, []);
   return html`<dialog ref=${ref} aria-labelledby=${id} onClose=${onClose}>
