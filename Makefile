@@ -28,7 +28,7 @@ test: sync
 	@test -e test/unit/$(PACKAGE) || { echo "no such folder: test/unit/$(PACKAGE)"; exit 2; }
 	@$(PYTEST) -q -n 2 test/unit/$(PACKAGE) $(ARGS)
 else
-test: sync presets-env envtest tools karpenter browser ## Every test; with PACKAGE=runtime/cache the unit tests of one package
+test: sync presets-env small-model envtest tools karpenter browser ## Every test; with PACKAGE=runtime/cache the unit tests of one package
 	@$(PYTEST) -q -n 2 test/unit test/docs test/contract test/charts test/monitoring
 	@$(PYTEST) -q -n 2 --dist loadgroup test/e2e
 	@presets/.venv/bin/python presets/test/real_registry.py
@@ -46,7 +46,7 @@ test-charts: sync envtest tools ## The Helm charts against config/ and on a real
 	@$(PYTEST) -q -n 2 test/charts test/monitoring $(ARGS)
 test-contract: sync envtest ## The same tests on the in-memory API server and on a real kube-apiserver
 	@$(PYTEST) -q -n 2 test/contract $(ARGS)
-test-e2e: sync presets-env envtest karpenter browser ## The programs as processes, from a Workspace to an answer of its model
+test-e2e: sync presets-env small-model envtest karpenter browser ## The programs as processes, from a Workspace to an answer of its model
 	@$(PYTEST) -q -n 2 --dist loadgroup test/e2e $(ARGS)
 test-docs: sync envtest ## The examples of the documentation and of docstrings
 	@$(PYTEST) -q -n 2 test/docs $(ARGS)

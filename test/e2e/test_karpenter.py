@@ -132,6 +132,7 @@ def test_consolidation_leaves_nodes_of_workspaces(stack: KarpenterStack) -> None
 
 
 def test_a_node_deleted_by_hand_is_replaced_after_the_backoff(stack: KarpenterStack) -> None:
+    stack.until_condition("lost", "WorkspaceReady", "True")
     (node,) = stack.items("nodes", "kaito.sh/workspace=lost")
     (first,) = stack.created("lost")
     stack.kubectl("delete", "node", node["metadata"]["name"], "--timeout=60s")
