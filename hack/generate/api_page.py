@@ -37,7 +37,12 @@ PACKAGES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "controller": (("kaito.runtime.controller", ("RunOptions", "Failure", "FailurePolicy")),),
     "predicate": (("kaito.runtime.predicate", ("differs", "labeled", "matching", "on")),),
     "handler": (("kaito.runtime.handler", ("label_key",)),),
-    "source": (("kaito.runtime.source", ("Channel",)),),
+    "source": (
+        (
+            "kaito.runtime.source",
+            ("Channel", "Polling", "Polled", "PollRequest", "Inbound", "InboundCall", "Reply", "is_signed"),
+        ),
+    ),
     "workqueue": (("kaito.runtime.workqueue", ("ExponentialLimiter", "BucketLimiter", "MaxOfLimiter")),),
     "token_bucket": (("kaito.runtime.token_bucket", ("TokenBucket", "BucketPaused")),),
     "ownership": (("kaito.runtime.ownership", ("controlled_by", "owned_by", "disowned", "is_owned_by")),),

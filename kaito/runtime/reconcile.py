@@ -18,7 +18,7 @@ A function made of several steps may call `request.requeue_after(seconds, why)` 
 """
 
 import math
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -116,6 +116,8 @@ class _BaseRequest:
     """Wall time."""
     lifespan_state: object = field(default=None, repr=False, compare=False)
     """What the manager's lifespan yielded, for `lifespan`; None without one."""
+    source_state: Mapping[object, object] = field(default_factory=dict[object, object], repr=False, compare=False)
+    """State of the controller's sources by their declaration, for `kaito.runtime.source.Polling.of`."""
     _requeue: _Requeue = field(default_factory=_Requeue, repr=False, compare=False)
 
     @property

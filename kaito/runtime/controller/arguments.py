@@ -17,7 +17,7 @@ from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.finalizer import is_finalizer_name
 from kaito.runtime.meta import Resource
 from kaito.runtime.reconcile import KeyedRequest, PeriodicRequest, Request
-from kaito.runtime.source import Channel, Source
+from kaito.runtime.source import Channel, Inbound, Polling, Source
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9_.]*[a-z0-9])?")
 
@@ -59,9 +59,9 @@ def check_cached(controller: str, cached: object) -> None:
 
 def check_source(controller: str, source: object) -> None:
     """Raise ConfigurationError unless the value is a `Channel` or a `Source`."""
-    if not isinstance(source, Channel | Source):
+    if not isinstance(source, Channel | Polling | Inbound | Source):
         hint = ": write FunctionSource(...) around a function" if callable(source) else ""
-        reject(f"controller {controller}: receives() takes a Channel or a Source, not {source!r}{hint}")
+        reject(f"controller {controller}: receives() takes a Channel, Polling, Inbound or Source, not {source!r}{hint}")
 
 
 def check_predicate(controller: str, when: object) -> None:

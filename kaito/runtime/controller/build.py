@@ -19,11 +19,12 @@ from kaito.runtime.controller.running import OptionalSource, RunningController, 
 from kaito.runtime.controller.watched_kind import WatchedKind
 from kaito.runtime.controller.workers import keyed_hooks, keyed_work, object_hooks, object_work, periodic_work
 from kaito.runtime.discovery import ServerDiscovery
+from kaito.runtime.errors import UndeclaredKind
 from kaito.runtime.handler import enqueue_owner, enqueue_self, mapped
 from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.source import KindSource, Source
+from kaito.runtime.source import InboundEndpoint, KindSource, PollingSource, PollServices, Source
 from kaito.runtime.tracing import Tracer
 from kaito.runtime.workqueue import Cause, WorkQueue
 from kaito.runtime.workqueue.backoff import Jitter
@@ -56,16 +57,22 @@ def build(declared: AnyController, services: ControllerServices) -> RunningContr
     """Build the controller; nothing runs yet."""
     api, clock, state = services.api, services.clock, services.state
     if isinstance(declared, Keyed):
-        hooks = keyed_hooks(declared, api, clock, state)
-        engine = _engine(declared, keyed_work(declared, api, clock, state), services, hooks=hooks)
+        work = keyed_work(declared, api, clock, state)
+        engine = _engine(declared, work, services, hooks=keyed_hooks(declared, api, clock, state))
         return _running(declared, engine, _watches(declared.name, declared.watched, declared.key), services)
     if isinstance(declared, Periodic):
         periodic = _engine(declared, periodic_work(declared, api, clock, state), services)
         periodic.queue.add(declared.name, cause=Cause("", declared.name, "start"))
         return _running(declared, periodic, (), services)
-    work = object_work(declared, api, clock, services.cache, state)
-    object_engine = _engine(declared, work, services, declared.kind, hooks=object_hooks(declared, api, clock, state))
-    return _running(declared, object_engine, _sources(declared), services)
+    values: dict[object, object] = {}
+    work = object_work(declared, api, clock, services.cache, state, values)
+    object_engine = _engine(
+        declared, work, services, declared.kind, hooks=object_hooks(declared, api, clock, state, values)
+    )
+    pollings = [PollingSource(each, _poll_services(object_engine, services)) for each in declared.pollings]
+    values |= {declaration: source.cells for declaration, source in zip(declared.pollings, pollings, strict=True)}
+    sources = [*_sources(declared), *((polling, None) for polling in pollings)]
+    return _running(declared, object_engine, sources, services, _inbound(declared, object_engine, services))
 
 
 def _engine(
@@ -101,6 +108,7 @@ def _running(
     engine: Engine[Any],
     sources: Iterable[_ClusterSource],
     services: ControllerServices,
+    inbound: Sequence[InboundEndpoint] = (),
 ) -> RunningController:
     """The engine with its sources; those of kinds that may be missing are separate."""
     needs = {(need.cluster, need.cached.kind.gvk()): need for need in declared.needs}
@@ -126,6 +134,7 @@ def _running(
         services.cache,
         availability=availability(required) if declared.options.wait_for_kinds else None,
         optional=optional,
+        inbound=inbound,
     )
 
 
@@ -139,6 +148,29 @@ def _sources(controller: Controller[Any]) -> list[_ClusterSource]:
     sources.extend(_watches(name, controller.watched, ObjectKey))
     sources.extend((source, None) for source in controller.sources)
     return [(_with_finalizers(source, controller.finalizers), cluster) for source, cluster in sources]
+
+
+def _poll_services(engine: Engine[Any], services: ControllerServices) -> PollServices:
+    return PollServices(
+        engine.name, services.clock, services.metrics, services.jitter, services.state, engine.wait_working
+    )
+
+
+def _inbound(
+    controller: Controller[Any], engine: Engine[ObjectKey], services: ControllerServices
+) -> list[InboundEndpoint]:
+    view = View(services.cache)
+
+    def is_cached(key: ObjectKey) -> bool:
+        try:
+            return services.cache.informer(controller.kind).get(key) is not None
+        except UndeclaredKind:  # the kind is not served at present, or the key is in another namespace
+            return False
+
+    return [
+        InboundEndpoint(each, engine, is_cached=is_cached, view=view, state=services.state, metrics=services.metrics)
+        for each in controller.inbound
+    ]
 
 
 def _with_finalizers(source: Source, finalizers: Collection[str]) -> Source:

@@ -33,7 +33,7 @@ from kaito.runtime.handler import Handler, Mapper
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 from kaito.runtime.predicate import Predicate, changed
 from kaito.runtime.reconcile import KeyedFunction, PeriodicFunction, Reconciler, Request
-from kaito.runtime.source import Channel, ChannelSource, Source
+from kaito.runtime.source import Channel, ChannelSource, Inbound, Polling, Source
 from kaito.runtime.workqueue import Backoff
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         self.resync = resync
         self.owned: list[OwnedKind] = []
         self.sources: list[Source] = []
+        self.pollings: list[Polling[R, Any]] = []
+        self.inbound: list[Inbound] = []
         self.finalizers: dict[str, Reconciler[R]] = {}
 
     def owns(
@@ -177,18 +179,33 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         self._needs.add_kind(kind, labels=labels, only=only, indexes=indexes, cluster=cluster, optional=optional)
         return self
 
-    def receives(self, source: Channel[Any] | Source) -> Self:
+    def receives(self, source: Channel[Any] | Polling[R, Any] | Inbound | Source) -> Self:
         """Reconcile the keys of a source outside of the cluster.
 
         Args:
-            source: a `Channel`, a `FunctionSource`, or another `kaito.runtime.source.Source`.
+            source: a `Channel`, a `Polling` of the controller's kind, an `Inbound`, a `FunctionSource`, or another
+                `kaito.runtime.source.Source`.
 
         Raises:
-            ConfigurationError: the argument is not a source.
+            ConfigurationError: the argument is not a source, is received twice, or polls another kind.
         """
         self._check_open("receives")
         check_source(self.name, source)
-        self.sources.append(ChannelSource(source) if isinstance(source, Channel) else source)
+        match source:
+            case Polling():
+                if source.kind.gvk() != self.kind.gvk():
+                    reject(f"controller {self.name} reconciles {self.kind.kind}: {source!r} polls another kind")
+                if any(source.name == known.name for known in self.pollings):
+                    reject(f"controller {self.name} receives two pollings named {source.name!r}: give one a name=")
+                self.pollings.append(source)
+            case Inbound():
+                if source in self.inbound:
+                    reject(f"controller {self.name} receives {source!r} twice")
+                self.inbound.append(source)
+            case Channel():
+                self.sources.append(ChannelSource(source))
+            case _:
+                self.sources.append(source)
         return self
 
     def finalizes(self, finalizer: str, cleanup: Reconciler[R]) -> Self:

@@ -83,7 +83,7 @@ class Engine(Generic[K]):
         self._sources: list[StartedSource] = []
         self._deadlines = Deadlines()
         self._ready = asyncio.Event()
-        self._working = False
+        self._working = asyncio.Event()
         metrics.start_controller(self.name, options.workers)
         metrics.watch_queue(queue)
         known: FailureHooks[K] = FailureHooks() if hooks is None else hooks
@@ -148,7 +148,7 @@ class Engine(Generic[K]):
         Raises:
             InvariantError: a fault of the framework.
         """
-        self._working = True
+        self._working.set()
         try:
             async with TaskScope(f"controller.{self.name}") as scope:
                 workers = [
@@ -157,7 +157,16 @@ class Engine(Generic[K]):
                 for worker in workers:
                     await worker
         finally:
-            self._working = False
+            self._working.clear()
+
+    async def wait_working(self) -> None:
+        """Wait until the workers run: on the leader, after every source is synced."""
+        await self._working.wait()
+
+    @property
+    def working(self) -> bool:
+        """Whether the workers run."""
+        return self._working.is_set()
 
     async def _run_worker(self) -> None:
         while (item := await self.queue.get()) is not None:
@@ -315,7 +324,7 @@ class Engine(Generic[K]):
     def busy(self) -> Sequence[str]:
         """Work in progress; tests use it to wait until idle. Ready keys count only while there are workers."""
         busy = [f"{self.name}: a handler has events" for started in self._sources if not started.idle]
-        if self._working:
+        if self._working.is_set():
             busy += [f"{self.name}: {key} is being reconciled" for key in self.queue.processing()]
             busy += [f"{self.name}: {len(self.queue)} keys are ready"] if len(self.queue) else []
         return busy

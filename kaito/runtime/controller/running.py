@@ -13,7 +13,7 @@ from kaito.runtime.controller.cache_needs import CacheNeed
 from kaito.runtime.controller.engine import Engine
 from kaito.runtime.controller.kind_availability import KindAvailability
 from kaito.runtime.errors import ConfigurationError, InvariantError
-from kaito.runtime.source import StartedSource
+from kaito.runtime.source import InboundEndpoint, StartedSource
 from kaito.runtime.tasks import TaskScope
 
 StartSource = Callable[[TaskScope], StartedSource]
@@ -40,6 +40,7 @@ class RunningController:
         cache: the cache of the manager's own cluster.
         availability: of the kinds, for a controller that waits for them; None for one that does not.
         optional: sources that the start does not wait for.
+        inbound: its HTTP endpoints, which the manager serves.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class RunningController:
         *,
         availability: KindAvailability | None = None,
         optional: Sequence[OptionalSource] = (),
+        inbound: Sequence[InboundEndpoint] = (),
     ) -> None:
         self.engine = engine
         self._sources = sources
@@ -58,6 +60,7 @@ class RunningController:
         self._cache = cache
         self._availability = availability
         self._optional = optional
+        self.inbound = inbound
         self._informers: list[InformerRef[Any]] = []
 
     @property

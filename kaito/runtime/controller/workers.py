@@ -5,7 +5,8 @@ that is being deleted. A periodic controller calls its function and requeues its
 function with the key.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
 from kaito.runtime.cache import Cache
@@ -32,9 +33,14 @@ UNSELECTED_SECONDS = 60.0
 
 
 def object_work(
-    controller: Controller[R], api: Api, clock: Clock, cache: Cache, state: StateProvider = no_state
+    controller: Controller[R],
+    api: Api,
+    clock: Clock,
+    cache: Cache,
+    state: StateProvider = no_state,
+    values: Mapping[object, object] = MappingProxyType({}),
 ) -> WorkFunction[ObjectKey]:
-    """The work function of an object controller."""
+    """The work function of an object controller. `values`: those of its pollings."""
     log = get_logger(f"controller.{controller.name}")
 
     async def work(item: Item[ObjectKey]) -> Again | None:
@@ -63,6 +69,7 @@ def object_work(
                 attempt=item.attempt,
                 clock=clock,
                 lifespan_state=state(),
+                source_state=values,
             )
 
         if obj.deleting:
@@ -76,7 +83,11 @@ def object_work(
 
 
 def object_hooks(
-    controller: Controller[R], api: Api, clock: Clock, state: StateProvider = no_state
+    controller: Controller[R],
+    api: Api,
+    clock: Clock,
+    state: StateProvider = no_state,
+    values: Mapping[object, object] = MappingProxyType({}),
 ) -> FailureHooks[ObjectKey]:
     """The failure hooks of an object controller."""
     log = get_logger(f"controller.{controller.name}")
@@ -102,6 +113,7 @@ def object_hooks(
             attempt=item.attempt,
             clock=clock,
             lifespan_state=state(),
+            source_state=values,
         )
         await declared.function(request, failure)
 

@@ -1,5 +1,6 @@
 """Validates the types of `Manager`'s arguments, so that a mistake fails at the call with the expected type."""
 
+import re
 from collections.abc import Iterable
 from typing import Final, cast
 
@@ -10,12 +11,22 @@ from kaito.runtime.manager.runnable_groups import CONTROLLERS
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.meta import Resource
 
+_LEASE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+"""Approximately a DNS-1123 subdomain; the API server validates it in full."""
+
 _EXPECTED: Final = {
     "controllers": ("Controller(...), Controller.every(...) and Controller.keyed(...)", CONTROLLERS),
     "cache": ("Cached(...)", (Cached,)),
     "clusters": ("Cluster(...)", (Cluster,)),
     "live": ("kinds", (type,)),
 }
+
+
+def check_lease(lease: object) -> None:
+    """Raise ConfigurationError unless the value can be the name of a lease, or is None."""
+    if lease is not None and (not isinstance(lease, str) or _LEASE_NAME.fullmatch(lease) is None):
+        message = f"lease={lease!r}: lower case letters, digits, '-' and '.' only, as object names are"
+        raise ConfigurationError(message)
 
 
 def check_arguments(settings: object, **lists: object) -> None:

@@ -13,7 +13,6 @@ import asyncio
 import os
 import platform
 import random
-import re
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -30,7 +29,7 @@ from kaito.runtime.health import Checks
 from kaito.runtime.kinds import Lease
 from kaito.runtime.lifespan import state_of
 from kaito.runtime.logging import get_logger
-from kaito.runtime.manager.arguments import check_arguments
+from kaito.runtime.manager.arguments import check_arguments, check_lease
 from kaito.runtime.manager.assembly import ClusterServices, SharedServices
 from kaito.runtime.manager.caches import Caches
 from kaito.runtime.manager.cluster import Cluster
@@ -45,6 +44,7 @@ from kaito.runtime.manager.settings import Settings
 from kaito.runtime.manager.threads import Threads
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.metrics import Metrics
+from kaito.runtime.source import InboundEndpoint
 from kaito.runtime.tasks import TaskScope, together
 from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.runtime.workqueue import WorkQueue
@@ -64,19 +64,12 @@ LIFESPAN_SECONDS = 1.0
 RECORDER_SECONDS = 5.0
 """Time in which the last events are sent, including those about the stop."""
 
-_LEASE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-"""Approximately a DNS-1123 subdomain; the API server validates it in full."""
-
 T = TypeVar("T")
 
 Lifespan: TypeAlias = Callable[["Manager"], AbstractAsyncContextManager[object]]
 """Makes the resources that exist as long as the process; usually an async generator with `@asynccontextmanager`."""
 
 _log = get_logger(__name__)
-
-
-def _is_lease_name(lease: object) -> bool:
-    return isinstance(lease, str) and _LEASE_NAME.fullmatch(lease) is not None
 
 
 @final
@@ -235,9 +228,7 @@ class Manager:
 
     def _check(self) -> None:
         self._caches.check()
-        if self._lease is not None and not _is_lease_name(self._lease):
-            message = f"lease={self._lease!r}: lower case letters, digits, '-' and '.' only, as object names are"
-            raise ConfigurationError(message)
+        check_lease(self._lease)
         for name in (self.field_manager, *self._former_field_managers):
             check_field_manager(name)
 
@@ -320,6 +311,11 @@ class Manager:
     def queues(self) -> Sequence[WorkQueue[Any]]:
         """The controllers' queues."""
         return self._groups.queues()
+
+    @property
+    def inbound(self) -> Sequence[InboundEndpoint]:
+        """The inbound sources of the controllers, once started."""
+        return self._groups.inbound()
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -436,11 +432,15 @@ class Manager:
     async def _start_endpoints(self) -> None:
         if self._routes is None and not self.settings.serves_http:
             return  # nothing imports the HTTP server
+        from kaito.runtime.manager.http.inbound import inbound_handler
         from kaito.runtime.manager.http.routes import Debugging, Routes
         from kaito.runtime.manager.http.servers import Endpoints
 
         _log.info("starting", stage="endpoints")
-        endpoints = self._endpoints = Endpoints(self.settings, self._routes or Routes())
+        routes = self._routes = self._routes or Routes()
+        for inbound in self._groups.inbound():
+            routes.add(inbound.path, inbound_handler(inbound), inbound.on)
+        endpoints = self._endpoints = Endpoints(self.settings, routes)
         await endpoints.start(
             health=(self.healthz, self.readyz),
             metrics=self.metrics,

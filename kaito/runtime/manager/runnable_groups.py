@@ -25,6 +25,7 @@ from kaito.runtime.controller import (
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.runnable import Background, Runnable
 from kaito.runtime.metrics import Metrics
+from kaito.runtime.source import InboundEndpoint
 from kaito.runtime.tasks import TaskPool, sleep_forever, together
 from kaito.runtime.workqueue import WorkQueue
 
@@ -125,6 +126,10 @@ class RunnableGroups:
         """The queues of all controllers."""
         return [engine.queue for engine in self.engines()]
 
+    def inbound(self) -> Sequence[InboundEndpoint]:
+        """The HTTP endpoints of all controllers."""
+        return [endpoint for running in self._running.values() for endpoint in running.inbound]
+
     def failures(self) -> Mapping[str, Sequence[FailureRow]]:
         """The failing keys of each controller that has some."""
         return {engine.name: rows for engine in self.engines() if (rows := engine.failures())}
@@ -199,6 +204,9 @@ class RunnableGroups:
             ConfigurationError: its name is taken.
         """
         if isinstance(added, CONTROLLERS):
+            if self._services is not None and isinstance(added, Controller) and added.inbound:
+                message = f"controller {added.name} receives {added.inbound[0]!r}: add it before the manager starts"
+                raise ConfigurationError(message)
             self._add_controller(added)
             if self._services is not None:
                 try:

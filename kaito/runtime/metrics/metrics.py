@@ -108,6 +108,15 @@ class Metrics:
         self.report_errors: Counter = self._counter(
             f"{PREFIX}_failure_report_errors_total", "Functions of reports_failures() that failed.", controller
         )
+        self.polls: Counter = self._counter(
+            f"{PREFIX}_polls_total", "Polls of values outside of the cluster.", controller, "polling", "result"
+        )
+        self.poll_seconds: Histogram = self._histogram(
+            f"{PREFIX}_poll_seconds", "Duration of polls.", REQUEST_BOUNDS_SECONDS, controller, "polling"
+        )
+        self.inbound_calls: Counter = self._counter(
+            f"{PREFIX}_inbound_calls_total", "HTTP calls of inbound sources by status code.", controller, "path", "code"
+        )
         self.reconcile_seconds: Histogram = self._histogram(
             f"{cr}_reconcile_time_seconds", "Duration of reconciles.", RECONCILE_BOUNDS_SECONDS, controller
         )

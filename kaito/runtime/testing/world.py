@@ -16,7 +16,7 @@ generated from their models. No method sleeps in real time.
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -30,6 +30,7 @@ from kaito.runtime.controller import AnyController
 from kaito.runtime.kinds import PolicyRule
 from kaito.runtime.manager import Cluster, Lifespan, Manager, Runnable, Settings
 from kaito.runtime.meta import Resource
+from kaito.runtime.source import Reply
 from kaito.runtime.testing.admission import InProcessWebhooks
 from kaito.runtime.testing.objects import OWN_AGENT, ServerObjects
 from kaito.runtime.testing.permissions import rules_for
@@ -157,6 +158,37 @@ class World(ServerObjects):
     def track(self, busy: ActivitySource) -> None:
         """Make `settle` wait for other work as well, for example of a manager that the test created."""
         self._tracked.append(busy)
+
+    async def call(
+        self,
+        path: str,
+        body: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        method: str = "POST",
+    ) -> Reply:
+        """Call an `Inbound` of this world's managers, without HTTP; returns the response.
+
+        If several replicas have the path, the one that can handle it: a leader before a standby.
+
+        Raises:
+            LookupError: No started manager has the path.
+        """
+
+        async def read(limit: int) -> bytes | None:
+            return body if len(body) <= limit else None
+
+        reply: Reply | None = None
+        for manager in [each for each in self._tracked if isinstance(each, Manager)]:
+            for endpoint in [each for each in manager.inbound if each.path == path]:
+                reply = await endpoint.handle(method, headers=headers or {}, query=query or {}, read=read)
+                if reply.status != 503:
+                    return reply
+        if reply is None:
+            message = f"no started manager has an Inbound of {path}"
+            raise LookupError(message)
+        return reply
 
     # -- time --------------------------------------------------------------------------------------------------------
 

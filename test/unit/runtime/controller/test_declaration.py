@@ -126,7 +126,7 @@ def build(*args: Any, **options: Any) -> Controller[Any]:
         (lambda: build(ConfigMap, converge).watches(Pod, to=one_argument), r"\(obj, view\): too many positional"),  # type: ignore[arg-type]
         (lambda: build(ConfigMap, converge).watches(Pod, to=keys), "async generator: return a list"),  # type: ignore[arg-type]
         (lambda: build(ConfigMap, converge).watches(Pod, handler=mapper), r"\(event, queue, view\): too many"),  # type: ignore[arg-type]
-        (lambda: build(ConfigMap, converge).receives("channel"), "takes a Channel or a Source"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (lambda: build(ConfigMap, converge).receives("channel"), "takes a Channel, Polling, Inbound or Source"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         (lambda: build(ConfigMap, converge).receives(mapper), r"write FunctionSource\(\.\.\.\)"),  # type: ignore[arg-type]
         (
             lambda: build(ConfigMap, converge).owns(Pod, labels="a=b").watches(Pod, to=mapper, only="metadata"),
