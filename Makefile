@@ -181,7 +181,7 @@ browser: sync ## Provide Chromium (as root on Debian it is installed) and axe-co
 
 .PHONY: record-console
 record-console: sync browser ## Write the pictures of the console to docs/assets/console
-	@.venv/bin/python -m hack.docs.record_console
+	@KAITO_RECORD_CONSOLE=1 $(PYTEST) -q -n 0 test/e2e/test_console_pictures.py
 
 .PHONY: karpenter
 karpenter: sync ## Build Karpenter with its kwok provider once (Go needed; about two minutes)

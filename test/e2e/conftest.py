@@ -13,7 +13,7 @@ import pytest
 
 from hack.envtest import Unavailable, locate
 
-LOCAL_CLUSTERS: Final = frozenset({"test_any_model", "test_console", "test_local"})
+LOCAL_CLUSTERS: Final = frozenset({"test_any_model", "test_console_local", "test_local"})
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

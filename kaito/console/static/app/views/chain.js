@@ -39,10 +39,10 @@ function newest(parts) {
   return parts.map((part) => part.since ?? part.created).filter(Boolean).sort().at(-1) ?? null;
 }
 
-/** The picture. The stage with the cause is marked; `compact` leaves out the ages. */
-export function ChainPicture({ detail, compact = false }) {
+/** The picture. The stage with the cause is marked. */
+export function ChainPicture({ detail }) {
   const cause = detail.cause ? stageOf(detail.cause.kind)?.id : null;
-  return html`<ol class="chain ${compact ? "compact" : ""}" aria-label="From the Workspace to the answer">
+  return html`<ol class="chain" aria-label="From the Workspace to the answer">
     ${stages(detail).map((stage) => {
       const look = PART_STATES[stage.state];
       const ready = stage.parts.filter((part) => part.state === "ok").length;
@@ -51,7 +51,7 @@ export function ChainPicture({ detail, compact = false }) {
         <span class="stage-dot s-${look.tone} ${stage.state === "waiting" ? "pulse" : ""}"><${Icon} name=${stage.id === "Result" ? "Answer" : stage.id} /></span>
         <span class="stage-name">${stage.id}</span>
         <span class="stage-state tone-${look.tone}">${count}</span>
-        ${!compact && html`<span class="stage-age muted num">${stage.parts.length ? age(newest(stage.parts), now.value) : ""}</span>`}
+        <span class="stage-age muted num">${stage.parts.length ? age(newest(stage.parts), now.value) : ""}</span>
         ${cause === stage.id && html`<span class="stage-flag">cause</span>`}
       </li>`;
     })}
@@ -62,7 +62,7 @@ function EventLine({ event }) {
   if (!event) return null;
   return html`<div class="part-event ${event.warning ? "warn-text" : "muted"}">
     <${Icon} name=${event.warning ? "warn" : "chevron"} />
-    <span class="break"><strong>${event.reason}</strong> ${event.note} <span class="num muted" title=${clock(event.at)}>${age(event.at, now.value)} ago${event.count > 1 ? `, ${event.count} times` : ""}</span></span>
+    <span class="break"><strong>${event.reason}</strong> ${event.note} <span class="num muted" title=${clock(event.at)}>· ${age(event.at, now.value)} ago${event.count > 1 ? `, ${event.count} times` : ""}</span></span>
   </div>`;
 }
 

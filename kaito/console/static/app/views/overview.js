@@ -9,7 +9,7 @@ const filter = { text: signal(""), state: signal(""), namespace: signal(""), tas
 
 const ORDER = Object.keys(STATES);
 const SORTS = {
-  attention: { label: "Needs attention first", by: (a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || byName(a, b) },
+  attention: { label: "Attention first", by: (a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || byName(a, b) },
   name: { label: "Name", by: byName },
   newest: { label: "Newest first", by: (a, b) => (a.created < b.created ? 1 : a.created > b.created ? -1 : byName(a, b)) },
   cost: { label: "Most expensive first", by: (a, b) => (b.hourlyCost ?? -1) - (a.hourlyCost ?? -1) || byName(a, b) },
