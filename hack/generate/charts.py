@@ -42,6 +42,8 @@ def files() -> dict[Path, str]:
         found[templates / "rbac.yaml"] = HEADER + _render(chart, *roles)
         reviews = program.metrics_auth()
         found[templates / "metrics-auth.yaml"] = HEADER + _when(secure, _render(chart, *reviews))
+    console = [manifest for manifest in rbac.CONSOLE.manifests() if manifest["kind"] != "ServiceAccount"]
+    found[CHARTS / "console" / "templates" / "rbac.yaml"] = HEADER + _render("console", *console)
     controller = CHARTS / rbac.WORKSPACE_CONTROLLER.name / "templates"
     users = _render(rbac.WORKSPACE_CONTROLLER.name, *rbac.user_roles())
     found[controller / "user-roles.yaml"] = HEADER + _when("userRoles.enabled", users)

@@ -176,6 +176,23 @@ GPU_PROVISIONER = Program(
     namespaced=(_ELECTION,),
 )  # fmt: skip
 
+CONSOLE = Program(
+    "kaito-console",
+    cluster=(
+        Rule("the Workspaces that it shows", ("kaito.sh",), ("workspaces",), INFORMER),
+        Rule("their claims", ("karpenter.sh",), ("machines", "nodeclaims"), INFORMER),
+        Rule("their nodes, pods and Services; which namespaces exist", ("",),
+             ("nodes", "pods", "services", "namespaces"), INFORMER),
+        Rule("their workloads; settings of the controllers", ("apps",), ("statefulsets", "deployments"), INFORMER),
+        Rule("tuning", ("batch",), ("jobs",), INFORMER),
+        Rule("what happened to them", ("events.k8s.io",), ("events",), INFORMER),
+        Rule("identify a user by the token", ("authentication.k8s.io",), ("tokenreviews",), ("create",)),
+        Rule("the rights of the user", ("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
+    ),
+    namespaced=(),
+)  # fmt: skip
+"""The console in a cluster. It reads; writes are sent with the token of the user."""
+
 _WORKSPACES = Rule("", ("kaito.sh",), ("workspaces", "inferencesets"),
                    (*INFORMER, "create", "update", "patch", "delete"))  # fmt: skip
 _SCALE = Rule("", ("kaito.sh",), ("workspaces/scale", "inferencesets/scale"), ("get", "update", "patch"))

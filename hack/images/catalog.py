@@ -24,6 +24,7 @@ class Image:
 IMAGES = (
     Image(name="workspace-controller", dockerfile="Dockerfile.workspace", requirements="requirements/workspace.txt"),
     Image(name="gpu-provisioner", dockerfile="Dockerfile.provisioner", requirements="requirements/provisioner.txt"),
+    Image(name="console", dockerfile="kaito/console/Dockerfile", requirements="requirements/workspace.txt"),
     Image(
         name="kaito-serving",
         dockerfile="presets/images/Dockerfile.serving",

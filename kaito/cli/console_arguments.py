@@ -21,6 +21,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="further accepted Host header of a proxy, such as console.example.com",
     )
     command.add_argument(
+        "--in-cluster",
+        action="store_true",
+        help="identify users by the bearer tokens that a proxy sends, and apply their rights (in a pod)",
+    )
+    command.add_argument(
         "--allow-writes", action="store_true", help="allow to create, scale and delete Workspaces in the console"
     )
 

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _serve(arguments: argparse.Namespace) -> None:
     config = await find_cluster_config(arguments.kubeconfig, arguments.context)
     settings = ConsoleSettings(
-        mode="kubeconfig",
+        mode="cluster" if arguments.in_cluster else "kubeconfig",
         cluster=arguments.context or urlsplit(config.server).netloc,
         address=arguments.address,
         port=arguments.port,
@@ -38,7 +38,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     _cancel_on_signals()
     transport = HttpTransport(config)
     try:
-        async with running_console(settings, transport) as console:
+        async with running_console(settings, transport, cluster=config if arguments.in_cluster else None) as console:
             writes = "" if settings.allow_writes else "; it changes nothing (--allow-writes)"
             sys.stdout.write(f"open {console.link}\nThe console shows {settings.cluster}{writes}. Ctrl-C ends it.\n")
             sys.stdout.flush()

@@ -1,6 +1,7 @@
 """`Console`: assembles the parts and listens."""
 
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Final, final
@@ -14,21 +15,23 @@ from kaito.console.api.session import SessionRoutes
 from kaito.console.api.workspaces import WorkspaceRoutes
 from kaito.console.chat import ChatRelay
 from kaito.console.cluster.watch import ClusterWatch
-from kaito.console.drafts import Planner
+from kaito.console.drafts import Planner, no_network
+from kaito.console.security.access import FIELD_MANAGER, Access
+from kaito.console.security.cluster import ClusterAccess
 from kaito.console.security.link import LinkAccess, Owner
 from kaito.console.security.origin import OriginCheck, accepted_hosts
 from kaito.console.server import ConsoleServer
 from kaito.console.settings import ConsoleSettings
 from kaito.console.trouble import Trouble
-from kaito.runtime.client import Client, HttpTransport
+from kaito.runtime.client import Client, ClusterConfig, HttpTransport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.tasks import TaskScope
 from kaito.workspace.settings import WorkspaceSettings
 
-FIELD_MANAGER: Final = "kaito-console"
-"""Field manager of the Workspaces that are created in the console."""
+MAX_HEADER_BYTES: Final = 32_768
+"""Longest header: tokens with many groups are long."""
 
 CLOSE_SECONDS: Final = 1.0
 """Time for open requests at the stop; streams end with it."""
@@ -73,6 +76,7 @@ async def running_console(
     *,
     clock: Clock | None = None,
     user: str = "",
+    cluster: ClusterConfig | None = None,
     local: LocalParts | None = None,
     chat: ChatRelay | None = None,
 ) -> AsyncGenerator[Console]:
@@ -83,6 +87,7 @@ async def running_console(
         transport: the network to the API server; it is not closed.
         clock: the current time.
         user: name of the owner of the kubeconfig.
+        cluster: the API server, for users with bearer tokens; None for access by the link.
         local: what a cluster on one machine adds.
         chat: relays chats.
 
@@ -98,23 +103,35 @@ async def running_console(
         direct_url=parts.direct_url,
         is_in_cluster=settings.mode == "cluster",
     )
-    owner = Owner(user, Client(transport, field_manager=FIELD_MANAGER), transport, settings.allow_writes)
-    access = LinkAccess(owner)
+    client = Client(transport, field_manager=FIELD_MANAGER)
+    link: LinkAccess | None = None
+    if cluster is not None:
+        access: Access = ClusterAccess(cluster, client, writes=settings.allow_writes)
+    else:
+        access = link = LinkAccess(Owner(user, client, transport, settings.allow_writes))
     buttons = [button.to_json() for button in parts.trouble.buttons] if parts.trouble is not None else []
     groups: list[Routes] = [
         SessionRoutes(watch, settings, buttons),
         WorkspaceRoutes(watch),
         ChatRoutes(watch, chat or ChatRelay()),
-        ClusterRoutes(watch, Planner(watch), parts.trouble),
+        ClusterRoutes(watch, Planner(watch, no_network if settings.mode == "cluster" else None), parts.trouble),
     ]
     origins = OriginCheck()
     application = ConsoleServer(groups, access, origins).application()
     async with _listening(application, settings) as port:
-        access.port = port
+        if link is not None:
+            link.port = port
         origins.accept(accepted_hosts(settings, port))
         async with TaskScope("console") as scope:
             scope.spawn(watch.run(), name="watch")
-            yield Console(settings.address, port, access.token)
+            yield Console(settings.address, port, link.token if link is not None else "")
+
+
+def _http_log() -> logging.Logger:
+    """Returns a logger that drops everything: errors of the HTTP parser quote tokens and bodies of requests."""
+    logger = logging.getLogger("kaito.console.http")
+    logger.disabled = True
+    return logger
 
 
 @contextlib.asynccontextmanager
@@ -124,7 +141,14 @@ async def _listening(application: web.Application, settings: ConsoleSettings) ->
     Raises:
         ConfigurationError: the address is in use or does not exist.
     """
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_SECONDS)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        logger=_http_log(),
+        handler_cancellation=True,
+        max_field_size=MAX_HEADER_BYTES,
+        shutdown_timeout=CLOSE_SECONDS,
+    )
     await runner.setup()
     try:
         try:

@@ -5,6 +5,8 @@ import io
 from dataclasses import replace
 from typing import Final, final
 
+import yaml
+
 from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
@@ -14,12 +16,18 @@ from kaito.planning.comparison import LiveComparison
 from kaito.planning.documents import Documents, InputError, Source, read_documents
 from kaito.planning.planner import plan_workspace
 from kaito.planning.report import PriceQuestion
+from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.reads import ReadModel
+from kaito.workspace.hub.record import FactsRecord
+from kaito.workspace.preflight.context import LookupUnavailable
 
 MAX_CONCURRENT_PLANS: Final = 4
 
 PLAN_SECONDS: Final = 60.0
 """Time limit of one plan, which may read facts of a model from the network."""
+
+MAX_CHARACTERS: Final = 131_072
+"""Longest manifest of a draft."""
 
 _INPUT: Final = "standard input"
 
@@ -33,14 +41,27 @@ class Draft:
         self.source = source
 
 
-def read_draft(text: str) -> Draft:
-    """Reads a manifest.
+async def read_draft(text: str) -> Draft:
+    """Reads a manifest, in a thread: the parser is slow.
 
     Raises:
-        Refusal: it is not YAML, or does not contain exactly one Workspace.
+        Refusal: it is too long, is not YAML, or does not contain exactly one Workspace.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise Refusal(413, f"the manifest has more than {MAX_CHARACTERS} characters: shorten it", "yaml")
+    return await asyncio.to_thread(_read, text)
+
+
+def _read(text: str) -> Draft:
     try:
+        # A few aliases of aliases expand to a document that fills the memory.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.CSafeLoader)):
+            raise Refusal(400, "the manifest contains an alias (*name): write the value instead", "yaml")
         documents = read_documents(["-"], io.StringIO(text))
+    except yaml.YAMLError as error:
+        raise Refusal(
+            400, f"the manifest is not YAML: {getattr(error, 'problem', None) or 'parse error'}", "yaml"
+        ) from None
     except InputError as error:
         raise Refusal(400, str(error).replace(_INPUT, "the manifest"), "yaml") from error
     if len(documents.workspaces) != 1:
@@ -71,7 +92,7 @@ class Planner:
             KaitoRuntimeError: the cluster cannot be read.
         """
         try:
-            draft = read_draft(text)
+            draft = await read_draft(text)
         except Refusal as refusal:
             return refused([(refusal.field, str(refusal))])
         settings, notes = self._watch.controller_settings()
@@ -92,3 +113,12 @@ class Planner:
         except TimeoutError:
             raise Refusal(503, "the plan takes too long: the source of the model does not answer; try again") from None
         return plan_json(replace(report, origin=""))
+
+
+async def no_network(query: ModelQuery) -> FactsRecord:
+    """Reads nothing: in a cluster, a draft must not make the console send requests to addresses that it names.
+
+    Raises:
+        LookupUnavailable: always; the plan then lists what was not checked.
+    """
+    raise LookupUnavailable(str(query.reference))

@@ -87,7 +87,8 @@ class ConsoleServer:
 
     def _signed_in(self, handler: UserHandler) -> Handler:
         async def signed_in(request: web.Request) -> web.StreamResponse:
-            return await handler(request, await self._access.user(request))
+            async with self._access.user(request) as user:
+                return await handler(request, user)
 
         return signed_in
 

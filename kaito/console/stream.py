@@ -7,12 +7,14 @@ browser opens a new one.
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, final
 
 from aiohttp import web
 
 from kaito.console.board import Board
+from kaito.console.security.refusal import Refusal
 from kaito.console.views.json_values import Json
 from kaito.runtime.clock import monotonic
 from kaito.runtime.meta import ObjectKey
@@ -26,6 +28,9 @@ EVENT_STREAM_HEADERS: Final[Mapping[str, str]] = {
 KEEP_ALIVE_SECONDS: Final = 15.0
 SEND_SECONDS: Final = 60.0
 """Time in which a reader must take a message."""
+
+RIGHTS_SECONDS: Final = 60.0
+"""Time for which a stream goes on while the rights of the reader cannot be checked."""
 
 INTERVAL_SECONDS: Final = 0.2
 """Least time between two messages to a reader."""
@@ -84,16 +89,19 @@ class EventStream:
         self._shown: set[ObjectKey] = set()
         self._last_money: Json | None = None
         self._problem: Json | None = None
+        self._visible_before: Callable[[str], bool] = lambda _: False
+        self._checked_at = -RIGHTS_SECONDS
 
-    async def run(self, response: web.StreamResponse) -> None:
-        """Sends events until the reader leaves.
+    async def run(self, response: web.StreamResponse, limit: float = math.inf) -> None:
+        """Sends events until the reader leaves, or for a number of seconds.
 
         Raises:
+            Refusal: the rights of the reader cannot be checked.
             TimeoutError: the reader takes no data.
             ConnectionError: the reader has left.
         """
-        sent_at = monotonic()
-        while True:
+        began = sent_at = monotonic()
+        while monotonic() - began < limit:
             messages = await self._messages()
             if not messages and monotonic() - sent_at >= KEEP_ALIVE_SECONDS:
                 messages = b": keep-alive\n\n"
@@ -114,7 +122,7 @@ class EventStream:
         if problem != self._problem:
             sent += self._event("problem", problem) if problem is not None else self._event("recovered", {})
             self._problem = problem
-        visible = await self._visibility.namespaces()
+        visible = await self._visible()
         revision = self._board.revision
         changed = self._board.changes_since(revision if self._revision < 0 else self._revision)
         hidden = {key for key in self._shown if not visible(key.namespace)}
@@ -126,6 +134,21 @@ class EventStream:
         if changed or hidden or revealed:
             sent += self._change({*changed, *hidden, *revealed}, visible)
         return sent
+
+    async def _visible(self) -> Callable[[str], bool]:
+        """Returns what the reader may see; what it was last time while the API server does not answer, for a minute.
+
+        Raises:
+            Refusal: the rights could not be checked for a minute.
+        """
+        try:
+            self._visible_before = await self._visibility.namespaces()
+        except Refusal:
+            if monotonic() - self._checked_at > RIGHTS_SECONDS:
+                raise
+            return self._visible_before
+        self._checked_at = monotonic()
+        return self._visible_before
 
     def _snapshot(self, visible: Callable[[str], bool]) -> bytes:
         entries = {key: entry for key, entry in self._board.entries.items() if visible(key.namespace)}

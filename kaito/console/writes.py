@@ -24,7 +24,7 @@ async def create(text: str, user: User, *, update: bool) -> ObjectKey:
     Raises:
         Refusal: the manifest is wrong, the API server rejects it, or the Workspace exists.
     """
-    source = read_draft(text).source
+    source = (await read_draft(text)).source
     workspace = source.workspace
     if source.errors:
         field, message = source.errors[0]

@@ -20,7 +20,11 @@ Objects = dict[tuple[str, str], dict[str, Any]]
 """Objects by kind and name."""
 
 AZURE = {"subscriptionId": "s", "resourceGroup": "g", "clusterName": "c", "location": "l"}
-REQUIRED: dict[str, dict[str, Any]] = {"gpu-provisioner": {"settings": {"azure": AZURE}}, "workspace-controller": {}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "gpu-provisioner": {"settings": {"azure": AZURE}},
+    "workspace-controller": {},
+    "console": {},
+}
 """Values without which a chart is not rendered."""
 
 _HELM_LABELS = {

@@ -318,3 +318,31 @@ for each in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     outside = attempt(environment.command(command), *(flags if image == "provisioner" else []), HOME=str(tmp_path))
     assert outside.returncode == 1
     assert "not in a pod" in outside.stderr
+
+
+def test_the_image_of_the_console_contains_what_it_shows_and_no_controller(
+    environment: Environment, tmp_path: Path
+) -> None:
+    dockerfile = ROOT / "kaito" / "console" / "Dockerfile"
+    build_image(dockerfile, build_context(dockerfile, tmp_path / "context"), environment)
+    installed = environment.distributions()
+    assert {name for name in installed if name.startswith("kaito")} - {"kaito-config", "kaito-oci"} == {
+        "kaito",
+        "kaito-console",
+        "kaito-runtime",
+    }
+    for module in ("kaito.apiserver", "kaito.local", "kaito.provisioner", "kaito.simulation", "kaito.runtime.testing"):
+        assert not environment.has(module), f"{module} is in the image"
+    programs = {path.name for path in environment.folder.joinpath("bin").iterdir()}
+    assert programs & {"kaito", "workspace-controller", "gpu-provisioner", "kubectl-kaito"} == {"kaito"}
+    modules = """
+import kaito.console, pkgutil
+from importlib import import_module
+for each in pkgutil.walk_packages(kaito.console.__path__, "kaito.console."):
+    import_module(each.name)
+"""
+    environment.python(modules)
+    assert "--in-cluster" in run(environment.command("kaito"), "console", "--help")
+    outside = attempt(environment.command("kaito"), "console", "--in-cluster", "--port=0", HOME=str(tmp_path))
+    assert outside.returncode == 1
+    assert "not in a pod" in outside.stderr

@@ -1,6 +1,7 @@
 """What a user may see of the cluster: the namespaces whose Workspaces the user may list, and kinds of objects."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, final
 
 from kaito.api import Workspace
@@ -10,7 +11,12 @@ from kaito.console.security.access import Action, User
 from kaito.console.security.refusal import Refusal
 from kaito.runtime.meta import ObjectKey, Resource
 
-_READ_KINDS: Final[tuple[type[Resource], ...]] = tuple(UNREAD_NAMES)
+CONCURRENT_REVIEWS: Final = 16
+
+
+def batched(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Yields parts of a sequence."""
+    return (names[start : start + size] for start in range(0, len(names), size))
 
 
 def action_on(verb: str, kind: type[Resource], namespace: str = "", name: str = "", subresource: str = "") -> Action:
@@ -39,8 +45,11 @@ class Rights:
         """
         if await self._user.may(action_on("list", Workspace)):
             return lambda _: True
-        known = {key.namespace for key in self._watch.board.entries}
-        allowed = {name for name in known if await self._user.may(action_on("list", Workspace, name))}
+        known = sorted({key.namespace for key in self._watch.board.entries})
+        allowed: set[str] = set()
+        for some in batched(known, CONCURRENT_REVIEWS):
+            answers = await asyncio.gather(*(self._user.may(action_on("list", Workspace, name)) for name in some))
+            allowed |= {name for name, answer in zip(some, answers, strict=True) if answer}
         return allowed.__contains__
 
     async def hidden(self, key: ObjectKey) -> dict[str, str]:

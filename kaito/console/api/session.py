@@ -1,8 +1,9 @@
 """The session, the stream of events, and the money of all Workspaces."""
 
+import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import final
+from typing import Final, final
 
 from aiohttp import web
 
@@ -10,10 +11,14 @@ from kaito.console.api.rights import Rights
 from kaito.console.api.routing import Route, json_response
 from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.security.access import User
+from kaito.console.security.refusal import Refusal
 from kaito.console.settings import ConsoleSettings
 from kaito.console.stream import EVENT_STREAM_HEADERS, EventStream
 from kaito.console.views.json_values import Json
 from kaito.runtime.kinds import Namespace
+
+STREAM_SECONDS: Final = 300.0
+"""Duration of a stream in a cluster; the browser opens the next one."""
 
 
 @final
@@ -70,8 +75,9 @@ class SessionRoutes:
         await response.prepare(request)
         stream = EventStream(self._watch.board, self._watch.reachability, self._watch.money, rights)
         try:
-            await stream.run(response)
-        except (TimeoutError, ConnectionError):
+            # In a cluster, the next stream identifies the user again: the token may have expired.
+            await stream.run(response, STREAM_SECONDS if self._settings.mode == "cluster" else math.inf)
+        except (Refusal, TimeoutError, ConnectionError):
             if request.transport is not None:
                 request.transport.abort()
         return response

@@ -1,11 +1,15 @@
 """`Access`: identifies the user of a request, and answers what the user may do."""
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 from aiohttp import web
 
 from kaito.runtime.client import Client, HttpTransport
+
+FIELD_MANAGER: Final = "kaito-console"
+"""Field manager of the Workspaces that are created in the console."""
 
 
 @final
@@ -62,8 +66,8 @@ class User(Protocol):
 class Access(Protocol):
     """Identifies users."""
 
-    async def user(self, request: web.Request) -> User:
-        """Returns the user of a request.
+    def user(self, request: web.Request) -> AbstractAsyncContextManager[User]:
+        """Yields the user of a request, whose connections are closed at the end.
 
         Raises:
             Refusal: the request has no valid credentials.

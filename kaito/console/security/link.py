@@ -5,12 +5,14 @@ to this process, so that other consoles and other programs on this machine have 
 """
 
 import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import final
 
 from aiohttp import web
 
-from kaito.console.security.access import Action
+from kaito.console.security.access import Action, User
 from kaito.console.security.refusal import Refusal
 from kaito.runtime.client import Client, HttpTransport
 
@@ -52,8 +54,9 @@ class LinkAccess:
         """Name of the cookie."""
         return f"kaito-console-{self.port}"
 
-    async def user(self, request: web.Request) -> Owner:
-        """Returns the owner.
+    @asynccontextmanager
+    async def user(self, request: web.Request) -> AsyncGenerator[User]:
+        """Yields the owner.
 
         Raises:
             Refusal: the cookie is missing or of another process.
@@ -61,7 +64,7 @@ class LinkAccess:
         found = request.cookies.get(self.cookie, "")
         if not secrets.compare_digest(found.encode(), self._session.encode()):
             raise Refusal(401, "this browser is not signed in: open the link that `kaito console` printed")
-        return self._owner
+        yield self._owner
 
     def open(self, token: str) -> web.Response:
         """Returns the response to the link: it sets the cookie, and removes the token from the address.

@@ -49,6 +49,8 @@ async def test_a_workspace_is_created_scaled_and_deleted(scene: Scene) -> None:
         (DRAFT + "---" + DRAFT.replace("name: phi}\n", "name: other}\n"), 400, "yaml"),
         (DRAFT.replace("resource:", "resources:"), 422, "resource"),
         (DRAFT + "surprise: 1\n", 422, "surprise"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n" + DRAFT, 400, "yaml"),
+        (DRAFT + f"# {'x' * 131_072}\n", 413, "yaml"),
         (DRAFT.replace("{name: phi}", "{name: Phi}"), 422, "metadata.name"),
         (DRAFT.replace("{name: phi}", "{namespace: absent, name: phi}"), 404, ""),
         (DRAFT.replace("{name: phi}", "{namespace: 'x/../y', name: phi}"), 422, "metadata.namespace"),
