@@ -26,6 +26,9 @@ _NO_WORKLOAD: Final = WorkloadReport()
 
 _RELEASED: Final = "tuning has ended, and its nodes are given back"
 
+_NEXT_CLAIM: Final = "; the next claim is created"
+"""Begins the last part of a message: when the next claim is created."""
+
 MAX_DERIVED_CHARACTERS: Final = 500
 """Longest message that a condition repeats from the one that determines it."""
 
@@ -257,8 +260,8 @@ def _describe_next_attempt(report: ClaimsReport) -> str:
     time = report.retry_at.strftime("%Y-%m-%dT%H:%M:%SZ")
     if report.terminating:
         names = ", ".join(report.terminating)
-        return f"; the next claim is created after the deletion of {names} and a backoff, no later than {time}"
-    return f"; the next claim is created at {time}"
+        return f"{_NEXT_CLAIM} after the deletion of {names} and a backoff, no later than {time}"
+    return f"{_NEXT_CLAIM} at {time}"
 
 
 def _nodes(state: ReconcileState) -> ConditionUpdate | None:
@@ -307,10 +310,16 @@ def _resource(state: ReconcileState, claims: ConditionUpdate | None, nodes: Cond
 
 
 def _derived(cause: ConditionUpdate, condition_type: str) -> ConditionUpdate:
-    """Returns a condition with the status and the cause of another one; a long message is not repeated in full."""
+    """Returns a condition with the status and the cause of another one.
+
+    A long message is not repeated in full, but the time of the next attempt at its end is.
+    """
     message = cause.message
     if len(message) > MAX_DERIVED_CHARACTERS:
-        message = f"{shorten(message, MAX_DERIVED_CHARACTERS)} (in full in condition {cause.type})"
+        text, separator, next_attempt = message.rpartition(_NEXT_CLAIM)
+        text = text if separator else message
+        message = f"{shorten(text, MAX_DERIVED_CHARACTERS)} (in full in condition {cause.type})"
+        message += f"{separator}{next_attempt}" if separator else ""
     return replace(cause, type=condition_type, message=message)
 
 

@@ -54,6 +54,17 @@ class System:
         await self.start_controller()
 
     async def start_controller(self, crash: CrashPoint | None = None) -> Manager:
+        manager = self._make_controller(crash)
+        self._controller = AsyncExitStack()
+        await self._controller.enter_async_context(manager)
+        await self.world.settle()
+        return manager
+
+    def second_controller(self) -> Manager:
+        """Returns another controller process, to start beside the first one; both act."""
+        return self._make_controller()
+
+    def _make_controller(self, crash: CrashPoint | None = None) -> Manager:
         transport = self.world.transport()
         manager = workspace_manager(
             self.settings,
@@ -63,9 +74,6 @@ class System:
             clock=self.world.clock,
         )
         self.world.track(manager)
-        self._controller = AsyncExitStack()
-        await self._controller.enter_async_context(manager)
-        await self.world.settle()
         return manager
 
     async def start_provisioner(self) -> Manager:

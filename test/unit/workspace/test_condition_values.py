@@ -567,3 +567,9 @@ def test_the_hardware_without_a_plan_is_what_the_status_or_the_spec_requests(phi
     assert state(None).hardware(phi.evolve(status={"targetNodeCount": 2})) == Hardware(
         count=2, instance_type="Standard_NC6s_v3", gpus=0, disk=requested.disk
     )
+
+
+def test_a_long_cause_does_not_hide_when_the_next_claim_is_created(phi: Workspace, plan: Plan) -> None:
+    report = lost(2, "AllocationFailed: " + "no capacity " * 80, retry_at=LATER)
+    found = evaluate(phi, state(plan, claims=report))["ResourceReady"].message
+    assert found.endswith(f"… (in full in condition MachineReady){NEXT}")
