@@ -40,7 +40,7 @@ from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.registry.store import Backup, Change, Store
 from kaito.apiserver.webhook_client import WebhookCaller, call_webhook
 from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_response, raw_response, text_response
-from kaito.apiserver.writes.subresources import LogSource, Subresources
+from kaito.apiserver.writes.subresources import UPGRADED, LogSource, Subresources
 from kaito.apiserver.writes.writer import Writer
 
 VERSION: Object = {
@@ -185,6 +185,14 @@ class ApiServer:
         """Remove these denials, or all of them; unknown ones are ignored."""
         remaining = [denial for denial in self._authorizer.denials if denials and denial not in denials]
         self._authorizer.denials[:] = remaining
+
+    def serve_upgrades(self, protocols: Mapping[str, str]) -> None:
+        """Accept upgrades of connections to pods; the transport in this process serves them after a response 101.
+
+        Args:
+            protocols: The subprotocol of each subresource, `exec` and `portforward`.
+        """
+        self._subresources.upgrades = protocols
 
     def serve_logs(self, source: LogSource | None) -> None:
         """Let a kubelet answer requests for pod logs."""
@@ -350,6 +358,8 @@ class ApiServer:
 
     def _authorize(self, target: Target, request: HttpRequest, context: Context) -> None:
         self._check_access(attributes_of(target, request), context)
+        if target.subresource in UPGRADED and target.verb == "get":
+            self._check_access(creation(target), context)
         creates = target.verb == "update" or media_type(request).startswith("application/apply-patch")
         if creates and target.verb in {"update", "patch"} and not target.subresource:
             resource = target.resource

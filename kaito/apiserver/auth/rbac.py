@@ -213,9 +213,10 @@ def _has(rule: Object, listing: str, value: str) -> bool:
 
 
 def creation(target: Target) -> Attributes:
-    """Return the create permission that an update or apply needs when the object does not exist."""
+    """Return the create permission that an update or apply needs when the object does not exist, and the upgrade of a
+    connection to a pod."""
     resource = target.resource
-    return Attributes("create", resource.group, resource.plural, "", target.namespace, target.name)
+    return Attributes("create", resource.group, resource.plural, target.subresource, target.namespace, target.name)
 
 
 def attributes_of(target: Target, request: HttpRequest) -> Attributes:

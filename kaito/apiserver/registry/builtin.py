@@ -61,7 +61,7 @@ BUILTIN: tuple[Resource, ...] = (
         "Pod",
         "pods",
         short=("po",),
-        sub=frozenset({"status", "log", "eviction", "binding", "ephemeralcontainers", "resize"}),
+        sub=frozenset({"status", "log", "exec", "portforward", "eviction", "binding", "ephemeralcontainers", "resize"}),
         everything=True,
         generation=True,
     ),

@@ -1,10 +1,11 @@
-"""Serves the subresources that are not views of the object: scale, eviction, binding, finalize, token, and log."""
+"""Serves the subresources that are not views of the object: scale, eviction, binding, finalize, token, log, and
+the upgrades of connections to pods."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from kaito.apiserver import errors
 from kaito.apiserver.bodies import decode as bodies
@@ -29,6 +30,9 @@ from kaito.apiserver.wire import (
     text_response,
 )
 from kaito.apiserver.writes.writer import Managed, Writer
+
+UPGRADED: Final = frozenset({"exec", "portforward"})
+"""Subresources whose connections are upgraded."""
 
 LogSource: TypeAlias = Callable[[str, str, HttpRequest], Awaitable[HttpResponse | None]]
 """Returns the logs of a pod. Arguments: namespace, name, and the request, whose query selects container and lines."""
@@ -88,6 +92,7 @@ class Subresources:
         self._state = state
         self._writer = writer
         self.logs: LogSource | None = None
+        self.upgrades: Mapping[str, str] = {}
 
     async def serve(self, request: HttpRequest, target: Target, context: Context) -> HttpResponse | None:
         """Answer a request for a special subresource; None for others."""
@@ -106,6 +111,8 @@ class Subresources:
                 return self._token(request, target)
             case ("log", "get"):
                 return await self._log(request, target)
+            case ("exec" | "portforward", "get"):
+                return self._upgrade(request, target)
             case _:
                 return None
 
@@ -219,6 +226,22 @@ class Subresources:
             "expirationTimestamp": timestamp(self._state.now() + timedelta(seconds=seconds)),
         }
         return json_response(body, 201)
+
+    def _upgrade(self, request: HttpRequest, target: Target) -> HttpResponse:
+        pod = reads.find(self._state, target)
+        containers = [str(each["name"]) for each in pod.data["spec"]["containers"]]
+        container = request.param("container")
+        if target.subresource == "exec":
+            if container and container not in containers:
+                raise errors.bad_request(f"container {container} is not valid for pod {target.name}")
+            if not container and len(containers) > 1:
+                choices = " ".join(containers)
+                why = f"a container name must be specified for pod {target.name}, choose one of: [{choices}]"
+                raise errors.bad_request(why)
+        if "sec-websocket-key" in request.headers or not (protocol := self.upgrades.get(target.subresource)):
+            raise errors.bad_request(f"no kubelet serves {target.subresource} of pod {target.name}")
+        offered = [each.strip() for each in request.headers.get("sec-websocket-protocol", "").split(",")]
+        return HttpResponse(101, {"sec-websocket-protocol": protocol if protocol in offered else ""}, b"")
 
     async def _log(self, request: HttpRequest, target: Target) -> HttpResponse:
         pod = reads.find(self._state, target)

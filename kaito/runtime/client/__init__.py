@@ -15,6 +15,12 @@ from kaito.runtime.client.connect import connect as connect, find_cluster_config
 from kaito.runtime.client.consistency import Consistency as Consistency, IndexKey as IndexKey, Reader as Reader
 from kaito.runtime.client.delete_result import DeleteResult as DeleteResult
 from kaito.runtime.client.events import EventSink as EventSink
+from kaito.runtime.client.field_conflicts import (
+    FieldConflict as FieldConflict,
+    apply_and_report as apply_and_report,
+    apply_conflicts as apply_conflicts,
+    field_conflicts as field_conflicts,
+)
 from kaito.runtime.client.intercept import Interceptor as Interceptor
 from kaito.runtime.client.observe import RequestObserver as RequestObserver
 from kaito.runtime.client.patch import JsonPatch as JsonPatch, MergePatch as MergePatch, Patch as Patch
@@ -22,13 +28,20 @@ from kaito.runtime.client.proxy import is_loopback as is_loopback
 from kaito.runtime.client.rest_mapping import Discovery as Discovery, RestMapping as RestMapping
 from kaito.runtime.client.sender import ApiRequest as ApiRequest, failure as failure
 from kaito.runtime.client.status import ConditionUpdate as ConditionUpdate, StatusScope as StatusScope
+from kaito.runtime.client.subresources import (
+    AccountToken as AccountToken,
+    Scale as Scale,
+    read_scale as read_scale,
+    request_token as request_token,
+)
 from kaito.runtime.client.transport import Reply as Reply, StreamReply as StreamReply, Transport as Transport
 from kaito.runtime.lazy import load
 
 if TYPE_CHECKING:
     from kaito.runtime.client.http import HttpTransport as HttpTransport
+    from kaito.runtime.client.pods import Pods as Pods
 
 
 def __getattr__(name: str) -> Any:
     """Load a name from its module."""
-    return load(__name__, name, {"HttpTransport": "http"})
+    return load(__name__, name, {"HttpTransport": "http", "Pods": "pods"})

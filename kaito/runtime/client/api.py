@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeVar, final
 
 from kaito.runtime.client import codec
 from kaito.runtime.client.applied import AppliedObjects, digest_of
-from kaito.runtime.client.client import Client, Fields, FieldValidation, Labels, Propagation, allowed_namespace
+from kaito.runtime.client.checks import allowed_namespace
+from kaito.runtime.client.client import Client, Fields, FieldValidation, Labels, Propagation
 from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
 from kaito.runtime.client.events import EventSink

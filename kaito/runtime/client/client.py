@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, final
 
 from kaito.runtime.client import codec
 from kaito.runtime.client.agent import user_agent as own_agent
+from kaito.runtime.client.checks import allowed_namespace, check_field_manager
 from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.delete_result import DeleteResult, parse_delete_result
 from kaito.runtime.client.intercept import Intercepted, Interceptor, Sending
@@ -22,7 +23,6 @@ from kaito.runtime.client.rest_mapping import Discovery, RestMapping
 from kaito.runtime.client.sender import ApiRequest, RetryOn, Sender
 from kaito.runtime.client.transport import REQUEST_SECONDS, Transport
 from kaito.runtime.client.unreadable import Unreadable, log_skipped
-from kaito.runtime.client.write_context import FIELD_MANAGER_LENGTH
 from kaito.runtime.errors import (
     AlreadyExists,
     ApiError,
@@ -86,6 +86,7 @@ class Client:
         """
         check_field_manager(field_manager)
         self.field_manager = field_manager
+        self.user_agent: str = user_agent or own_agent(field_manager)
         self.transport = transport
         self._discovery = discovery
         self._field_validation = field_validation
@@ -95,7 +96,7 @@ class Client:
         self._namespace = ""
         self._sender: Sending = Sender(
             transport,
-            user_agent=user_agent or own_agent(field_manager),
+            user_agent=self.user_agent,
             limiter=TokenBucket(qps, max(burst, 1)) if qps > 0 else None,
             observer=observer or NoObserver(),
             rng=rng or random.Random(),  # noqa: S311 -- spreads retries, guards nothing
@@ -108,6 +109,16 @@ class Client:
         clone = copy.copy(self)
         clone._fence = fence
         return clone
+
+    @property
+    def fence(self) -> Callable[[], None] | None:
+        """The function of `fenced`."""
+        return self._fence
+
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether writes are not stored."""
+        return self._dry_run
 
     def managed_by(self, field_manager: str) -> "Client":
         """Return a copy with another field manager.
@@ -155,7 +166,7 @@ class Client:
         Raises:
             NotFound: It does not exist.
         """
-        target = await self._object_target(kind, name, namespace)
+        target = await self.object_target(kind, name, namespace)
         return codec.decode(kind, await self._read(kind, target))
 
     async def find(self, kind: type[R], name: str, namespace: str = "") -> R | None:
@@ -261,7 +272,7 @@ class Client:
         return await self._put(obj, "status", dry_run=dry_run)
 
     async def _put(self, obj: R, subresource: str, *, dry_run: bool) -> R:
-        target = await self._object_target(
+        target = await self.object_target(
             type(obj), obj.name, obj.namespace, subresource, self._options(dry_run=dry_run)
         )
         body = codec.encode(codec.full_manifest(obj))
@@ -284,7 +295,7 @@ class Client:
             Conflict: Another manager owns a field with another value, and `force` is False.
         """
         options = self._options(dry_run=dry_run) | {"fieldManager": field_manager or self.field_manager, "force": force}
-        target = await self._object_target(type(obj), obj.name, obj.namespace, subresource, options)
+        target = await self.object_target(type(obj), obj.name, obj.namespace, subresource, options)
         body = codec.encode(codec.for_apply(obj))
         return await self._write(obj, "PATCH", target, body, RetryOn.ANY_FAILURE, _APPLY, subresource=subresource)
 
@@ -298,7 +309,7 @@ class Client:
         """
         if patch.is_empty:
             return target
-        path = await self._object_target(
+        path = await self.object_target(
             type(target), target.name, target.namespace, subresource, self._options(dry_run=dry_run)
         )
         body = codec.encode(patch.document)
@@ -353,7 +364,7 @@ class Client:
             options["propagationPolicy"] = propagation
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
-        path = await self._object_target(type(target), target.name, target.namespace)
+        path = await self.object_target(type(target), target.name, target.namespace)
         request = self._request("DELETE", path, RetryOn.LOST_RESPONSE, codec.encode(options))
         try:
             reply = await self._sender.send(request)
@@ -397,7 +408,7 @@ class Client:
         }
         if grace_seconds is not None:
             eviction["deleteOptions"]["gracePeriodSeconds"] = grace_seconds
-        path = await self._object_target(type(pod), pod.name, pod.namespace, "eviction", self._options())
+        path = await self.object_target(type(pod), pod.name, pod.namespace, "eviction", self._options())
         request = self._request("POST", path, RetryOn.THROTTLING, codec.encode(eviction))
         try:
             await self._sender.send(request)
@@ -410,7 +421,7 @@ class Client:
 
     async def scale(self, target: Resource, replicas: int) -> str:
         """Set the number of replicas through the `scale` subresource; returns the object's new resourceVersion."""
-        path = await self._object_target(type(target), target.name, target.namespace, "scale", self._options())
+        path = await self.object_target(type(target), target.name, target.namespace, "scale", self._options())
         body = codec.encode({"spec": {"replicas": replicas}})
         request = self._request("PATCH", path, RetryOn.THROTTLING, body, MergePatch.content_type)
         try:
@@ -463,9 +474,14 @@ class Client:
             raise ConfigurationError(message)
         return resource_path(kind.api_version, mapping.plural, namespace=namespace)
 
-    async def _object_target(
+    async def object_target(
         self, kind: type[Resource], name: str, namespace: str, subresource: str = "", query: Query | None = None
     ) -> str:
+        """Return the path of an object or of its subresource, with a query.
+
+        Raises:
+            ConfigurationError: The name is missing, or the namespace of a namespaced kind.
+        """
         mapping = await self._rest_mapping(kind)
         if not name:
             message = f"{kind.kind}: a name is required"
@@ -552,7 +568,7 @@ class Client:
         if not error.is_object:
             return error
         kind = type(obj)
-        target = await self._object_target(kind, obj.name, obj.namespace)
+        target = await self.object_target(kind, obj.name, obj.namespace)
         try:
             body = await self._read(kind, target)
         except NotFound as missing:
@@ -574,27 +590,3 @@ class Client:
         """Invalidate the discovered kind after a 404 without an object: the resource is not served any more."""
         if not kind.plural and self._discovery is not None and not error.is_object:
             self._discovery.invalidate(kind.gvk())
-
-
-def check_field_manager(name: str) -> None:
-    """Check a field manager's name as the API server does.
-
-    Raises:
-        ConfigurationError: It is empty, too long, or contains unprintable characters.
-    """
-    if not name:
-        message = "a field manager is required: the name under which the server records changes"
-        raise ConfigurationError(message)
-    if len(name) > FIELD_MANAGER_LENGTH or not name.isprintable():
-        raise ConfigurationError(f"field manager {name!r}: at most {FIELD_MANAGER_LENGTH} printable characters")
-
-
-def allowed_namespace(kind: type[Resource], namespace: str, home: str) -> str:
-    """Return `home`, the namespace that a client is restricted to, if the call allows it.
-
-    Raises:
-        ConfigurationError: The call has another namespace.
-    """
-    if namespace not in {"", home}:
-        raise ConfigurationError(f"{kind.kind} in namespace {namespace!r}: this client is restricted to {home!r}")
-    return home

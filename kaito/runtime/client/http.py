@@ -11,7 +11,7 @@ import asyncio
 import base64
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 from urllib.parse import unquote, urlsplit
@@ -21,7 +21,14 @@ from kaito.runtime.client.http1 import ConnectionPool, Endpoint, ResponseStream
 from kaito.runtime.client.http1.request import request_bytes
 from kaito.runtime.client.server_address import ServerAddress
 from kaito.runtime.client.tls import client_context, fingerprint
-from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, without_tracebacks
+from kaito.runtime.client.transport import (
+    CONNECT_SECONDS,
+    NO_HEADERS,
+    REQUEST_SECONDS,
+    Reply,
+    UpgradeRefused,
+    without_tracebacks,
+)
 from kaito.runtime.clock import monotonic
 from kaito.runtime.deadlines import Deadlines
 from kaito.runtime.errors import ConfigurationError, RequestTimeout, TransportError
@@ -29,6 +36,7 @@ from kaito.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from kaito.runtime.client.proxied import ProxiedSession, ProxiedStream
+    from kaito.runtime.client.websocket import HttpWebSocket
 
 UNARY_CONNECTIONS = 64
 """Maximum number of connections for requests; further requests wait for one, within their time limit."""
@@ -55,8 +63,9 @@ _Headers = Sequence[tuple[str, str]]
 class _Pool:
     """The connections that use one version of the certificates."""
 
-    def __init__(self, connections: "ConnectionPool | ProxiedSession", tls_digest: bytes) -> None:
+    def __init__(self, connections: "ConnectionPool | ProxiedSession", endpoint: Endpoint, tls_digest: bytes) -> None:
         self.tls_digest = tls_digest
+        self.endpoint = endpoint
         self.connection_waits = 0
         self.connections = connections
         self.users = 0
@@ -254,6 +263,49 @@ class HttpTransport:
             return await pool.connections.stream(method, data, connect=connect, idle=idle)
         return await pool.connections.stream(method, target, headers, body, connect=connect, idle=idle)
 
+    @asynccontextmanager
+    async def websocket(
+        self,
+        target: str,
+        *,
+        protocols: Sequence[str],
+        headers: Mapping[str, str] = NO_HEADERS,
+        connect: float = CONNECT_SECONDS,
+    ) -> AsyncGenerator["HttpWebSocket"]:
+        """Open a WebSocket; raises the errors of `WebSocketTransport.websocket`."""
+        from kaito.runtime.client.websocket import open_websocket
+
+        what = f"GET {target.partition('?')[0]}"
+        for final_try in (False, True):
+            authorization = await self._config.credentials.header()
+            pool = await self._current_pool()
+            async with AsyncExitStack() as stack:
+                stack.enter_context(pool.used())
+                opening = open_websocket(
+                    self._config,
+                    pool.endpoint,
+                    target,
+                    protocols=protocols,
+                    headers=self._headers(headers, authorization),
+                    login=self._proxy_login,
+                    connect=connect,
+                    header_seconds=HEADER_SECONDS,
+                )
+                try:
+                    socket = await stack.enter_async_context(opening)
+                except UpgradeRefused as refused:
+                    if (
+                        refused.reply.status != 401
+                        or final_try
+                        or not await self._config.credentials.renew(authorization)
+                    ):
+                        raise
+                    continue
+                except OSError as error:
+                    raise self._connection_error(what, error) from without_tracebacks(error)
+                yield socket
+                return
+
     def _headers(self, headers: Mapping[str, str], authorization: str) -> _Headers:
         made = {"accept-encoding": "identity", **self._config.headers, **headers}
         if authorization:
@@ -300,7 +352,8 @@ class HttpTransport:
             _log.warning("changed certificates are invalid, keeping the previous ones", error=str(error))
             return pool
         self._check_open()
-        renewed = _Pool(self._connections(self._endpoint(context)), tls_digest)
+        endpoint = self._endpoint(context)
+        renewed = _Pool(self._connections(endpoint), endpoint, tls_digest)
         self._pool = renewed
         if pool is not None:
             self._retired.append(pool)

@@ -6,11 +6,11 @@ bytes, and raises `TransportError` (or `RequestTimeout`) if there is no response
 status.
 """
 
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 E = TypeVar("E", bound=BaseException)
 
@@ -123,6 +123,58 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close all connections. Further requests fail with `TransportError`."""
+        ...
+
+
+class UpgradeRefused(Exception):
+    """The server answered a request for a WebSocket with another response."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(f"HTTP {reply.status} instead of an upgrade")
+        self.reply = reply
+
+
+class WebSocket(Protocol):
+    """A connection of binary messages in both directions."""
+
+    @property
+    def protocol(self) -> str:
+        """The subprotocol that the server has chosen."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Send a message; waits while the server reads more slowly. Raises `TransportError` if the connection fails."""
+        ...
+
+    async def receive(self) -> bytes | None:
+        """Return the next message; None once the server has closed the connection in order.
+
+        While nobody calls it, the server is held back after a few messages.
+
+        Raises:
+            TransportError: The connection was lost, or a message is malformed.
+        """
+        ...
+
+
+@runtime_checkable
+class WebSocketTransport(Protocol):
+    """A transport that can open WebSockets."""
+
+    def websocket(
+        self,
+        target: str,
+        *,
+        protocols: Sequence[str],
+        headers: Mapping[str, str] = NO_HEADERS,
+        connect: float = CONNECT_SECONDS,
+    ) -> AbstractAsyncContextManager[WebSocket]:
+        """Open a WebSocket with one of the subprotocols; it is closed at the end of the scope.
+
+        Raises:
+            UpgradeRefused: The server answered with another response.
+            TransportError: No connection, or no response within `HEADER_SECONDS`.
+        """
         ...
 
 

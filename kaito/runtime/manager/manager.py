@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, final
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Interceptor, Transport
-from kaito.runtime.client.client import check_field_manager
+from kaito.runtime.client.checks import check_field_manager
 from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.controller import AnyController
 from kaito.runtime.errors import ConfigurationError, NotLeader

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from kaito.runtime.testing.crash import CrashingTransport as CrashingTransport, CrashPoint as CrashPoint
     from kaito.runtime.testing.envtest import RealCluster as RealCluster
     from kaito.runtime.testing.events import EventList as EventList
+    from kaito.runtime.testing.pod_streams import (
+        ExecCall as ExecCall,
+        ExecResult as ExecResult,
+        PortCall as PortCall,
+    )
     from kaito.runtime.testing.reconciles import ReconcileRecord as ReconcileRecord
     from kaito.runtime.testing.scripted import ScriptedTransport as ScriptedTransport
     from kaito.runtime.testing.transport import InMemoryTransport as InMemoryTransport
@@ -42,9 +47,12 @@ _HOMES = {
     "CrashingTransport": "crash",
     "Deadlock": "virtual",
     "EventList": "events",
+    "ExecCall": "pod_streams",
+    "ExecResult": "pod_streams",
     "InMemoryTransport": "transport",
     "Livelock": "virtual",
     "NotSettled": "world",
+    "PortCall": "pod_streams",
     "RealCluster": "envtest",
     "ReconcileRecord": "reconciles",
     "ScriptedTransport": "scripted",

@@ -5,14 +5,22 @@ streams), and can reset all open streams.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import cast, final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from kaito.apiserver import ApiServer, ConnectionDropped, HttpRequest, HttpResponse
-from kaito.runtime.client.transport import CONNECT_SECONDS, NO_HEADERS, REQUEST_SECONDS, Reply, check_send_guard
+from kaito.runtime.client.transport import (
+    CONNECT_SECONDS,
+    NO_HEADERS,
+    REQUEST_SECONDS,
+    Reply,
+    UpgradeRefused,
+    check_send_guard,
+)
 from kaito.runtime.errors import RequestTimeout, TransportError
+from kaito.runtime.testing.pod_streams import PROTOCOLS, InMemoryWebSocket, PodAnswers
 
 
 @final
@@ -23,9 +31,17 @@ class InMemoryTransport:
         server: The server.
         latency: Seconds added to every request.
         headers: Headers that replace those of the client in every request.
+        pods: Answers for commands and ports of pods.
     """
 
-    def __init__(self, server: ApiServer, *, latency: float = 0.0, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    def __init__(
+        self,
+        server: ApiServer,
+        *,
+        latency: float = 0.0,
+        headers: Mapping[str, str] = NO_HEADERS,
+        pods: PodAnswers | None = None,
+    ) -> None:
         self.server = server
         self.latency: float = latency
         self.reachable: bool = True
@@ -34,7 +50,9 @@ class InMemoryTransport:
         """Number of unary requests without a response."""
         self._headers = headers
         self._closed = False
-        self._streams: dict[_InMemoryStream, None] = {}
+        self._streams: dict[_InMemoryStream | InMemoryWebSocket, None] = {}
+        self._pods = pods or PodAnswers()
+        server.serve_upgrades(PROTOCOLS)
 
     @property
     def host(self) -> str:
@@ -91,6 +109,35 @@ class InMemoryTransport:
         finally:
             self._streams.pop(stream, None)
             await stream.close()
+
+    @asynccontextmanager
+    async def websocket(
+        self,
+        target: str,
+        *,
+        protocols: Sequence[str],
+        headers: Mapping[str, str] = NO_HEADERS,
+        connect: float = CONNECT_SECONDS,
+    ) -> AsyncGenerator[InMemoryWebSocket]:
+        """Open a WebSocket to a pod; raises the errors of `WebSocketTransport.websocket`."""
+        given = {**headers, "upgrade": "websocket", "sec-websocket-protocol": ",".join(protocols)}
+        try:
+            async with asyncio.timeout(max(connect, self.latency * 2)):
+                response = await self._send("GET", target, given, None)
+        except TimeoutError as error:
+            message = f"GET {target}: no connection within {connect:g} s"
+            raise RequestTimeout(message) from error
+        if response.status != 101:
+            raise UpgradeRefused(Reply(response.status, _lower(response.headers), await _whole(response.body)))
+        parts = urlsplit(target)
+        query = tuple(parse_qsl(parts.query, keep_blank_values=True))
+        socket = self._pods.connect(unquote(parts.path), query, response.headers["sec-websocket-protocol"])
+        self._streams[socket] = None
+        try:
+            await socket.begin()
+            yield socket
+        finally:
+            self._streams.pop(socket, None)
 
     async def _send(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> HttpResponse:
         if self.latency:

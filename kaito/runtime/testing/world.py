@@ -34,6 +34,7 @@ from kaito.runtime.source import Reply
 from kaito.runtime.testing.admission import InProcessWebhooks
 from kaito.runtime.testing.objects import OWN_AGENT, ServerObjects
 from kaito.runtime.testing.permissions import rules_for
+from kaito.runtime.testing.pod_streams import ExecAnswer, PodAnswers, PortAnswer
 from kaito.runtime.testing.reconciles import ReconcileRecord, ReconcileRecorder
 from kaito.runtime.testing.transport import InMemoryTransport
 from kaito.runtime.testing.virtual import VirtualTimeLoop
@@ -78,6 +79,8 @@ class World(ServerObjects):
         self._recorder = ReconcileRecorder()
         self._tracked: list[ActivitySource] = []
         self._transports: list[InMemoryTransport] = []
+        self._pods = PodAnswers()
+        server.serve_logs(self._pods.log)
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,7 +102,7 @@ class World(ServerObjects):
         """
         given = {"user-agent": agent, "impersonate-user": user}
         headers = {name: value for name, value in given.items() if value}
-        transport = InMemoryTransport(self.server, latency=latency, headers=headers)
+        transport = InMemoryTransport(self.server, latency=latency, headers=headers, pods=self._pods)
         self._transports.append(transport)
         return transport
 
@@ -242,6 +245,20 @@ class World(ServerObjects):
         if late:
             busy.append(f"{late} delayed watch events")
         return busy
+
+    # -- pods --------------------------------------------------------------------------------------------------------
+
+    def set_log(self, pod: str, text: str, *, namespace: str = "default", container: str = "") -> None:
+        """Set the log of a pod's container; an empty name means any container."""
+        self._pods.logs[namespace, pod, container] = text
+
+    def answer_exec(self, answer: ExecAnswer | None) -> None:
+        """Answer the commands that the code under test runs in pods: a function from `ExecCall` to `ExecResult`."""
+        self._pods.exec = answer
+
+    def answer_port(self, answer: PortAnswer | None) -> None:
+        """Answer connections to ports of pods: a function from `PortCall` to the bytes that the pod sends back."""
+        self._pods.port = answer
 
     # -- fault injection ---------------------------------------------------------------------------------------------
 
