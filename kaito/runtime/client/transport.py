@@ -149,7 +149,7 @@ class WebSocket(Protocol):
     async def receive(self) -> bytes | None:
         """Return the next message; None once the server has closed the connection in order.
 
-        While nobody calls it, the server is held back after a few messages.
+        The server is held back after a few messages unless it is called.
 
         Raises:
             TransportError: The connection was lost, or a message is malformed.

@@ -192,7 +192,7 @@ class Pods:
 
         Raises:
             ApiError: The server or the kubelet rejected it: no such pod, or a missing permission.
-            TransportError: There is no connection. A port that nobody listens on fails the first `receive`.
+            TransportError: There is no connection. The first `receive` fails if no process listens on the port.
             ConfigurationError: A number that is not a port, or a client whose writes are dry runs.
         """
         self._check_not_dry("portforward", pod)

@@ -61,7 +61,7 @@ async def test_an_upgrade_needs_two_verbs(world: World) -> None:
     world.answer_exec(postgres)
     db = world.put(pod("db"))
     with pytest.raises(Forbidden, match='cannot get resource "pods/exec"'):
-        await pods_of(world, user="nobody").run(db, ["psql"])
+        await pods_of(world, user="stranger").run(db, ["psql"])
     await pods_of(world).run(db, ["psql"])
     (rule,) = [rule for rule in world.rules_needed() if rule.resources == ["pods/exec"]]
     assert rule.verbs == ["get", "create"]
