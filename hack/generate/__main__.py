@@ -43,7 +43,8 @@ def generated() -> dict[Path, str]:
         reasons = (*HEADER, *(f"{', '.join(r.resources)}: {r.why}" for r in (*program.cluster, *program.namespaced)))
         files[Path("config", "rbac", f"{program.name}.yaml")] = to_yaml(*program.manifests(), header=reasons)
     files[Path("config", "rbac", "users.yaml")] = to_yaml(*rbac.user_roles(), header=HEADER)
-    secure = [*rbac.WORKSPACE_CONTROLLER.metrics_auth(), *rbac.GPU_PROVISIONER.metrics_auth(), rbac.metrics_reader()]
+    programs = (rbac.WORKSPACE_CONTROLLER, rbac.WORKSPACE_ACTIVATOR, rbac.GPU_PROVISIONER)
+    secure = [*(document for program in programs for document in program.metrics_auth()), rbac.metrics_reader()]
     files[Path("config", "components", "secure-metrics", "rbac.yaml")] = to_yaml(*secure, header=HEADER)
     activator = to_yaml(*rbac.WORKSPACE_ACTIVATOR.manifests(), header=HEADER)
     files[Path("config", "components", "activator", "rbac.yaml")] = activator

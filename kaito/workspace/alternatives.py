@@ -18,6 +18,7 @@ from typing import Any, Final, Self, cast, final
 
 from kaito.api import Claim, labels
 from kaito.api.karpenter.conditions import (
+    BLOCKED_BY_CLOUD,
     INSUFFICIENT_CAPACITY,
     LAUNCH_TIMEOUT,
     QUOTA_EXCEEDED,
@@ -38,8 +39,9 @@ MAX_STOCK_OUTS: Final = 64
 
 MAX_MESSAGE_CHARACTERS: Final = 300
 
-REFUSED: Final = frozenset({INSUFFICIENT_CAPACITY, QUOTA_EXCEEDED, UNSUPPORTED_INSTANCE_TYPE})
-"""Reasons of a failed launch after which another instance type may succeed."""
+REFUSED: Final = frozenset({BLOCKED_BY_CLOUD, INSUFFICIENT_CAPACITY, QUOTA_EXCEEDED, UNSUPPORTED_INSTANCE_TYPE})
+"""Reasons of a failed launch after which another instance type may succeed. A policy of the cloud may forbid one size;
+a lock or a full subnet stops every one, and then the pauses between the attempts grow as without capacity."""
 
 _TIMED_OUT: Final = re.compile(rf"{LAUNCH_TIMEOUT}|not launched within .* is being created")
 

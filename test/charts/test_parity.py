@@ -1,5 +1,7 @@
 """The charts contain what `config` contains: an object that is changed on one side only fails here."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,13 +60,28 @@ def test_the_values_without_gpu_provisioner_are_the_overlay(name: str) -> None:
 
 
 def test_secure_metrics_are_the_component() -> None:
-    secure = both({"metrics": {"secure": True}}, {"controller": {"metrics": {"secure": True}}})
-    added = {key: secure[key] for key in sorted(secure.keys() - both().keys())}
+    activator = {"activator": {"enabled": True}}
+    secure = both(activator | {"metrics": {"secure": True}}, {"controller": {"metrics": {"secure": True}}})
+    added = {key: secure[key] for key in sorted(secure.keys() - both(activator).keys())}
     component = yaml.safe_load_all((ROOT / "config/components/secure-metrics/rbac.yaml").read_text())
     roles = {(d["kind"], d["metadata"]["name"]): d for d in component}
     for role in roles.values():
         role["metadata"]["labels"] = {"kaito.sh/installation": "true"}
     assert_same(added, roles)
+
+
+def test_the_component_of_secure_metrics_changes_every_deployment(tmp_path: Path) -> None:
+    folder = Path(os.path.relpath(ROOT / "config", tmp_path))
+    components = [str(folder / "components" / name) for name in ("activator", "secure-metrics")]
+    overlay = {"resources": [str(folder / "default")], "components": components}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    args = {
+        name: document["spec"]["template"]["spec"]["containers"][0]["args"]
+        for (kind, name), document in kustomize(str(tmp_path)).items()
+        if kind == "Deployment"
+    }
+    assert args.keys() == {"workspace-controller", "workspace-activator", "gpu-provisioner"}
+    assert all("--metrics-secure" in each for each in args.values()), args
 
 
 def test_the_activator_is_the_component() -> None:

@@ -81,6 +81,12 @@ class TemplateResource(Model):
     ] = Field(default_factory=list[str])
     """Availability zones of new nodes; see `resource.zones` of a Workspace."""
 
+    max_hourly_cost: (
+        Annotated[str, Field(json_schema_extra={"maxLength": 16, "pattern": "^[0-9]{1,7}(\\.[0-9]{1,4})?$"})] | None
+    ) = None
+    """The most that the nodes of each Workspace may cost per hour; see `resource.maxHourlyCost` of a Workspace. The
+    annotation `kaito.sh/hourly-budget` of the namespace limits all of them together."""
+
     partition: Partition | None = None
     """Use a part of a node's GPUs; see `resource.partition` of a Workspace."""
 

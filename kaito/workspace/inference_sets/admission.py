@@ -14,8 +14,8 @@ from kaito.prices.book import PriceBook
 from kaito.runtime.webhook import Admission, Webhook
 from kaito.workspace.inference_sets.children import child_workspace
 from kaito.workspace.inference_sets.nodes import nodes_per_workspace
-from kaito.workspace.plan_warnings import plan_warnings
-from kaito.workspace.preflight import validate_workspace
+from kaito.workspace.plan_warnings import cost_findings, plan_warnings
+from kaito.workspace.preflight import Finding, validate_workspace
 from kaito.workspace.settings import WorkspaceSettings
 
 VALIDATE_PATH: Final = "/validate/inferenceset.kaito.sh"
@@ -42,6 +42,12 @@ def inference_set_webhook(settings: WorkspaceSettings, prices: PriceBook | None 
                 admission.deny(violation.field, violation.message)
             else:
                 admission.warn(str(violation))
+        if not admission.problems:
+            for finding in await _cost_findings(admission.object, admission.old, settings, book):
+                if finding.severity == "error":
+                    admission.deny(f"spec.template.{finding.field}", finding.message)
+                else:
+                    admission.warn(f"spec.template.{finding}")
         if not admission.problems:
             for warning in await _plan_warnings(admission.object, admission.old, settings, book):
                 admission.warn(warning)
@@ -95,6 +101,14 @@ async def _check_node_limit(inference_set: InferenceSet, settings: WorkspaceSett
     return []
 
 
+async def _cost_findings(
+    inference_set: InferenceSet, old: InferenceSet | None, settings: WorkspaceSettings, prices: PriceBook
+) -> list[Finding]:
+    """Returns why the nodes of each Workspace are beyond `maxHourlyCost` of the template."""
+    before = child_workspace(old, f"{old.name}-0") if old is not None else None
+    return await cost_findings(child_workspace(inference_set, f"{inference_set.name}-0"), before, settings, prices)
+
+
 async def _plan_warnings(
     inference_set: InferenceSet, old: InferenceSet | None, settings: WorkspaceSettings, prices: PriceBook
 ) -> list[str]:
@@ -107,6 +121,10 @@ async def _plan_warnings(
 
 
 def _with_all_copies(inference_set: InferenceSet) -> Workspace:
-    """Returns a Workspace with as many copies as the set has Workspaces, which needs the same nodes."""
+    """Returns a Workspace with as many copies as the set has Workspaces, which needs the same nodes.
+
+    The limit of the cost is that of each Workspace, and not of all of them.
+    """
     child = child_workspace(inference_set, f"{inference_set.name}-0")
-    return child.evolve(spec=child.spec.evolve(replicas=inference_set.spec.replicas))
+    resource = child.resource.evolve(max_hourly_cost=None)
+    return child.evolve(spec=child.spec.evolve(replicas=inference_set.spec.replicas), resource=resource)

@@ -205,7 +205,7 @@ def test_access_reviews_are_granted_only_with_secure_metrics() -> None:
     for name, role in named("ClusterRole", "rbac").items():
         assert not reviews & {r for rule in role["rules"] for r in rule["resources"]}, name
     granted = named("ClusterRole", "components/secure-metrics")
-    for program in ("workspace-controller", "gpu-provisioner"):
+    for program in ("workspace-controller", "workspace-activator", "gpu-provisioner"):
         assert {r for rule in granted[f"{program}-metrics-auth"]["rules"] for r in rule["resources"]} == reviews
 
 

@@ -127,7 +127,9 @@ async def test_quota_at_each_level(system: "System", level: str) -> None:
     assert record(system).stock_outs[f"{H100.lower()}//on-demand"].reason == "QuotaExceeded"
 
 
-@pytest.mark.parametrize("fault", ["sku", "size-not-supported", "overconstrained-zonal", "sku-not-available"])
+@pytest.mark.parametrize(
+    "fault", ["sku", "size-not-supported", "overconstrained-zonal", "sku-not-available", "policy", "subnet-full"]
+)
 async def test_a_restricted_instance_type_is_left(system: "System", fault: str) -> None:
     system.simulator.faults.add(named(fault, times=1))
     await system.start()

@@ -8,7 +8,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -104,7 +104,7 @@ def fault(name: str, times: int) -> tuple[Act, Act]:
     return begin, end
 
 
-def nodes(**knobs: object) -> tuple[Act, Act]:
+def nodes(**knobs: Any) -> tuple[Act, Act]:
     async def begin(system: "System") -> None:
         system.simulator.knobs.set(**knobs)
 

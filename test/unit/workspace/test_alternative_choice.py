@@ -171,7 +171,7 @@ def test_the_size_of_the_record_is_limited() -> None:
         ("False", "UnsupportedInstanceType", True),
         ("Unknown", "InsufficientCapacity", False),
         ("False", "Unauthorized", False),
-        ("False", "BlockedByCloud", False),
+        ("False", "BlockedByCloud", True),
         ("True", "InsufficientCapacity", False),
         ("", "", False),
     ],

@@ -9,6 +9,8 @@ from kaito.api import InferenceSet, labels
 from kaito.api.inference_set import MaintenanceWindow
 from kaito.api.inference_set.bounds import bound
 from kaito.api.windows import is_open, next_opening, parse_duration
+from kaito.prices.book import PriceBook
+from kaito.prices.table import parse_table
 from kaito.runtime.webhook import Admission
 from kaito.workspace.inference_sets.admission import inference_set_webhook, validate_inference_set
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -170,6 +172,26 @@ async def test_admission_warns_with_the_nodes_of_all_workspaces() -> None:
     assert warning.startswith("spec: the plan is 3 nodes of Standard_NC6s_v3: price unknown")
     assert (await review(inference_set(replicas=3), inference_set(replicas=3))).warnings == []
     assert (await review(inference_set(replicas=0))).warnings == []
+
+
+async def test_the_limit_of_the_cost_is_that_of_each_workspace() -> None:
+    table = parse_table("prices: [{region: eastus, instanceType: Standard_NC6s_v3, onDemand: 3}]", "own")
+    check = inference_set_webhook(SETTINGS.model_copy(update={"region": "eastus"}), PriceBook(own=table)).validate
+    assert check is not None
+
+    async def reviewed(limit: str) -> Admission[InferenceSet]:
+        resource = {"instanceType": "Standard_NC6s_v3", "maxHourlyCost": limit}
+        new = inference_set(**template(resource=resource), replicas=5)
+        admission = Admission[InferenceSet]("CREATE", new, None)
+        await check(admission)  # type: ignore[misc]  # always a coroutine here
+        return admission
+
+    allowed = await reviewed("3.00")
+    assert allowed.problems == []
+    assert any("5 nodes of Standard_NC6s_v3: 15.00 USD per hour" in warning for warning in allowed.warnings)
+    (denied,) = (await reviewed("2.99")).problems
+    assert denied.field == "spec.template.resource.maxHourlyCost"
+    assert "0.01 USD more" in denied.message
 
 
 async def test_the_node_limit_must_allow_one_workspace() -> None:
