@@ -84,6 +84,7 @@ class Board:
         self._wake = asyncio.Event()
         self._published = asyncio.Event()
         self._changes: deque[tuple[int, ObjectKey]] = deque(maxlen=KEPT_CHANGES)
+        self._is_flushing = False
         self.revision = 0
         """Increases with every publication."""
 
@@ -91,6 +92,11 @@ class Board:
     def entries(self) -> Mapping[ObjectKey, Entry]:
         """The Workspaces."""
         return self._entries
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether changes are known that the rows do not contain yet."""
+        return bool(self._dirty) or self._is_flushing or not self._cache.informer(Workspace).idle
 
     # Changes.
 
@@ -138,14 +144,19 @@ class Board:
         self._wake.clear()
         dirty, self._dirty = self._dirty, {}
         changed: list[ObjectKey] = []
-        for key in dirty:
-            if self._update(key):
-                changed.append(key)
-            await asyncio.sleep(0)
+        self._is_flushing = True
+        try:
+            for key in dirty:
+                if self._update(key):
+                    changed.append(key)
+                await asyncio.sleep(0)
+        finally:
+            self._is_flushing = False
         if changed:
-            self._publish(changed)
+            self.publish(changed)
 
-    def _publish(self, changed: Iterable[ObjectKey]) -> None:
+    def publish(self, changed: Iterable[ObjectKey]) -> None:
+        """Announces a new revision with the Workspaces that changed."""
         self.revision += 1
         self._changes.extend((self.revision, key) for key in changed)
         published, self._published = self._published, asyncio.Event()

@@ -46,6 +46,7 @@ class SessionRoutes:
 
     async def _session(self, request: web.Request, user: User) -> web.Response:
         del request
+        await self._watch.wait_synced()
         return json_response(
             {
                 "version": version("kaito"),
@@ -71,6 +72,7 @@ class SessionRoutes:
     async def _events(self, request: web.Request, user: User) -> web.StreamResponse:
         response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
         rights = Rights(user, self._watch)
+        await self._watch.wait_synced()
         await rights.namespaces()
         await response.prepare(request)
         stream = EventStream(self._watch.board, self._watch.reachability, self._watch.money, rights)

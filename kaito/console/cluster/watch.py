@@ -1,11 +1,12 @@
 """`ClusterWatch`: the informers of one cluster with everything that is computed from them."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, final
 
-from kaito.api import labels
-from kaito.console.board import Board
+from kaito.api import Workspace, labels
+from kaito.console.board import FLUSH_SECONDS, Board
 from kaito.console.cluster.kinds import cached_kinds
 from kaito.console.cluster.reachability import Reachability
 from kaito.console.cluster.situations import Situations
@@ -17,11 +18,14 @@ from kaito.planning.installed import settings_of
 from kaito.runtime.cache import Cache
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, monotonic
-from kaito.runtime.kinds import Deployment, Node
+from kaito.runtime.kinds import Deployment, Namespace, Node
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.tasks import TaskScope
 from kaito.workspace.costs import NodePrices
 from kaito.workspace.settings import WorkspaceSettings
+
+SYNC_SECONDS: Final = 3.0
+"""Longest wait for the first lists."""
 
 SETTINGS_SECONDS: Final = 2.0
 """Time for which the settings of the controller are kept; every row needs them."""
@@ -82,6 +86,18 @@ class ClusterWatch:
             while True:
                 await asyncio.sleep(SAMPLE_SECONDS)
                 self.history.record(self.clock.now(), [(key, e.cost) for key, e in self.board.entries.items()])
+
+    async def wait_synced(self) -> None:
+        """Waits until the first lists have arrived and the rows are computed; for a short time at most.
+
+        Pages that are opened while the console starts then show rows at once, also if a kind cannot be read.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SYNC_SECONDS):
+                for kind in (Workspace, Namespace):
+                    await self.cache.informer(kind).wait_synced()
+                while self.board.is_behind:  # noqa: ASYNC110 - the informer has no event for it
+                    await asyncio.sleep(FLUSH_SECONDS / 4)
 
     def money(self, visible: Callable[[str], bool]) -> Json:
         """Returns the costs of the visible namespaces."""
