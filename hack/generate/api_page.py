@@ -43,6 +43,23 @@ PACKAGES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
             ("Channel", "Polling", "Polled", "PollRequest", "Inbound", "InboundCall", "Reply", "is_signed"),
         ),
     ),
+    "dependents": (
+        (
+            "kaito.runtime.dependents",
+            (
+                "Dependents",
+                "Child",
+                "DependentsResult",
+                "ChildState",
+                "Plan",
+                "PlannedChange",
+                "FieldChange",
+                "rolled_out",
+                "completed",
+                "has_condition",
+            ),
+        ),
+    ),
     "workqueue": (("kaito.runtime.workqueue", ("ExponentialLimiter", "BucketLimiter", "MaxOfLimiter")),),
     "token_bucket": (("kaito.runtime.token_bucket", ("TokenBucket", "BucketPaused")),),
     "ownership": (("kaito.runtime.ownership", ("controlled_by", "owned_by", "disowned", "is_owned_by")),),

@@ -27,7 +27,7 @@ from kaito.runtime.kinds import (
     Namespace,
     ValidatingWebhookConfiguration,
 )
-from kaito.runtime.manager import Manager, Runnable, Settings
+from kaito.runtime.manager import Lifespan, Manager, Runnable, Settings
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.testing.envtest.control_plane import free_port
 from kaito.runtime.webhook import Conversion, Webhook, admission_manifests
@@ -118,6 +118,7 @@ class RealCluster:
         live: Sequence[type[Resource]] = (),
         lease: str | None = None,
         runnables: Sequence[Runnable] = (),
+        lifespan: Lifespan | None = None,
         webhooks: Sequence[Webhook[Any]] = (),
         conversions: Sequence[Conversion[Any]] = (),
         name: str = "test",
@@ -148,6 +149,7 @@ class RealCluster:
             live=live,
             lease=lease,
             runnables=runnables,
+            lifespan=lifespan,
             webhooks=webhooks,
             conversions=conversions,
             name=name,
