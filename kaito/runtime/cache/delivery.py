@@ -112,6 +112,13 @@ class Subscription(Generic[R]):
         """Whether no event is buffered or being handled; failed events may wait for their retry."""
         return not len(self._buffer) and not self._busy
 
+    def replay(self) -> None:
+        """Deliver every object again, as in the initial list: predicates and handlers treat it as new."""
+        at = monotonic()
+        for entry in self._entries():
+            self._buffer.put(Change(EventType.CREATE, entry.header.key, None, entry, at, initial=True))
+        self._wake.set()
+
     def __len__(self) -> int:
         """Events buffered."""
         return len(self._buffer)

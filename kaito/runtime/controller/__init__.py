@@ -30,4 +30,9 @@ from kaito.runtime.controller.options import (
 from kaito.runtime.controller.outcome import DeadlineExceeded as DeadlineExceeded
 from kaito.runtime.controller.periodic import Periodic as Periodic
 from kaito.runtime.controller.running import RunningController as RunningController
+from kaito.runtime.controller.shard_hold import (
+    ShardGate as ShardGate,
+    ShardHold as ShardHold,
+    current_shard_hold as current_shard_hold,
+)
 from kaito.runtime.handler import label_key as label_key

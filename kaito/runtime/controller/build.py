@@ -16,6 +16,7 @@ from kaito.runtime.controller.keyed import Keyed
 from kaito.runtime.controller.kind_availability import KindAvailability
 from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.controller.running import OptionalSource, RunningController, StartSource
+from kaito.runtime.controller.shard_hold import ShardGate
 from kaito.runtime.controller.watched_kind import WatchedKind
 from kaito.runtime.controller.workers import keyed_hooks, keyed_work, object_hooks, object_work, periodic_work
 from kaito.runtime.discovery import ServerDiscovery
@@ -51,6 +52,8 @@ class ControllerServices:
     discovery: ServerDiscovery
     state: StateProvider = no_state
     """The state of the manager's lifespan."""
+    gate: ShardGate | None = None
+    """Which keys this replica reconciles; None for all."""
 
 
 def build(declared: AnyController, services: ControllerServices) -> RunningController:
@@ -100,6 +103,7 @@ def _engine(
         tracer=services.tracer,
         hooks=hooks,
         jitter=services.jitter,
+        gate=None if isinstance(declared, Periodic) else services.gate,
     )
 
 

@@ -17,13 +17,14 @@ from kaito.runtime.controller.failure_handling import NOTE_LENGTH, FailureHandle
 from kaito.runtime.controller.failures import Failure, FailureRow
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, Result, describe
+from kaito.runtime.controller.shard_hold import ShardGate
 from kaito.runtime.deadlines import Deadlines
 from kaito.runtime.errors import CacheNotSynced, InvariantError
 from kaito.runtime.logging import BoundLogger, get_logger, reconcile_context
 from kaito.runtime.meta import Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.reconcile import Again
-from kaito.runtime.source import StartedSource
+from kaito.runtime.source import Replayable, StartedSource
 from kaito.runtime.tasks import TaskScope, sleep_forever
 from kaito.runtime.tracing import NO_SPAN, NO_TRACER, Span, Tracer
 from kaito.runtime.workqueue import Cause, Item, WorkQueue
@@ -52,6 +53,7 @@ class Engine(Generic[K]):
         tracer: records a span for each reconcile.
         hooks: reports of failures, and generations of objects.
         jitter: of the delays of `on_error`.
+        gate: which keys this replica reconciles; None for all.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Engine(Generic[K]):
         tracer: Tracer = NO_TRACER,
         hooks: FailureHooks[K] | None = None,
         jitter: Jitter = system_jitter,
+        gate: ShardGate | None = None,
     ) -> None:
         self.options = options
         self.name: str = options.name
@@ -76,6 +79,7 @@ class Engine(Generic[K]):
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
+        self._gate = gate
         # The log level is final when engines are made. A bound logger, and the check of the level, make a suppressed
         # debug line cost one comparison in the hot path.
         self._log: BoundLogger = get_logger(f"controller.{self.name}").bind()
@@ -140,6 +144,17 @@ class Engine(Generic[K]):
         """Whether every source is synced."""
         return self._ready.is_set()
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether every replica runs workers, each for its shards."""
+        return self._gate is not None
+
+    def requeue_all(self) -> None:
+        """Deliver every cached object of the sources again, as in the initial list."""
+        for started in self._sources:
+            if isinstance(started, Replayable):
+                started.replay()
+
     # -- workers -----------------------------------------------------------------------------------------------------
 
     async def run_workers(self) -> None:
@@ -171,10 +186,22 @@ class Engine(Generic[K]):
     async def _run_worker(self) -> None:
         while (item := await self.queue.get()) is not None:
             try:
-                await self._handle(item)
+                if self._gate is None:
+                    await self._handle(item)
+                else:
+                    await self._handle_in_shard(item, self._gate)
             finally:
                 self.queue.done(item.key)
             await asyncio.sleep(0)  # a reconcile that never suspends must not starve the other tasks of the loop
+
+    async def _handle_in_shard(self, item: Item[K], gate: ShardGate) -> None:
+        """Reconcile a key of a shard that this replica holds; drop others, because `requeue_all` brings them back."""
+        hold = gate.hold_of(item.key)
+        if hold is None:
+            self.queue.forget(item.key)
+        elif not await hold.run(self._handle(item)):
+            self.queue.forget(item.key)
+            self._log.info("reconcile cancelled: another replica takes its shard", key=str(item.key), shard=hold.shard)
 
     async def _handle(self, item: Item[K]) -> None:
         started = monotonic()

@@ -132,6 +132,14 @@ class Elector:
 
     # -- the campaign ------------------------------------------------------------------------------------------------
 
+    def observe(self, record: Lease, seen_at: float) -> None:
+        """Record that the lease had this content at a time of the clock `now`, before the first attempt."""
+        self._record, self._record_seen_at = record, seen_at
+
+    async def try_acquire(self) -> bool:
+        """Try once to acquire or renew; False if another process holds the lease, or the request failed."""
+        return await self._try_once()
+
     async def acquire(self) -> None:
         """Try until this process holds the lease."""
         while not await self._try_once():

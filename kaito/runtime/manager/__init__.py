@@ -16,3 +16,4 @@ from kaito.runtime.manager.runnable import (
     UnexpectedEnd as UnexpectedEnd,
 )
 from kaito.runtime.manager.settings import Settings as Settings
+from kaito.runtime.manager.sharding import Shards as Shards

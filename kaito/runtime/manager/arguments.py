@@ -1,18 +1,22 @@
 """Validates the types of `Manager`'s arguments, so that a mistake fails at the call with the expected type."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, cast
 
 from kaito.runtime.cache import Cached
+from kaito.runtime.client.checks import check_field_manager
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.cluster import Cluster
 from kaito.runtime.manager.runnable_groups import CONTROLLERS
 from kaito.runtime.manager.settings import Settings
+from kaito.runtime.manager.sharding import Shards
 from kaito.runtime.meta import Resource
 
 _LEASE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 """Approximately a DNS-1123 subdomain; the API server validates it in full."""
+
+_LABEL_LENGTH: Final = 63
 
 _EXPECTED: Final = {
     "controllers": ("Controller(...), Controller.every(...) and Controller.keyed(...)", CONTROLLERS),
@@ -20,13 +24,6 @@ _EXPECTED: Final = {
     "clusters": ("Cluster(...)", (Cluster,)),
     "live": ("kinds", (type,)),
 }
-
-
-def check_lease(lease: object) -> None:
-    """Raise ConfigurationError unless the value can be the name of a lease, or is None."""
-    if lease is not None and (not isinstance(lease, str) or _LEASE_NAME.fullmatch(lease) is None):
-        message = f"lease={lease!r}: lower case letters, digits, '-' and '.' only, as object names are"
-        raise ConfigurationError(message)
 
 
 def check_arguments(settings: object, **lists: object) -> None:
@@ -43,3 +40,23 @@ def check_arguments(settings: object, **lists: object) -> None:
             if not isinstance(each, types) or (isinstance(each, type) and not issubclass(each, Resource)):
                 message = f"{name}= takes {expected}, not {each!r}"
                 raise ConfigurationError(message)
+
+
+def check_names(lease: object, shards: object, field_managers: Sequence[str]) -> None:
+    """Raise ConfigurationError if a lease or a field manager has a name that the API server rejects."""
+    if lease is not None and not (isinstance(lease, str) and _LEASE_NAME.fullmatch(lease)):
+        message = f"lease={lease!r}: lower case letters, digits, '-' and '.' only, as object names are"
+        raise ConfigurationError(message)
+    for name in field_managers:
+        check_field_manager(name)
+    if shards is None:
+        return
+    if not isinstance(shards, Shards):
+        message = f"Manager(shards=...) takes Shards(8), not {shards!r}"
+        raise ConfigurationError(message)
+    if lease is None:
+        message = "shards= needs lease=: the leases of the shards have its name, too"
+        raise ConfigurationError(message)
+    if len(str(lease)) > _LABEL_LENGTH:
+        message = f"lease={lease!r}: with shards= at most {_LABEL_LENGTH} characters, because it is a label value"
+        raise ConfigurationError(message)

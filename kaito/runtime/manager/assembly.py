@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Interceptor, Transport, user_agent
 from kaito.runtime.clock import Clock
-from kaito.runtime.controller import ControllerServices
+from kaito.runtime.controller import ControllerServices, ShardGate
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.manager.cache_plan import CachePlan
@@ -60,8 +60,8 @@ class ClusterServices:
     api: Api
     recorder: EventRecorder
 
-    def for_controllers(self, shared: SharedServices) -> ControllerServices:
-        """The services that controllers use."""
+    def for_controllers(self, shared: SharedServices, *, gate: ShardGate | None = None) -> ControllerServices:
+        """The services that controllers use. `gate`: which keys this replica reconciles; None for all."""
         return ControllerServices(
             self.cache,
             self.api,
@@ -71,6 +71,7 @@ class ClusterServices:
             shared.rng.random,
             self.discovery,
             shared.state,
+            gate,
         )
 
 

@@ -21,19 +21,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, final
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Interceptor, Transport
-from kaito.runtime.client.checks import check_field_manager
 from kaito.runtime.clock import Clock, SystemClock, monotonic
-from kaito.runtime.controller import AnyController
+from kaito.runtime.controller import AnyController, current_shard_hold
 from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
-from kaito.runtime.kinds import Lease
 from kaito.runtime.lifespan import state_of
 from kaito.runtime.logging import get_logger
-from kaito.runtime.manager.arguments import check_arguments, check_lease
+from kaito.runtime.manager.arguments import check_arguments, check_names
 from kaito.runtime.manager.assembly import ClusterServices, SharedServices
 from kaito.runtime.manager.caches import Caches
 from kaito.runtime.manager.cluster import Cluster
-from kaito.runtime.manager.election import make_leadership
+from kaito.runtime.manager.election import Candidate
 from kaito.runtime.manager.health.checks import add_default_checks
 from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
 from kaito.runtime.manager.leadership import Leadership
@@ -41,8 +39,9 @@ from kaito.runtime.manager.lifespan import RunningLifespan, check_lifespan
 from kaito.runtime.manager.runnable import Background, Runnable, ShutdownTimedOut, UnexpectedEnd
 from kaito.runtime.manager.runnable_groups import CONTROLLERS, DRAIN_SHARE, STOP_ORDER, RunnableGroups
 from kaito.runtime.manager.settings import Settings
+from kaito.runtime.manager.sharding import ShardCoordinator, Shards
 from kaito.runtime.manager.threads import Threads
-from kaito.runtime.meta import ObjectMeta, Resource
+from kaito.runtime.meta import Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.source import InboundEndpoint
 from kaito.runtime.tasks import TaskScope, together
@@ -83,6 +82,8 @@ class Manager:
         live: kinds that `api` reads from the server each time.
         clusters: clusters other than the manager's own that controllers watch or reconciles use.
         lease: name of the lease; without it (or with `settings.leader_elect` off) this process always leads.
+        shards: divide the keys of the controllers among all replicas, instead of reconciling all in the leader, which
+            then runs only periodic controllers and elected runnables.
         webhooks: admission webhooks to serve.
         conversions: kinds with several versions to convert.
         runnables: other work.
@@ -115,6 +116,7 @@ class Manager:
         live: Sequence[type[Resource]] = (),
         clusters: Sequence[Cluster] = (),
         lease: str | None = None,
+        shards: Shards | None = None,
         webhooks: "Sequence[Webhook[Any]]" = (),
         conversions: "Sequence[Conversion[Any]]" = (),
         runnables: Sequence[Runnable] = (),
@@ -151,7 +153,10 @@ class Manager:
         """The manager's own cluster, which has the lease and the webhooks."""
         self._caches = Caches(self._groups, self.cluster, clusters)
         self._lease = lease
-        self._lifespan = self._make_lifespan(lifespan) if lifespan is not None else None
+        self._shards = shards
+        if lifespan is not None:
+            check_lifespan(lifespan)
+        self._lifespan = RunningLifespan(lambda: lifespan(self)) if lifespan is not None else None
         self._clock = clock or SystemClock()
         self._tracer = tracer
         self._interceptors = tuple(interceptors)
@@ -160,7 +165,9 @@ class Manager:
         self._check()
 
         self._webhooks = self._make_webhooks(webhooks, conversions) if webhooks or conversions else None
+        self._candidate: Candidate | None = None
         self._leadership: Leadership | None = None
+        self._coordinator: ShardCoordinator | None = None
         self._watchdog = LoopWatchdog(self.metrics)
         self._endpoints: Endpoints | None = None
         self._routes: Routes | None = None
@@ -170,10 +177,6 @@ class Manager:
         self._stop_requested = asyncio.Event()
         self._finished = asyncio.Event()
         self._failure: asyncio.Future[BaseException] | None = None
-
-    def _make_lifespan(self, lifespan: Lifespan) -> RunningLifespan:
-        check_lifespan(lifespan)
-        return RunningLifespan(lambda: lifespan(self))
 
     def _make_webhooks(
         self, webhooks: "Sequence[Webhook[Any]]", conversions: "Sequence[Conversion[Any]]"
@@ -228,9 +231,7 @@ class Manager:
 
     def _check(self) -> None:
         self._caches.check()
-        check_lease(self._lease)
-        for name in (self.field_manager, *self._former_field_managers):
-            check_field_manager(name)
+        check_names(self._lease, self._shards, (self.field_manager, *self._former_field_managers))
 
     # -- for users ---------------------------------------------------------------------------------------------------
 
@@ -273,9 +274,13 @@ class Manager:
         The same check as `Api.fence`, for clients that are made before the manager starts.
 
         Raises:
-            NotLeader: the lease is not held, could expire before a write arrives, or the manager has not started.
+            NotLeader: the lease is not held, could expire before a write arrives, or the manager has not started. In
+                reconciles of shards, the lease is that of the shard.
         """
-        if self._leadership is not None:
+        hold = current_shard_hold()
+        if hold is not None:
+            hold.check()
+        elif self._leadership is not None:
             self._leadership.check()
         elif self._lease is not None and self.settings.leader_elect:
             message = f"manager {self.name} has not started: lease {self._lease} is not held, writes are rejected"
@@ -386,21 +391,26 @@ class Manager:
         await self._caches.connect(shared, stack)
         services = self.cluster.services
         if self._lease is not None and self.settings.leader_elect:
-            self._leadership = make_leadership(
-                self._lease,
-                self._identity,
-                self.settings,
-                services.connection,
+            candidate = self._candidate = Candidate(
+                lease=self._lease,
+                identity=self._identity,
+                settings=self.settings,
+                connection=services.connection,
                 field_manager=self.field_manager,
                 clock=self._clock,
                 rng=self._rng,
                 metrics=self.metrics,
                 watchdog=self._watchdog,
             )
+            self._leadership = candidate.leadership()
+            if self._shards is not None:
+                self._coordinator = candidate.shard_coordinator(
+                    self._shards, on_acquired=self._groups.requeue_all, on_end=self._on_end
+                )
         stack.push_async_callback(self._shut_down)
         await stack.enter_async_context(self._watchdog)
         self._add_checks()
-        self._groups.build(services.for_controllers(shared))
+        self._groups.build(services.for_controllers(shared, gate=self._coordinator))
         await self._start_endpoints()
         await self._start_lifespan()
         await self._start_webhooks(services)
@@ -410,6 +420,9 @@ class Manager:
         self._groups.start_on_every_replica()
         _log.info("starting", stage="sources")
         await self._groups.start_sources()
+        if self._coordinator is not None:
+            self._groups.start_sharded()
+            await self._coordinator.start()
         await self._start_election()
 
     def _shared_services(self) -> SharedServices:
@@ -495,15 +508,8 @@ class Manager:
         raise NotLeader(message)
 
     def _record_election(self, change: str) -> None:
-        lease = Lease(metadata=ObjectMeta(name=self._lease or "", namespace=self._lease_namespace))
-        self.cluster.services.recorder.record(
-            lease, "Normal", "LeaderElection", f"{self._identity} {change}", action="LeaderElection"
-        )
-        self.metrics.leader.labels(self._lease or "").set(change == "became leader")
-
-    @property
-    def _lease_namespace(self) -> str:
-        return self.settings.leader_election_namespace or self.cluster.services.connection.namespace
+        if self._candidate is not None:
+            self._candidate.record(change, self.cluster.services.recorder)
 
     def _start_elected(self) -> None:
         _log.info("starting", stage="elected")
@@ -566,6 +572,9 @@ class Manager:
             await self._lifespan.close(max(LIFESPAN_SECONDS, deadline - monotonic()))
             left += await self._groups.stop("lifespan", max(LIFESPAN_SECONDS, deadline - monotonic()))
         left += [work for work in self._threads.busy() if work not in left]  # started by the last requests
+        if self._coordinator is not None:
+            _log.info("stopping", stage="shards")
+            await self._coordinator.stop(release=not left)
         if self._leadership is not None:
             _log.info("stopping", stage="election")
             if self._elected.is_set():

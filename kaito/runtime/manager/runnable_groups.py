@@ -80,6 +80,7 @@ class RunnableGroups:
         self._running: dict[str, RunningController] = {}
         self._services: ControllerServices | None = None
         self._elected = False
+        self._sharded = False
 
     def _add_controller(self, controller: AnyController) -> None:
         _check_is(controller, CONTROLLERS, "controllers= takes Controller(...), Controller.every(...) and .keyed(...)")
@@ -177,14 +178,31 @@ class RunnableGroups:
     def _start_sources(self, running: RunningController) -> None:
         self.spawn("sources", Background(running.engine.name, running.run_sources))
 
+    def start_sharded(self) -> None:
+        """Start the workers of sharded controllers, which run on every replica, each for its shards."""
+        self._sharded = True
+        for running in self._running.values():
+            if running.engine.is_sharded:
+                self._start_workers(running)
+
+    def requeue_all(self) -> None:
+        """Queue every key of the sharded controllers again: this replica holds another shard."""
+        for running in self._running.values():
+            if running.engine.is_sharded:
+                running.engine.requeue_all()
+
     def start_elected(self) -> None:
         """Start what only the leader runs."""
         self._elected = True
         for running in self._running.values():
-            self._start_workers(running)
+            if not running.engine.is_sharded:
+                self._start_workers(running)
         for runnable in self._runnables:
             if runnable.leader_elected:
                 self.spawn("elected", runnable)
+
+    def _has_workers(self, running: RunningController) -> bool:
+        return self._sharded if running.engine.is_sharded else self._elected
 
     def _start_workers(self, running: RunningController) -> None:
         engine = running.engine
@@ -215,7 +233,7 @@ class RunnableGroups:
                     self._controllers.remove(added)
                     raise
                 self._start_sources(running)
-                if self._elected:
+                if self._has_workers(running):
                     self._start_workers(running)
             return
         self._add_runnable(added)
@@ -228,7 +246,7 @@ class RunnableGroups:
         running = self._running.pop(name, None)
         if running is None:
             return
-        await running.stop(DRAIN_SHARE * self._grace_seconds if self._elected else 0.0)
+        await running.stop(DRAIN_SHARE * self._grace_seconds if self._has_workers(running) else 0.0)
         for group in ("elected", "sources"):
             task = self._tasks.pop((group, name), None)
             if task is not None:
@@ -245,8 +263,9 @@ class RunnableGroups:
         at most.
         """
         self._pools["sources"].cancel()
-        drain = drain_seconds if self._elected else 0.0
-        await together(*(running.stop(drain) for running in self._running.values()))
+        await together(
+            *(running.stop(drain_seconds if self._has_workers(running) else 0.0) for running in self._running.values())
+        )
 
     async def stop(self, group: str, timeout: float) -> list[str]:
         """Stop a group; the names of the tasks that still run after `timeout` seconds."""

@@ -190,6 +190,9 @@ class Metrics:
         )
 
     def _election(self) -> None:
+        self.shards_held: Gauge = self._gauge(
+            f"{PREFIX}_shards_held", "Shards whose keys this process reconciles.", "name"
+        )
         self.leader: Gauge = self._gauge(
             "leader_election_master_status", "1 while this process is the leader, else 0.", "name"
         )

@@ -25,4 +25,8 @@ from kaito.runtime.source.inbound import (
 from kaito.runtime.source.kind import KindSource as KindSource
 from kaito.runtime.source.polling import Polled as Polled, Polling as Polling, PollRequest as PollRequest
 from kaito.runtime.source.polling_source import PollingSource as PollingSource, PollServices as PollServices
-from kaito.runtime.source.source import Source as Source, StartedSource as StartedSource
+from kaito.runtime.source.source import (
+    Replayable as Replayable,
+    Source as Source,
+    StartedSource as StartedSource,
+)

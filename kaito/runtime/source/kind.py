@@ -154,6 +154,10 @@ class StartedKind(Generic[R]):
         """Return the last list or watch error of the informer."""
         return "" if self._ref.informer.synced else str(self._ref.informer.not_synced())
 
+    def replay(self) -> None:
+        """Deliver every object again, as in the initial list."""
+        self._subscription.replay()
+
     def stop(self) -> None:
         """Cancel the subscription and release the informer."""
         self._subscription.cancel()

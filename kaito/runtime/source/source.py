@@ -35,6 +35,15 @@ class StartedSource(Protocol):
 
 
 @runtime_checkable
+class Replayable(Protocol):
+    """Started source that can deliver the state of the cluster again."""
+
+    def replay(self) -> None:
+        """Deliver every object again, as in the initial list."""
+        ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """Source of a controller's events."""
 

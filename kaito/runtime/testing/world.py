@@ -28,7 +28,7 @@ from kaito.runtime.client import Transport
 from kaito.runtime.clock import LoopClock, monotonic
 from kaito.runtime.controller import AnyController
 from kaito.runtime.kinds import PolicyRule
-from kaito.runtime.manager import Cluster, Lifespan, Manager, Runnable, Settings
+from kaito.runtime.manager import Cluster, Lifespan, Manager, Runnable, Settings, Shards
 from kaito.runtime.meta import Resource
 from kaito.runtime.source import Reply
 from kaito.runtime.testing.admission import InProcessWebhooks
@@ -113,6 +113,7 @@ class World(ServerObjects):
         live: Sequence[type[Resource]] = (),
         clusters: Sequence[Cluster] = (),
         lease: str | None = None,
+        shards: Shards | None = None,
         runnables: Sequence[Runnable] = (),
         lifespan: Lifespan | None = None,
         settings: Settings | None = None,
@@ -139,6 +140,7 @@ class World(ServerObjects):
             live=live,
             clusters=clusters,
             lease=lease,
+            shards=shards,
             runnables=runnables,
             lifespan=lifespan,
             transport=transport or self.transport(agent=agent, user=user),

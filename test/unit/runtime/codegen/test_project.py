@@ -71,7 +71,7 @@ def generate(folder: Path) -> None:
     passes(folder, "pytest", "-q", "-p", "no:cacheprovider", "--ignore=tests/test_chart.py", role)
 
 
-@pytest.mark.conformance("project-starts")
+@pytest.mark.conformance("project-1")
 def test_a_new_project_passes_its_tests_and_its_generated_files_are_current(folder: Path) -> None:
     made = contents(folder)
     passes(folder, "pytest", "-q", "-p", "no:cacheprovider")
@@ -85,7 +85,7 @@ def test_the_page_lists_its_files(fresh: Path) -> None:
     assert listed.partition("\n```")[0].split("\n") == list(contents(fresh))
 
 
-@pytest.mark.conformance("project-extends")
+@pytest.mark.conformance("project-2")
 def test_what_is_added_passes_its_tests(folder: Path) -> None:
     assert add(folder, "kind", "shop.example.com/v1alpha1/HTTPProxy") == 0
     assert add(folder, "webhook", "Site") == 0
@@ -121,7 +121,7 @@ def test_the_code_has_the_style_of_this_repository(folder: Path) -> None:
             assert "noqa" not in text
 
 
-@pytest.mark.conformance("project-extends")
+@pytest.mark.conformance("project-2")
 def test_a_repeated_addition_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     additions = (
         ["kind", "example.com/v1/Page"],
@@ -138,7 +138,7 @@ def test_a_repeated_addition_writes_nothing(folder: Path, capsys: pytest.Capture
     assert contents(folder) == before
 
 
-@pytest.mark.conformance("project-extends")
+@pytest.mark.conformance("project-2")
 def test_an_edited_file_is_never_overwritten(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     declarations = folder / "site_operator" / "declarations.py"
     original = declarations.read_text()

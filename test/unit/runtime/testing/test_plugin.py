@@ -117,7 +117,7 @@ rules:
 """
 
 
-@pytest.mark.conformance("project-role")
+@pytest.mark.conformance("project-3")
 async def test_the_role_contains_what_all_tests_used(project: Path) -> None:
     (project / "test_it.py").write_text(USING)
     assert "wrote deploy/role.yaml" in await run(project, "--write-role=deploy/role.yaml")
@@ -128,7 +128,7 @@ async def test_the_role_contains_what_all_tests_used(project: Path) -> None:
     assert role.read_text() == ROLE.format(name="kept")
 
 
-@pytest.mark.conformance("project-role")
+@pytest.mark.conformance("project-3")
 async def test_the_role_is_not_written_after_a_failed_or_partial_run(project: Path) -> None:
     (project / "test_it.py").write_text(USING)
     output = await run(project, "--write-role=role.yaml", "-k", "test_a")
