@@ -169,7 +169,7 @@ class ShardCoordinator:
             await self._forget()
 
     def _free(self) -> list[int]:
-        """Return the shards that nobody holds, in an order that differs between replicas."""
+        """Return the shards without a holder, in an order that differs between replicas."""
         count = self._shards.count
         start = int(self._member.terms.name.rpartition("-")[2], 16) % count
         order = [(start + number) % count for number in range(count)]

@@ -58,7 +58,7 @@ class SeenLeases:
         }
 
     def expired(self, prefix: str, durations: float) -> list[Lease]:
-        """Return the leases with a prefix that nobody holds, or that nobody has renewed for some durations."""
+        """Return the leases with a prefix that have no holder, or were not renewed for some durations."""
         return [
             seen.lease
             for name, seen in self._seen.items()
