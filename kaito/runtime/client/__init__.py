@@ -13,6 +13,12 @@ from kaito.runtime.client.codec import ResourceList as ResourceList
 from kaito.runtime.client.config import ClusterConfig as ClusterConfig, NoCredentials as NoCredentials
 from kaito.runtime.client.connect import connect as connect, find_cluster_config as find_cluster_config
 from kaito.runtime.client.consistency import Consistency as Consistency, IndexKey as IndexKey, Reader as Reader
+from kaito.runtime.client.definitions import (
+    AppliedDefinition as AppliedDefinition,
+    DefinitionNotServed as DefinitionNotServed,
+    apply_definitions as apply_definitions,
+    migrate_stored_versions as migrate_stored_versions,
+)
 from kaito.runtime.client.delete_result import DeleteResult as DeleteResult
 from kaito.runtime.client.events import EventSink as EventSink
 from kaito.runtime.client.field_conflicts import (

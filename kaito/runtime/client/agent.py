@@ -16,6 +16,6 @@ def _own_version() -> str:
     from importlib import metadata  # imported here because it takes 30 ms, which only a process with a client needs
 
     try:
-        return metadata.version("kaito")
+        return metadata.version("kaito-runtime")
     except metadata.PackageNotFoundError:  # a checkout on the path, not installed
         return "unknown"

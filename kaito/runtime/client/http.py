@@ -50,6 +50,10 @@ KEEPALIVE_SECONDS = 90.0
 TLS_CHECK_SECONDS = 60.0
 """Interval of checking certificate files for changes."""
 
+_COMPRESSED = {"accept-encoding": "gzip"}
+"""Header of reads. API servers compress responses of more than 128 KiB, that is lists. Measured with 5,000 pods: 6 to
+20 times fewer bytes, and 12 ms more CPU time at most. Streams are not compressed."""
+
 DIRECT = True
 """Whether requests and streams without a proxy use `http1`, which takes less CPU than aiohttp. Tests run with both."""
 
@@ -179,7 +183,7 @@ class HttpTransport:
     ) -> tuple[Reply, str]:
         authorization = await self._config.credentials.header()
         pool = await self._current_pool()
-        sent = self._headers(headers, authorization)
+        sent = self._headers(_COMPRESSED | dict(headers) if method == "GET" else headers, authorization)
         pool.users += 1
         try:
             async with pool.slot():
