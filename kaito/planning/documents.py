@@ -1,4 +1,4 @@
-"""Reads Workspaces, and the objects that they use, from files and the standard input."""
+"""Reads Workspaces and InferenceSets, and the objects that they use, from files and the standard input."""
 
 import base64
 import json
@@ -10,11 +10,12 @@ from typing import Any, Final, TextIO, TypeVar, cast, final
 import yaml
 from pydantic import ValidationError
 
-from kaito.api import Workspace
+from kaito.api import InferenceSet, Workspace
 from kaito.api.json_values import json_list, json_object, without_nulls
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
 from kaito.runtime.manifest_yaml import load_documents
 from kaito.runtime.meta import Model, Resource
+from kaito.workspace.inference_sets.children import child_workspace
 
 R = TypeVar("R", bound=Resource)
 
@@ -42,6 +43,8 @@ class Source:
     """Fields that the kind does not have: the API server rejects or drops them."""
     errors: tuple[tuple[str, str], ...] = ()
     """Field and message of each value that the schema does not allow. `workspace` then contains only the name."""
+    inference_set: InferenceSet | None = None
+    """The InferenceSet of which `workspace` is the first Workspace; None for a Workspace of the files."""
 
 
 @final
@@ -130,6 +133,9 @@ def _add(found: Documents, document: object, origin: str) -> None:
     if kind == "Workspace" and api.partition("/")[0] == _WORKSPACE_GROUP:
         found.workspaces.append(_workspace(given, origin))
         return
+    if kind == "InferenceSet" and api.partition("/")[0] == _WORKSPACE_GROUP:
+        found.workspaces.append(_inference_set(given, origin))
+        return
     if api != "v1" or not _add_core(found, kind, given, origin):
         name: Any = json_object(given.get("metadata")).get("name", "")
         found.ignored.append(f"{kind} {name}".strip())
@@ -192,6 +198,20 @@ def _workspace(given: dict[str, Any], origin: str) -> Source:
         parsed = parsed.with_metadata(namespace="default")
     unknown = tuple(name for name in _unknown(parsed, "") if name not in {"apiVersion", "kind"})
     return Source(parsed, origin, unknown, errors)
+
+
+def _inference_set(given: dict[str, Any], origin: str) -> Source:
+    """Returns the first Workspace of an InferenceSet, and the set.
+
+    Raises:
+        InputError: the schema does not allow the set, of which then no Workspace can be planned.
+    """
+    # Both versions have the same fields; the controller reads v1beta1.
+    parsed = _parse(InferenceSet, {**given, "apiVersion": InferenceSet.api_version}, origin)
+    if not parsed.namespace:
+        parsed = parsed.with_metadata(namespace="default")
+    unknown = tuple(name for name in _unknown(parsed, "") if name not in {"apiVersion", "kind"})
+    return Source(child_workspace(parsed, f"{parsed.name}-0"), origin, unknown, inference_set=parsed)
 
 
 def _unknown(value: object, path: str) -> Iterator[str]:

@@ -1,15 +1,16 @@
-"""Plans one Workspace, with or without a cluster."""
+"""Plans one Workspace, or one of each InferenceSet, with or without a cluster."""
 
 from dataclasses import replace
 
-from kaito.api import conditions
+from kaito.api import InferenceSet, conditions
 from kaito.planning.comparison import Change, LiveComparison, merged
 from kaito.planning.documents import Documents, Source
 from kaito.planning.reader import PlanReader
-from kaito.planning.report import PlanReport, PriceQuestion, ask_price
+from kaito.planning.report import PlanReport, PriceQuestion, SetPlan, ask_price
 from kaito.runtime.clock import Clock
 from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ReadModel
+from kaito.workspace.inference_sets.admission import validate_inference_set
 from kaito.workspace.preflight import Finding
 from kaito.workspace.preview import Observed, Preview, identified, preview
 from kaito.workspace.settings import WorkspaceSettings
@@ -67,6 +68,9 @@ async def plan_workspace(
         if live is not None and found.plan is not None
         else [Change(action="create", object=each) for each in found.objects.all()]
     )
+    rejected = _rejections(source.inference_set, settings, found)
+    if rejected:
+        found = Preview(workspace=found.workspace, errors=(*rejected, *found.errors), warnings=found.warnings)
     notes = [f"{what} was not checked: {why}" for what, why in reader.unknown.items()]
     notes += list(price.notes) if price is not None else []
     notes += live.notes if live is not None else []
@@ -76,11 +80,41 @@ async def plan_workspace(
         settings=settings,
         changes=changes,
         price=price,
-        warnings=(*map(_unknown_field, source.unknown_fields), *found.warnings),
+        warnings=(*(_unknown_field(name, source) for name in source.unknown_fields), *found.warnings),
         notes=notes,
+        inference_set=_set_plan(source.inference_set, found),
     )
 
 
-def _unknown_field(name: str) -> Finding:
-    message = "is not a field of a Workspace: kubectl rejects it, and other clients drop it: correct or remove it"
+def _rejections(inference_set: InferenceSet | None, settings: WorkspaceSettings, found: Preview) -> tuple[Finding, ...]:
+    """Returns why admission rejects the set, without what the plan of its Workspace already reports."""
+    if inference_set is None:
+        return ()
+    known = {finding.message for finding in found.errors}
+    return tuple(
+        Finding(conditions.INVALID_SPEC, violation.field, violation.message)
+        for violation in validate_inference_set(inference_set, None, settings)
+        if violation.severity == "error" and violation.message not in known
+    )
+
+
+def _set_plan(inference_set: InferenceSet | None, found: Preview) -> SetPlan | None:
+    """Returns how many Workspaces of the set are created, and their nodes."""
+    if inference_set is None:
+        return None
+    replicas, limit = inference_set.spec.replicas, inference_set.spec.node_count_limit
+    each = found.plan.hardware.count if found.plan is not None else 0
+    workspaces = min(replicas, limit // each) if limit and each else replicas
+    return SetPlan(
+        namespace=inference_set.namespace,
+        name=inference_set.name,
+        replicas=replicas,
+        workspaces=workspaces,
+        nodes=workspaces * each,
+    )
+
+
+def _unknown_field(name: str, source: Source) -> Finding:
+    kind = "a Workspace" if source.inference_set is None else "an InferenceSet"
+    message = f"is not a field of {kind}: kubectl rejects it, and other clients drop it: correct or remove it"
     return Finding(conditions.INVALID_SPEC, name, message, "warning")

@@ -5,7 +5,7 @@ Sizes are in bytes, prices in the currency that the report names. What is unknow
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final, final
 
@@ -53,6 +53,21 @@ class PriceAnswer:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetPlan:
+    """The Workspaces of an InferenceSet, each of which is planned like the first one."""
+
+    namespace: str
+    name: str
+    replicas: int
+    """Workspaces that are requested."""
+    workspaces: int
+    """Workspaces that `nodeCountLimit` allows of these."""
+    nodes: int
+    """Nodes of all of them."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReport:
     """The plan of one Workspace with everything that is printed about it."""
 
@@ -66,6 +81,8 @@ class PlanReport:
     warnings: Sequence[Finding] = ()
     notes: Sequence[str] = ()
     """What the plan does not contain, and why."""
+    inference_set: SetPlan | None = None
+    """The InferenceSet of which this is the plan of one Workspace; None for a Workspace without a set."""
 
     @property
     def is_refused(self) -> bool:
@@ -99,6 +116,14 @@ async def ask_price(found: Preview, settings: WorkspaceSettings, question: Price
     return PriceAnswer(region=question.region, unknown=unknown, notes=quote.notes)
 
 
+def price_of_set(report: PlanReport) -> PriceAnswer | None:
+    """Returns the price of the nodes of all Workspaces of the set; None without a set, or if nothing is bought."""
+    price, each = report.price, report.inference_set
+    if price is None or each is None or price.cost is None:
+        return price if each is not None else None
+    return replace(price, cost=Cost(nodes=each.nodes, price=price.cost.price))
+
+
 def as_data(report: PlanReport) -> dict[str, Any]:
     """Returns the report as JSON values."""
     found = report.preview
@@ -110,6 +135,11 @@ def as_data(report: PlanReport) -> dict[str, Any]:
         "warnings": [_finding(finding) for finding in report.warnings],
         "notes": list(report.notes),
     }
+    if report.inference_set is not None:
+        each = report.inference_set
+        data["inferenceSet"] = {"name": each.name, "namespace": each.namespace, "replicas": each.replicas}
+        data["inferenceSet"] |= {"workspaces": each.workspaces, "nodes": each.nodes}
+        data["inferenceSet"] |= {"price": _price(price_of_set(report))}
     if found.plan is not None:
         data["model"] = _model(report)
         data["nodes"] = _nodes(report)

@@ -12,7 +12,7 @@ from kaito.models.gpu import GIB
 from kaito.models.memory import GpuMemory
 from kaito.models.planning import InferencePlan
 from kaito.planning.comparison import Change
-from kaito.planning.report import PlanReport, PriceAnswer
+from kaito.planning.report import PlanReport, PriceAnswer, SetPlan, price_of_set
 from kaito.planning.style import BAR_WIDTH, Style
 from kaito.prices.price import amount
 from kaito.runtime.kinds import StatefulSet
@@ -49,6 +49,8 @@ def render(report: PlanReport, style: Style, *, compared: bool) -> str:
 def _lines(report: PlanReport, style: Style, *, compared: bool) -> Iterator[str]:
     workspace = report.preview.workspace
     name = f"Workspace {workspace.namespace}/{workspace.name or workspace.metadata.generate_name}"
+    if report.inference_set is not None:
+        name = f"InferenceSet {report.inference_set.namespace}/{report.inference_set.name}"
     if report.is_refused:
         yield style.paint(f"{name}: refused", "red")
         yield ""
@@ -57,6 +59,8 @@ def _lines(report: PlanReport, style: Style, *, compared: bool) -> Iterator[str]
     else:
         yield style.paint(f"{name}: planned", "green")
         yield ""
+        if report.inference_set is not None:
+            yield from _set(report.inference_set, price_of_set(report))
         yield from _facts(report, style)
         yield from _objects(report.changes, workspace.uid, style, compared=compared)
     for finding in report.warnings:
@@ -96,6 +100,14 @@ def _facts(report: PlanReport, style: Style) -> Iterator[str]:
         yield from _memory(report.memory, style)
     if report.price is not None:
         yield from _price(report.price)
+
+
+def _set(found: SetPlan, price: PriceAnswer | None) -> Iterator[str]:
+    """Describes all Workspaces of the set together; the lines that follow are about each of them."""
+    allowed = f" of {found.replicas}, because of nodeCountLimit" if found.workspaces < found.replicas else ""
+    nodes = f"{found.nodes} node{'s' if found.nodes != 1 else ''}"
+    cost = f", {price.cost}" if price is not None and price.cost is not None else ""
+    yield f"set      {found.workspaces} Workspaces{allowed}, {nodes} in all{cost}; of each Workspace:"
 
 
 def _alternatives(choice: Choice) -> Iterator[str]:

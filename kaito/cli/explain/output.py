@@ -53,19 +53,19 @@ def _lines(diagnosis: Diagnosis, style: Style, now: datetime, width: int) -> Ite
     yield ""
     yield from _chain(diagnosis, style, now, width)
     for note in diagnosis.notes:
-        yield from _wrapped(note, "note", width)
+        yield from wrapped(note, "note", width)
 
 
 def _cause(cause: Cause, style: Style, now: datetime, width: int) -> Iterator[str]:
     since = f", since {_clock(cause.since, now)} ({_span(cause.since, now)})" if cause.since is not None else ""
     yield f"{'cause':<{INDENT}}{style.paint(cause.reason, 'red')} on {cause.kind} {cause.name}{since}"
-    yield from _wrapped(cause.message, "", width)
+    yield from wrapped(cause.message, "", width)
 
 
 def _next(steps: Sequence[NextStep], now: datetime, width: int) -> Iterator[str]:
     for number, step in enumerate(steps):
         when = f"{_clock(step.at, now)} ({_in(step.at, now)}): " if step.at is not None else ""
-        yield from _wrapped(f"{when}{step.what}", "next" if number == 0 else "", width)
+        yield from wrapped(f"{when}{step.what}", "next" if number == 0 else "", width)
 
 
 def _section(name: str, lines: Sequence[str], width: int) -> Iterator[str]:
@@ -74,7 +74,7 @@ def _section(name: str, lines: Sequence[str], width: int) -> Iterator[str]:
         if line.startswith("$ "):
             yield f"{heading:<{INDENT}}{line}"  # a command is not wrapped, so that it can be copied
         else:
-            yield from _wrapped(line, heading, width)
+            yield from wrapped(line, heading, width)
 
 
 def _chain(diagnosis: Diagnosis, style: Style, now: datetime, width: int) -> Iterator[str]:
@@ -117,7 +117,8 @@ def _event(event: EventNote, cause: str, now: datetime, width: int) -> Iterator[
     yield from (f"{indent}{line}" for line in lines[:3])
 
 
-def _wrapped(text: str, heading: str, width: int) -> Iterator[str]:
+def wrapped(text: str, heading: str, width: int) -> Iterator[str]:
+    """Yields a text in lines of this width, with a heading before the first one."""
     lines = textwrap.wrap(text, max(width - INDENT, 40), break_long_words=False, break_on_hyphens=False) or [""]
     yield f"{heading:<{INDENT}}{lines[0]}"
     yield from (f"{'':<{INDENT}}{line}" for line in lines[1:])

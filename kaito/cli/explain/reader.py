@@ -6,17 +6,27 @@ What the user's permissions do not allow, and kinds that the cluster does not se
 import asyncio
 import difflib
 from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar, final
 
-from kaito.api import Claim, Machine, NodeClaim, Workspace, WorkspaceV1Alpha1
+from kaito.api import (
+    Claim,
+    InferenceSet,
+    Machine,
+    NodeClaim,
+    Workspace,
+    WorkspaceV1Alpha1,
+    conditions,
+    labels,
+)
 from kaito.diagnosis import Situation
 from kaito.planning.documents import InputError
 from kaito.planning.installed import installed_settings
 from kaito.runtime.client import Client
 from kaito.runtime.errors import Forbidden, KaitoRuntimeError, NotFound
 from kaito.runtime.kinds import Deployment, Event, Job, Namespace, Node, Pod, Service, StatefulSet
-from kaito.runtime.meta import Resource
+from kaito.runtime.meta import Resource, find_condition
 from kaito.workspace.events import CLUSTER_SCOPED_NAMESPACE
 from kaito.workspace.manifests.group import workers_name
 from kaito.workspace.ownership import is_controller_of, owner_labels, owns_claim, pod_labels
@@ -32,8 +42,28 @@ CONTROLLERS: Final = (
 
 SYSTEM_NAMESPACE: Final = "kaito-system"
 
+_SET_KINDS: Final = frozenset({"inferenceset", "inferencesets", "is"})
+
 MAX_OBJECTS_WITH_EVENTS: Final = 24
 """Objects whose Events are read; those that are not ready come first."""
+
+
+MAX_WORKSPACES: Final = 3
+"""Workspaces of a set that are explained."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSituation:
+    """An InferenceSet and its Workspaces that are not ready."""
+
+    inference_set: InferenceSet
+    workspaces: int
+    """Number of its Workspaces that exist."""
+    waiting: tuple[str, ...]
+    """Names of those that are not ready."""
+    situations: Sequence[Situation]
+    """The first of these."""
 
 
 class WorkspaceMissing(Exception):
@@ -85,6 +115,27 @@ class SituationReader:
             controllers=controllers,
             settings=settings,
             unread=dict(self._unread),
+        )
+
+    async def read_set(self, name: str, namespace: str, now: datetime) -> SetSituation | None:
+        """Returns an InferenceSet and what is known about those of its Workspaces that are not ready; None if there is
+        no set of that name.
+
+        Raises:
+            KaitoRuntimeError: the cluster or one of the Workspaces cannot be read.
+        """
+        try:
+            found = await self._client.find(InferenceSet, name, namespace)
+        except NotFound:
+            return None  # the kind is not installed
+        if found is None:
+            return None
+        selector = {labels.CREATED_BY_INFERENCESET: name}
+        workspaces = await self._client.list(Workspace, namespace=namespace, labels=selector)
+        waiting = [each.name for each in workspaces if not _is_workspace_ready(each)]
+        situations = [await self.read(each, namespace, now) for each in waiting[:MAX_WORKSPACES]]
+        return SetSituation(
+            inference_set=found, workspaces=len(workspaces), waiting=tuple(waiting), situations=situations
         )
 
     async def _workspace(self, name: str, namespace: str) -> Workspace:
@@ -213,22 +264,32 @@ class SituationReader:
             return default
 
 
+def _is_workspace_ready(workspace: Workspace) -> bool:
+    ready = find_condition(workspace.status.conditions, conditions.WORKSPACE_READY)
+    return ready is not None and ready.is_true and not workspace.deleting
+
+
 def _is_fine(obj: Resource) -> bool:
     """Whether an object is ready, so that its Events matter less."""
     return isinstance(obj, Claim | Pod | Node) and obj.is_ready
 
 
-def namespace_and_name(workspace: str, namespace: str) -> tuple[str, str]:
-    """Splits `NAMESPACE/NAME` and `workspace/NAME`, as kubectl accepts the latter.
+def namespace_and_name(workspace: str, namespace: str) -> tuple[str, str, bool]:
+    """Splits `NAMESPACE/NAME`, and `workspace/NAME` and `inferenceset/NAME` as kubectl accepts them.
+
+    Returns:
+        Namespace, name, and whether the argument names an InferenceSet.
 
     Raises:
         InputError: the argument names a namespace other than the flag, or another kind.
     """
     first, separator, last = workspace.rpartition("/")
+    if last and first.lower() in _SET_KINDS:
+        return namespace, last, True
     if not separator or first in {"workspace", "workspaces", "ws"}:
-        return namespace, last
+        return namespace, last, False
     if "/" in first or not last:
-        raise InputError(f"{workspace!r} is not the name of a Workspace: use NAME or NAMESPACE/NAME")
+        raise InputError(f"{workspace!r} is not the name of a Workspace: use NAME, NAMESPACE/NAME or inferenceset/NAME")
     if namespace and namespace != first:
         raise InputError(f"{workspace!r} and -n {namespace} name different namespaces: use one of them")
-    return first, last
+    return first, last, False

@@ -63,7 +63,9 @@ def _text(fleet: Fleet, rows: Sequence[Row], idle: Sequence[Row], style: Style) 
         Column("AGE", right=True),
     )
     cells = [_cells(row, fleet) for row in rows]
-    cells += [_sum_cells(rows, currency) for currency in sorted({row.currency for row in rows if row.currency})]
+    for (namespace, name), members in _sets(rows).items():
+        cells += _sums(members, (namespace, f"set {name}"))
+    cells += _sums(rows, ("sum", ""))
     return table(columns, cells, style) + "".join(f"{line}\n" for line in _remarks(fleet, rows, idle))
 
 
@@ -84,7 +86,21 @@ def _cells(row: Row, fleet: Fleet) -> list[Cell]:
     ]
 
 
-def _sum_cells(rows: Sequence[Row], currency: str) -> list[Cell]:
+def _sets(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Returns the Workspaces of each InferenceSet, by namespace and name of the set."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.inference_set:
+            found.setdefault((row.namespace, row.inference_set), []).append(row)
+    return dict(sorted(found.items()))
+
+
+def _sums(rows: Sequence[Row], title: tuple[str, str]) -> list[list[Cell]]:
+    """Returns a line with the sums of each currency."""
+    return [_sum_cells(rows, currency, title) for currency in sorted({row.currency for row in rows if row.currency})]
+
+
+def _sum_cells(rows: Sequence[Row], currency: str, title: tuple[str, str]) -> list[Cell]:
     same = [row for row in rows if row.currency == currency]
 
     def known(value: Callable[[Row], Decimal | None]) -> Decimal:
@@ -96,7 +112,7 @@ def _sum_cells(rows: Sequence[Row], currency: str) -> list[Cell]:
         money(known(lambda row: row.total), currency),
     ]
     nodes = sum(row.nodes for row in same)
-    return [Cell("sum"), *(Cell("") for _ in range(3)), Cell(str(nodes)), *map(Cell, texts), Cell(""), Cell("")]
+    return [*map(Cell, title), Cell(""), Cell(""), Cell(str(nodes)), *map(Cell, texts), Cell(""), Cell("")]
 
 
 def _remarks(fleet: Fleet, rows: Sequence[Row], idle: Sequence[Row]) -> Iterator[str]:
@@ -139,9 +155,27 @@ def _data(fleet: Fleet, rows: Sequence[Row], idle: Sequence[Row]) -> dict[str, A
     return {
         "time": format_time(fleet.now),
         "workspaces": [_row_data(row, is_unused=row in idle) for row in rows],
+        **({"inferenceSets": sets} if (sets := _sets_data(rows)) else {}),
         **({"orphans": orphans} if fleet.orphans else {}),
         "notes": list(fleet.notes),
     }
+
+
+def _sets_data(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Returns the cost of each InferenceSet; an amount is left out unless it is known of every Workspace."""
+    found: list[dict[str, Any]] = []
+    for (namespace, name), members in _sets(rows).items():
+        data: dict[str, Any] = {"namespace": namespace, "name": name, "workspaces": len(members)}
+        data["nodes"] = sum(row.nodes for row in members)
+        currencies = {row.currency for row in members}
+        amounts = {"perHour": [row.per_hour for row in members], "total": [row.total for row in members]}
+        for field, values in amounts.items():
+            known = [value for value in values if value is not None]
+            if len(known) == len(members) and len(currencies) == 1:
+                data["currency"] = next(iter(currencies))
+                data[field] = _number(sum(known, Decimal(0)))
+        found.append(data)
+    return found
 
 
 def _row_data(row: Row, *, is_unused: bool) -> dict[str, Any]:
@@ -149,6 +183,7 @@ def _row_data(row: Row, *, is_unused: bool) -> dict[str, Any]:
     data: dict[str, Any] = {
         "namespace": row.namespace,
         "name": row.name,
+        "inferenceSet": row.inference_set or None,
         "task": "tuning" if row.tuning else "inference",
         "state": row.state,
         "copies": row.copies,

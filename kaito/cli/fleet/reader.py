@@ -47,6 +47,8 @@ class Row:
     """Cost since the creation of the Workspace."""
     node_hours: Decimal | None = None
     created: datetime | None = None
+    inference_set: str = ""
+    """The InferenceSet that created it; empty for none."""
     load: Load | None = None
     """What the servers do; None if they could not be read, or there are none."""
 
@@ -170,6 +172,7 @@ class FleetReader:
             total=total_at(cost, now) if cost is not None and is_recorded else None,
             node_hours=_decimal(cost.node_hours) if cost is not None and is_recorded else None,
             created=workspace.metadata.creation_timestamp,
+            inference_set=workspace.labels.get(labels.CREATED_BY_INFERENCESET, ""),
             load=load,
         )
 

@@ -12,7 +12,8 @@ def add_arguments(plan: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="FILE",
-        help="file or directory with Workspaces and the ConfigMaps, Secrets and Nodes that they use; - reads stdin",
+        help="file or directory with Workspaces or InferenceSets, and the ConfigMaps, Secrets and Nodes that they use; "
+        "- reads stdin",
     )
     plan.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text", help="format of the output")
     plan.add_argument("--cluster", action="store_true", help="compare with the cluster of the kubeconfig")

@@ -58,7 +58,7 @@ def _check(documents: Documents, settings: WorkspaceSettings, arguments: argpars
     """
     if not documents.workspaces:
         found = f"; found {', '.join(documents.ignored[:5])}" if documents.ignored else ""
-        raise InputError(f"the files contain no Workspace{found}")
+        raise InputError(f"the files contain no Workspace and no InferenceSet{found}")
     if settings.node_api is NodeApi.BYO and not documents.nodes and not arguments.cluster:
         raise InputError(
             "--node-api=byo plans for existing nodes, and the files contain none: add the output of `kubectl get nodes "

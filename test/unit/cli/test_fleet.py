@@ -129,6 +129,24 @@ def test_text_of_cost_with_sums_and_remarks() -> None:
     assert format_cost(fleet(), arguments(), Style()) == "no Workspaces\n"
 
 
+def test_the_workspaces_of_a_set_are_summed() -> None:
+    rows = (row("phi-0", inference_set="phi"), row("phi-1", inference_set="phi"), row("other"))
+    lines = format_cost(fleet(*rows), arguments("--sort=name"), Style()).splitlines()
+    assert lines[4].split() == ["default", "set", "phi", "2", "7.35", "USD", "0", "USD", "2,469.00", "USD"]
+    assert lines[5].split()[:4] == ["sum", "3", "11.02", "USD"]
+    data = json.loads(format_cost(fleet(*rows), arguments("-o", "json"), Style()))
+    assert data["inferenceSets"] == [
+        {
+            "namespace": "default", "name": "phi", "workspaces": 2, "nodes": 2, "currency": "USD", "perHour": 7.346,
+            "total": 2469.0,
+        }
+    ]  # fmt: skip
+    assert [each.get("inferenceSet") for each in data["workspaces"]].count("phi") == 2
+    unknown = fleet(row("phi-0", inference_set="phi"), row("phi-1", inference_set="phi", per_hour=None))
+    (only,) = json.loads(format_cost(unknown, arguments("-o", "json"), Style()))["inferenceSets"]
+    assert "perHour" not in only, "a part of the cost is not the cost"
+
+
 def test_data_of_cost() -> None:
     found = fleet(row("a", load=Load(running=1, waiting=2)), row("b", per_hour=None, currency=""))
     data = json.loads(format_cost(found, arguments("-o", "json"), Style()))

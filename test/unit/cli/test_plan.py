@@ -215,6 +215,40 @@ def test_one_refusal_among_several_gives_exit_code_1(written: Any, capsys: pytes
     assert [plan["result"] for plan in planned(capsys, "-f", given, code=1)] == ["planned", "refused"]
 
 
+def inference_set(**spec: Any) -> dict[str, Any]:
+    resource = {"instanceType": "Standard_NC6s_v3"}
+    template = {"resource": resource, "inference": {"preset": {"name": "phi-3-mini-4k-instruct"}}}
+    given = {"replicas": 3, "labelSelector": {"matchLabels": {"apps": "phi"}}, "template": template, **spec}
+    return {"apiVersion": "kaito.sh/v1alpha1", "kind": "InferenceSet", "metadata": {"name": "phi"}, "spec": given}
+
+
+def test_a_set_is_planned_as_its_workspaces(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    given = written(inference_set())
+    (plan,) = planned(capsys, "-f", given, "--region", "eastus")
+    assert plan["workspace"]["name"] == "phi-0"
+    assert plan["inferenceSet"].pop("price")["perHour"] == 3 * plan["price"]["perHour"]
+    assert plan["inferenceSet"] == {"name": "phi", "namespace": "default", "replicas": 3, "workspaces": 3, "nodes": 3}
+    assert run("-f", given, "--region", "eastus") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("InferenceSet default/phi: planned\n")
+    assert "set      3 Workspaces, 3 nodes in all, 9.18 USD per hour" in text
+
+
+def test_the_node_limit_of_a_set_limits_its_workspaces(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    given = written(inference_set(nodeCountLimit=2))
+    assert planned(capsys, "-f", given)[0]["inferenceSet"]["workspaces"] == 2
+    assert run("-f", given) == 0
+    assert "set      2 Workspaces of 3, because of nodeCountLimit, 2 nodes in all" in capsys.readouterr().out
+
+
+def test_rules_of_sets_and_unknown_fields_are_reported(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = inference_set(autoscaling={"minReplicas": 0}, replica=4)
+    (plan,) = planned(capsys, "-f", written(wrong), code=1)
+    assert [each["field"] for each in plan["errors"]] == ["spec.autoscaling.minReplicas"]
+    assert [each["field"] for each in plan["warnings"]] == ["spec.replica"]
+    assert "is not a field of an InferenceSet" in plan["warnings"][0]["message"]
+
+
 def test_flags_of_the_controller_change_the_plan(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--node-api=nodeclaim", "--image-registry", "registry.example.com/k")
     assert run("-f", written(workspace()), "-o", "json", "--", *flags) == 0
@@ -307,10 +341,10 @@ def test_a_price_api_that_fails_is_noted_and_the_table_is_used(
     ("text", "words"),
     [
         ("", "the files contain no Workspace"),
-        ("apiVersion: v1\nkind: Pod\nmetadata: {name: p}", "contain no Workspace; found Pod p"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: p}", "contain no Workspace and no InferenceSet; found Pod p"),
         ("a: [", "is not YAML at line"),
         ("- 1", "document 1: is not an object"),
-        ("apiVersion: v1\nkind: Pod\nmetadata: text", "contain no Workspace; found Pod"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: text", "contain no Workspace and no InferenceSet; found Pod"),
         ("kind: Workspace", "has no apiVersion"),
         ("apiVersion: v1", "has no kind"),
         ("apiVersion: kaito.sh/v1beta1\nkind: Workspace\nresource: {}", "Workspace: metadata.name: is missing"),

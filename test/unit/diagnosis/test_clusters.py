@@ -68,14 +68,16 @@ async def test_a_workspace_that_does_not_exist(scene: Scene, name: str, namespac
 @pytest.mark.parametrize(
     ("argument", "flag", "result"),
     [
-        ("phi", "", ("", "phi")),
-        ("phi", "team", ("team", "phi")),
-        ("team/phi", "", ("team", "phi")),
-        ("team/phi", "team", ("team", "phi")),
-        ("workspace/phi", "team", ("team", "phi")),
+        ("phi", "", ("", "phi", False)),
+        ("phi", "team", ("team", "phi", False)),
+        ("team/phi", "", ("team", "phi", False)),
+        ("team/phi", "team", ("team", "phi", False)),
+        ("workspace/phi", "team", ("team", "phi", False)),
+        ("inferenceset/phi", "team", ("team", "phi", True)),
+        ("is/phi", "", ("", "phi", True)),
     ],
 )
-def test_names(argument: str, flag: str, result: tuple[str, str]) -> None:
+def test_names(argument: str, flag: str, result: tuple[str, str, bool]) -> None:
     assert namespace_and_name(argument, flag) == result
 
 
