@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> Non
 
 
 @contextmanager
-def running(folder: Path, *arguments: str | Path, exit_codes: Sequence[int]) -> Iterator[str]:
+def running(folder: Path, *arguments: str | Path, exit_codes: Sequence[int]) -> Generator[str]:
     """Runs `kaito` with arguments; yields the link of the console that it prints."""
     output = folder / "output"
     command = [Path(sys.executable).parent / "kaito", *arguments]
@@ -71,7 +71,9 @@ def test_the_page_survives_the_death_of_the_api_server(browser: Browser, tmp_pat
             page.goto(link)
             row = page.locator("[data-name='default/workspace-phi-3-mini']")
             expect(row).to_be_visible(timeout=MINUTES_MS)
-            cluster.stop_api_server()
+            assert cluster.api_server is not None
+            cluster.api_server.kill()
+            cluster.api_server.wait()
             expect(page.locator(".banner")).to_contain_text("The API server does not answer.", timeout=MINUTES_MS)
             expect(row).to_be_visible()
             cluster.start_api_server()
