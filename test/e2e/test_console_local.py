@@ -1,4 +1,4 @@
-"""The console of a real control plane whose API server is stopped and started again."""
+"""The console of `kaito up` with the real small model, and the console of a cluster whose API server dies."""
 
 import os
 import re
@@ -11,16 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from hack.envtest import ControlPlane
+from kaito.local.presets import COMPLETE, REAL, models_cache
 from test.support.console_browser import chromium, watched_page
 
 ROOT = Path(__file__).resolve().parents[2]
+PRESETS = ROOT / "presets" / ".venv"
 MINUTES_MS = 180_000
 """Upper limit of a wait for processes that start or recover."""
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not (PRESETS / "bin" / "kaito-inference").exists(), reason="run `make presets-env` first"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,57 @@ def running(folder: Path, *arguments: str | Path, exit_codes: Sequence[int]) -> 
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) in exit_codes, output.read_text()
+
+
+def chain(page: Page, stage: str, state: str) -> None:
+    """Waits until a stage of the picture has a state."""
+    expect(page.locator(f"[data-stage='{stage}']")).to_have_attribute("data-state", state, timeout=MINUTES_MS)
+
+
+def test_a_new_user_makes_a_workspace_chats_breaks_it_and_sees_it_recover(browser: Browser, tmp_path: Path) -> None:
+    """Everything through the page: the form, the picture, the chat, a trouble button, a reload in the middle."""
+    folder = f"--folder={tmp_path / 'up'}"
+    with (
+        running(tmp_path, "up", folder, f"--presets={PRESETS}", "--console-port=0", exit_codes=(130,)) as link,
+        watched_page(browser) as page,
+    ):
+        page.goto(link)
+        assert "token=" not in page.url
+        page.get_by_role("link", name="Make the first one").click()
+
+        page.get_by_label("Search models").fill("phi-3-mini-4k")
+        page.locator("input[name=model][value='phi-3-mini-4k-instruct']").check()
+        page.get_by_label("Instance type", exact=True).select_option("Standard_NC6s_v3")
+        page.get_by_role("textbox", name="Name", exact=True).fill("first")
+        expect(page.locator("[data-verdict='It fits']")).to_be_visible()
+        expect(page.get_by_role("region", name="Plan")).to_contain_text("1 × Standard_NC6s_v3")  # noqa: RUF001
+        page.get_by_role("button", name="Create the Workspace").click()
+
+        expect(page.locator("main h1")).to_have_text("first")
+        chain(page, "Claim", "ok")
+        page.reload()  # the address is that of the Workspace, and the cookie is kept
+        for stage in ("Node", "Pod", "Server", "Answer"):
+            chain(page, stage, "ok")
+        expect(page.get_by_role("region", name="State")).to_contain_text("Ready")
+        expect(page.get_by_role("region", name="What took how long").get_by_role("listitem").first).to_be_visible()
+
+        page.get_by_role("link", name="Chat").last.click()
+        page.get_by_text("Model and parameters").click()
+        page.get_by_label("Temperature").fill("0")
+        page.get_by_label("Message", exact=True).fill("What is the capital of France?")
+        page.keyboard.press("Enter")
+        expect(page.locator("[data-stats]")).to_contain_text("tokens/s", timeout=MINUTES_MS)
+        if (models_cache() / REAL / COMPLETE).is_file():
+            expect(page.get_by_role("log")).to_contain_text("Paris")
+
+        page.get_by_role("link", name="Trouble").click()
+        chain(page, "Answer", "ok")
+        page.locator("[data-trouble='pod-killed']").click()
+        expect(page.get_by_role("region", name="Log")).to_contain_text("killed")
+        chain(page, "Answer", "absent")
+        chain(page, "Answer", "ok")
+        page.get_by_role("link", name="Workspaces", exact=True).click()
+        expect(page.locator("[data-name='default/first']")).to_contain_text("Ready")
 
 
 def test_the_page_survives_the_death_of_the_api_server(browser: Browser, tmp_path: Path) -> None:
