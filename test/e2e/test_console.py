@@ -280,7 +280,6 @@ def test_a_chat_streams_and_shows_its_speed(page: Page, stub: ConsoleStub) -> No
         ],
         "model": "house-style",
         "temperature": 0,
-        "topP": 0.95,
         "maxTokens": 256,
     }
     page.get_by_text("The same with curl or Python").click()
@@ -398,7 +397,7 @@ def test_a_tuning_form_makes_a_tuning_workspace(page: Page, stub: ConsoleStub) -
 def test_cost_names_what_is_without_use_and_the_quota(page: Page, stub: ConsoleStub) -> None:
     visit(page, stub, "#/money")
     expect(page.get_by_text("20.81 USD/h").first).to_be_visible()
-    expect(page.get_by_role("region", name="Nodes without use")).to_contain_text("no pod of a Workspace")
+    expect(page.get_by_role("region", name="Nodes without use")).to_contain_text("No pod of a Workspace")
     expect(page.get_by_role("region", name="Quota")).to_contain_text("96 of 96")
     expect(page.get_by_role("region", name="Cost over time").get_by_role("img")).to_be_visible()
     page.get_by_role("link", name="team-a/coder").click()

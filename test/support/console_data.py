@@ -295,13 +295,13 @@ def _bars(created: float, durations: Sequence[tuple[str, float, str]], running: 
 
 
 _START: Final = (
-    ("Claim created", 2.4, ""),
-    ("Agent pool", 128.0, "the cloud starts the machine"),
-    ("Node joins", 41.0, ""),
-    ("Pod scheduled", 3.0, ""),
-    ("Image pulled", 64.0, "4.1 GiB"),
-    ("Weights", 88.0, "7.1 GiB, from the node cache"),
-    ("Server starts", 22.0, ""),
+    ("claim", 2.4, ""),
+    ("instance", 128.0, "the cloud starts the machine"),
+    ("node", 41.0, ""),
+    ("pod scheduled", 3.0, ""),
+    ("image", 64.0, "4.1 GiB"),
+    ("weights", 88.0, "7.1 GiB, from the node cache"),
+    ("server start", 22.0, ""),
 )
 
 

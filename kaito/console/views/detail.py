@@ -9,6 +9,7 @@ import yaml
 from kaito.api import Workspace
 from kaito.console.views.costs import Cost
 from kaito.console.views.endpoints import endpoints
+from kaito.console.views.gpus import gpu_links
 from kaito.console.views.json_values import Json, number, time_text
 from kaito.console.views.rows import row
 from kaito.console.views.waterfall import waterfall
@@ -49,7 +50,7 @@ def detail(
         "next": [_step(step) for step in diagnosis.next],
         "advice": list(diagnosis.advice),
         "notes": list(diagnosis.notes),
-        "chain": [_link(link) for link in diagnosis.chain],
+        "chain": [_link(link) for link in _with_gpus(situation, diagnosis.chain)],
         "waterfall": waterfall(situation, diagnosis),
         "tuning": tuning,
         "adapters": [
@@ -77,6 +78,13 @@ def manifest(workspace: Workspace) -> str:
     document.pop("status", None)
     ordered = {name: document.pop(name) for name in ("apiVersion", "kind", "metadata") if name in document}
     return yaml.safe_dump(ordered | document, sort_keys=False, allow_unicode=True)
+
+
+def _with_gpus(situation: Situation, chain: Sequence[Link]) -> list[Link]:
+    """Returns the chain with the GPUs behind the last node."""
+    nodes = [index for index, link in enumerate(chain) if link.kind == "Node"]
+    end = nodes[-1] + 1 if nodes else len(chain)
+    return [*chain[:end], *(gpu_links(situation) if nodes else ()), *chain[end:]]
 
 
 def _cause(cause: Cause) -> Json:

@@ -38,14 +38,17 @@ export function clock(iso) {
   return time.toDateString() === new Date().toDateString() ? text : `${time.toLocaleDateString("en-CA")} ${text}`;
 }
 
-export function money(amount, currency = "USD") {
+export function money(amount, currency) {
   if (amount == null) return "unknown";
   const digits = Math.abs(amount) < 0.1 && amount !== 0 ? 4 : 2;
   const text = amount.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: digits });
-  return `${text} ${currency ?? "USD"}`;
+  return currency ? `${text} ${currency}` : text;
 }
 
 export const hourly = (amount, currency) => (amount == null ? "unknown" : `${money(amount, currency)}/h`);
+
+/** Begins a text with a capital letter, unless its first word is a name or an address. */
+export const sentence = (text) => (/^[a-z]+[\s,;]/.test(text ?? "") ? text[0].toUpperCase() + text.slice(1) : text);
 
 export function bytes(size) {
   if (size == null) return "unknown";

@@ -14,7 +14,7 @@ export const recovered = signal(false);
 export const toasts = signal([]);
 
 export const key = (row) => `${row.namespace}/${row.name}`;
-export const currency = computed(() => money.value?.currency ?? "USD");
+export const currency = computed(() => money.value?.currency ?? "");
 export const writes = computed(() => session.value?.writes === true);
 
 let toastNumber = 0;

@@ -1,7 +1,7 @@
 // The chain from the Workspace to its answer: a picture of stages, and one line for each part.
 import { html } from "../dom.js";
 import { now } from "../state.js";
-import { age, clock } from "../format.js";
+import { age, clock, sentence } from "../format.js";
 import { Age, Badge, Icon, PART_STATES } from "../ui.js";
 
 const STAGES = [
@@ -39,20 +39,26 @@ function newest(parts) {
   return parts.map((part) => part.since ?? part.created).filter(Boolean).sort().at(-1) ?? null;
 }
 
+/** How the part with the cause is marked: a failure, or what the Workspace waits for. */
+function causeMark(detail) {
+  return detail.state === "progressing" ? { label: "waits for this", tone: "busy" } : { label: "cause", tone: "bad" };
+}
+
 /** The picture. The stage with the cause is marked. */
 export function ChainPicture({ detail }) {
   const cause = detail.cause ? stageOf(detail.cause.kind)?.id : null;
+  const mark = causeMark(detail);
   return html`<ol class="chain" aria-label="From the Workspace to the answer">
     ${stages(detail).map((stage) => {
       const look = PART_STATES[stage.state];
       const ready = stage.parts.filter((part) => part.state === "ok").length;
       const count = stage.parts.length > 1 ? `${ready} of ${stage.parts.length}` : look.label;
-      return html`<li key=${stage.id} class="stage stage-${stage.state} ${cause === stage.id ? "stage-cause" : ""}" data-stage=${stage.id} data-state=${stage.state}>
+      return html`<li key=${stage.id} class="stage stage-${stage.state} ${cause === stage.id ? `stage-cause cause-${mark.tone}` : ""}" data-stage=${stage.id} data-state=${stage.state}>
         <span class="stage-dot s-${look.tone} ${stage.state === "waiting" ? "pulse" : ""}"><${Icon} name=${stage.id === "Result" ? "Answer" : stage.id} /></span>
         <span class="stage-name">${stage.id}</span>
         <span class="stage-state tone-${look.tone}">${count}</span>
         <span class="stage-age muted num">${stage.parts.length ? age(newest(stage.parts), now.value) : ""}</span>
-        ${cause === stage.id && html`<span class="stage-flag">cause</span>`}
+        ${cause === stage.id && html`<span class="stage-flag s-${mark.tone}">${mark.label}</span>`}
       </li>`;
     })}
   </ol>`;
@@ -67,13 +73,14 @@ function EventLine({ event }) {
 }
 
 export function ChainParts({ detail }) {
+  const mark = causeMark(detail);
   return html`<ul class="parts">
     ${detail.chain.map((part) => {
       const isCause = detail.cause?.kind === part.kind && detail.cause?.name === part.name;
       return html`<li key=${`${part.kind}/${part.name}`} class="part">
         <div class="part-state"><${Badge} state=${part.state} table=${PART_STATES} /></div>
-        <div class="part-what"><span class="muted">${part.kind}</span> <strong class="break">${part.name}</strong>${isCause && html` <span class="badge s-bad">cause</span>`}</div>
-        <div class="part-summary"><span class="break">${part.summary}</span><${EventLine} event=${part.event} /></div>
+        <div class="part-what"><span class="muted">${part.kind}</span> <strong class="break">${part.name}</strong>${isCause && html` <span class="badge s-${mark.tone}">${mark.label}</span>`}</div>
+        <div class="part-summary"><span class="break">${sentence(part.summary)}</span><${EventLine} event=${part.event} /></div>
         <div class="part-age num muted"><span class="hidden-label">in this state for </span><${Age} at=${part.since ?? part.created} /></div>
       </li>`;
     })}

@@ -1,7 +1,7 @@
 // Charts: the waterfall of a start, and a line for values over time or steps.
 import { html, useId } from "../dom.js";
 import { now } from "../state.js";
-import { duration, precise, seconds } from "../format.js";
+import { duration, precise, seconds, sentence } from "../format.js";
 
 const NICE = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400];
 
@@ -27,7 +27,7 @@ export function Waterfall({ bars }) {
       const end = bar.end ? seconds(bar.end) : now.value;
       const word = { done: "", running: "running", failed: "failed" }[bar.state];
       return html`<li key=${bar.label} class="waterfall-row">
-        <span class="waterfall-label">${bar.label}</span>
+        <span class="waterfall-label">${sentence(`${bar.label} `)}</span>
         <div class="track">${start !== null && html`<span class="bar bar-${bar.state}" style=${{ left: percent(start), width: `${Math.max(0.4, ((end - start) / total) * 100)}%` }}></span>`}</div>
         <span class="waterfall-time num">${start === null ? "–" : precise(end - start)}${word && html` <span class="small ${bar.state === "failed" ? "bad-text" : "muted"}">${word}</span>`}</span>
         ${bar.detail && html`<span class="waterfall-detail muted small">${bar.detail}</span>`}

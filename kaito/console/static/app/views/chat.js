@@ -9,7 +9,8 @@ import { useDetail } from "./workspace.js";
 
 const servable = computed(() => [...workspaces.value.values()].filter((row) => row.task === "inference").sort((a, b) => Number(b.serving) - Number(a.serving) || (key(a) < key(b) ? -1 : 1)));
 
-const DEFAULTS = { temperature: 0.7, topP: 0.95, maxTokens: 256, system: "" };
+/** null: the value of the model's generation config. */
+const DEFAULTS = { temperature: null, topP: null, maxTokens: 256, system: "" };
 
 /** One conversation. It lives in memory only: a reload of the page forgets it. */
 function newPane(target) {
@@ -25,7 +26,9 @@ const draft = signal("");
 function requestBody(pane) {
   const { system, temperature, topP, maxTokens } = pane.settings.value;
   const messages = pane.messages.value.filter((message) => !message.error).map(({ role, content }) => ({ role, content }));
-  const body = { messages: system ? [{ role: "system", content: system }, ...messages] : messages, temperature, topP, maxTokens };
+  const body = { messages: system ? [{ role: "system", content: system }, ...messages] : messages, maxTokens };
+  if (temperature !== null) body.temperature = temperature;
+  if (topP !== null) body.topP = topP;
   if (pane.model.value) body.model = pane.model.value;
   return body;
 }
@@ -105,6 +108,7 @@ function callLines(pane, detail) {
     model, messages: messages.length ? messages : [{ role: "user", content: "Hello" }], temperature: body.temperature,
     top_p: body.topP, max_tokens: body.maxTokens,
   };
+  const options = [["temperature", body.temperature], ["top_p", body.topP], ["max_tokens", body.maxTokens]].filter(([, value]) => value !== undefined);
   const root = base.replace(/\/$/, "").replace(/\/chat\/completions$/, "");
   const api = /\/v1$/.test(root) ? root : `${root}/v1`;
   const text = JSON.stringify(content, null, 2).replaceAll("'", "'\\''");
@@ -113,7 +117,7 @@ function callLines(pane, detail) {
     python: [
       "from openai import OpenAI", "", `client = OpenAI(base_url="${api}", api_key="none")`, "answer = client.chat.completions.create(",
       `    model=${JSON.stringify(model)},`, `    messages=${JSON.stringify(content.messages)},`,
-      `    temperature=${body.temperature}, top_p=${body.topP}, max_tokens=${body.maxTokens},`, ")", "print(answer.choices[0].message.content)",
+      `    ${options.map(([name, value]) => `${name}=${value}`).join(", ")},`, ")", "print(answer.choices[0].message.content)",
     ].join("\n"),
   };
 }
@@ -126,9 +130,9 @@ function CallLines({ pane, detail }) {
   </div></details>`;
 }
 
-function Slider({ label, min, max, step, value, onInput, help }) {
-  return html`<label class="slider"><span>${label} <span class="num muted">${value}</span></span>
-    <input type="range" min=${min} max=${max} step=${step} value=${value} title=${help} onInput=${(event) => onInput(Number(event.target.value))} /></label>`;
+function Slider({ label, min, max, step, value, middle, onInput, help }) {
+  return html`<label class="slider"><span>${label} <span class="num muted">${value ?? "of the model"}</span></span>
+    <input type="range" min=${min} max=${max} step=${step} value=${value ?? middle} title=${help} onInput=${(event) => onInput(Number(event.target.value))} /></label>`;
 }
 
 /** The first model is the Workspace's own answer; NAME:base is the model without its adapters; the others are adapters. */
@@ -145,8 +149,8 @@ function Settings({ pane, models, adapters }) {
   return html`<details class="chat-settings"><summary>Model and parameters</summary><div class="stack">
     ${models.length > 1 && html`<label class="field"><span class="label">Model or adapter</span>
       <select value=${pane.model.value} onChange=${(event) => (pane.model.value = event.target.value)}>${models.map((one, index) => html`<option key=${one} value=${index ? one : ""}>${modelLabel(one, index, adapters)}</option>`)}</select></label>`}
-    <${Slider} label="Temperature" min="0" max="2" step="0.05" value=${settings.temperature} onInput=${set("temperature")} help="0 gives the most likely answer, higher values give more variety" />
-    <${Slider} label="Top p" min="0.05" max="1" step="0.05" value=${settings.topP} onInput=${set("topP")} help="Only the most likely tokens with this total probability are used" />
+    <${Slider} label="Temperature" min="0" max="2" step="0.05" value=${settings.temperature} middle="0.7" onInput=${set("temperature")} help="0 gives the most likely answer, higher values give more variety" />
+    <${Slider} label="Top p" min="0.05" max="1" step="0.05" value=${settings.topP} middle="0.95" onInput=${set("topP")} help="Only the most likely tokens with this total probability are used" />
     <label class="field"><span class="label">Most tokens of an answer</span>
       <input type="number" min="1" max="32768" value=${settings.maxTokens} onInput=${(event) => set("maxTokens")(Math.max(1, Number(event.target.value) || 1))} /></label>
     <label class="field"><span class="label">System message</span>

@@ -64,6 +64,7 @@ function Models({ refusals }) {
   const pick = (one) => {
     if (!model.value || name.value === suggested(model.value) || name.value === "my-model") name.value = suggested(one.name);
     set(modelPath.value, one.name);
+    if (!chosenType.value) suggestType(one);
   };
   return html`<fieldset class="card" aria-label="Model"><header><h2>Model</h2><span class="muted num">${found.length} of ${catalog.value.models.length}</span></header>
     <div class="body stack">
@@ -86,6 +87,17 @@ function Models({ refusals }) {
     </div></fieldset>`;
 }
 
+/** Whether the user chose the instance type; until then it follows the model. */
+const chosenType = signal(false);
+
+/** Sets the cheapest instance type whose GPUs probably hold the model; the plan decides. */
+function suggestType(one) {
+  const needed = ((one.sizeBytes ?? 0) * 1.25) / 2 ** 30 + 2;
+  const fits = (type) => type.gpus > 0 && /nvidia/i.test(type.gpuModel ?? "") && type.gpus * (type.gpuMemoryGiB ?? 0) >= needed;
+  const cheapest = catalog.value.instanceTypes.filter(fits).sort((a, b) => (a.hourly ?? Infinity) - (b.hourly ?? Infinity))[0];
+  if (cheapest) set("resource.instanceType", cheapest.name);
+}
+
 function suggested(text) {
   return text.split("/").at(-1).toLowerCase().replace(/[^a-z0-9-]+/g, "-").replace(/^[^a-z]+|-+$/g, "").slice(0, 40) || "my-model";
 }
@@ -101,8 +113,8 @@ function Nodes({ root, refusals }) {
   const field = (path, title, help) => html`<${SchemaField} root=${root} path=${path} title=${title} help=${help} value=${valueAt(data.value, path)} refusal=${refusals.get(path)} onChange=${(value) => set(path, value)} />`;
   return html`<fieldset class="card" aria-label="Nodes"><header><h2>Nodes</h2></header><div class="body fields">
     <div class="field full"><label for="instance-type">Instance type</label>
-      <select id="instance-type" value=${instance ?? ""} aria-invalid=${refusals.has("resource.instanceType") ? "true" : undefined} onChange=${(event) => set("resource.instanceType", event.target.value)}>
-        <option value="">None: use existing nodes</option>
+      <select id="instance-type" value=${instance ?? ""} aria-invalid=${refusals.has("resource.instanceType") ? "true" : undefined} onChange=${(event) => { chosenType.value = true; set("resource.instanceType", event.target.value); }}>
+        <option value="">${model.value ? "None: use existing nodes" : "Follows the model"}</option>
         ${types.map((one) => html`<option key=${one.name} value=${one.name} selected=${one.name === instance}>${instanceLabel(one)}</option>`)}</select>
       ${refusals.has("resource.instanceType") && html`<div class="wrong">${refusals.get("resource.instanceType")}</div>`}</div>
     ${task.value === "inference" && field("resource.count", "Copies", "Each copy answers a part of the requests and has its own nodes.")}
@@ -203,10 +215,6 @@ async function load() {
     const [models, fields] = await Promise.all([api.catalog(), api.schema()]);
     catalog.value = models;
     schema.value = rootSchema(fields);
-    if (!valueAt(data.value, "resource.instanceType")) {
-      const cheapest = models.instanceTypes.filter((one) => one.gpus).sort((a, b) => (a.hourly ?? Infinity) - (b.hourly ?? Infinity))[0];
-      if (cheapest) set("resource.instanceType", cheapest.name);
-    }
     failure.value = null;
   } catch (error) {
     failure.value = error;

@@ -3,7 +3,7 @@ import { html, computed, useEffect } from "../dom.js";
 import { api } from "../api.js";
 import { currency, money, workspaces } from "../state.js";
 import { links } from "../router.js";
-import { clock, hourly, money as amount, plural } from "../format.js";
+import { clock, hourly, money as amount, plural, sentence } from "../format.js";
 import { Empty } from "../ui.js";
 import { Line } from "./charts.js";
 
@@ -26,7 +26,7 @@ function Useless({ nodes, unit }) {
       <thead><tr><th>Node</th><th>Why</th><th>Workspace</th><th class="num">Cost</th></tr></thead>
       <tbody>${nodes.map((one) => {
         const [namespace, name] = (one.workspace ?? "").split("/");
-        return html`<tr key=${one.node}><td class="mono">${one.node}</td><td>${one.reason}</td>
+        return html`<tr key=${one.node}><td class="mono">${one.node}</td><td>${sentence(one.reason)}</td>
           <td>${name ? html`<a href=${links.workspace({ namespace, name })}>${one.workspace}</a>` : html`<span class="muted">none</span>`}</td><td class="num nowrap">${hourly(one.hourly, unit)}</td></tr>`;
       })}</tbody></table></div>`}
   </section>`;

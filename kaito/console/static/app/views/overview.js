@@ -2,7 +2,7 @@
 import { html, computed, signal, useEffect, useLayoutEffect, useRef, useState } from "../dom.js";
 import { currency, key, loaded, money, now, workspaces } from "../state.js";
 import { go, links } from "../router.js";
-import { age, DASH, hourly, plural } from "../format.js";
+import { age, DASH, hourly, plural, sentence } from "../format.js";
 import { Badge, Empty, Icon, STATES } from "../ui.js";
 
 const filter = { text: signal(""), state: signal(""), namespace: signal(""), task: signal(""), sort: signal("attention") };
@@ -94,7 +94,7 @@ function Row({ row, index }) {
     <div role="cell" class="c-model"><span class="clip" title=${row.model}>${row.model}</span><span class="muted clip">${row.instanceType || "existing nodes"}</span></div>
     <div role="cell" class="c-nodes num" title="Ready and wanted nodes">${row.nodes.ready}/${row.nodes.wanted}</div>
     <div role="cell" class="c-copies num" title="Ready and wanted copies">${row.task === "tuning" ? DASH : copies}</div>
-    <div role="cell" class="c-why"><span title=${row.summary} class="clip-2 ${row.state === "failing" ? "" : "muted"}">${row.reason ? html`<strong>${row.reason}</strong> ` : ""}${row.summary}</span></div>
+    <div role="cell" class="c-why"><span title=${row.summary} class="clip-2 ${row.state === "failing" ? "" : "muted"}">${row.reason ? html`<strong>${row.reason}</strong> ` : ""}${sentence(row.summary)}</span></div>
     <div role="cell" class="c-cost num">${row.hourlyCost == null ? html`<span class="muted">unknown</span>` : hourly(row.hourlyCost, row.currency ?? currency.value)}</div>
     <div role="cell" class="c-age num muted">${age(row.since ?? row.created, now.value)}</div>
   </div>`;

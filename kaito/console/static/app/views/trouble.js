@@ -3,7 +3,7 @@ import { html, computed, signal, useState } from "../dom.js";
 import { api } from "../api.js";
 import { key, loaded, now, session, workspaces } from "../state.js";
 import { links } from "../router.js";
-import { age, clock } from "../format.js";
+import { age, clock, sentence } from "../format.js";
 import { Badge, Empty, Icon } from "../ui.js";
 import { ChainPicture } from "./chain.js";
 import { useDetail } from "./workspace.js";
@@ -47,11 +47,11 @@ function TroubleButton({ button, detail, compact }) {
     setBusy(false);
   };
   return html`<li class="trouble">
-    <div class="stack tight"><strong>${button.label}</strong><span class="muted small">${button.explains}</span>
+    <div class="stack tight">${compact ? html`<span title=${button.explains}>${button.label}</span>` : html`<strong>${button.label}</strong><span class="muted small">${button.explains}</span>`}
       ${possible.length > 1 && html`<label><span class="hidden-label">Target of ${button.label}</span><select value=${target} onChange=${(event) => setSelected(event.target.value)}>${possible.map((one) => html`<option key=${one}>${one}</option>`)}</select></label>`}
       ${missing && !compact && html`<span class="small muted">${detail ? `This Workspace has no ${button.target} now.` : "Choose a Workspace first."}</span>`}
     </div>
-    <button type="button" data-trouble=${button.id} disabled=${busy || missing} onClick=${run} aria-label="Do it: ${button.label}"><${Icon} name="bolt" />Do it</button>
+    <button type="button" class=${compact ? "small" : ""} data-trouble=${button.id} disabled=${busy || missing} onClick=${run} aria-label="Do it: ${button.label}"><${Icon} name="bolt" />Do it</button>
   </li>`;
 }
 
@@ -64,15 +64,15 @@ export function TroubleButtons({ detail, compact = false }) {
 function LogLines({ entries }) {
   return html`<ul class="log" aria-live="polite">${entries.map((entry) => html`<li key=${entry.at + entry.label}>
     <span class="muted num" title=${clock(entry.at)}>${age(entry.at, now.value)} ago</span>
-    <span class="break ${entry.error ? "bad-text" : ""}">${entry.error ? `${entry.label}: ${entry.error}` : entry.done}</span></li>`)}</ul>`;
+    <span class="break ${entry.error ? "bad-text" : ""}">${entry.error ? `${entry.label}: ${entry.error}` : sentence(entry.done)}</span></li>`)}</ul>`;
 }
 
 function Picture({ detail }) {
   if (!detail) return html`<section class="card"><${Empty}>Choose a Workspace to see what happens to it.<//></section>`;
   return html`<section class="card" aria-label="What happens to ${detail.name}"><header><${Badge} state=${detail.state} /><a href=${links.workspace(detail)}><strong>${key(detail)}</strong></a></header>
     <div class="body stack"><${ChainPicture} detail=${detail} />
-      <p class="break sentence" aria-live="polite">${detail.cause ? html`<strong>${detail.cause.reason}</strong> ${detail.cause.message}` : detail.summary}</p>
-      ${detail.next.length > 0 && html`<p class="muted"><strong>Next:</strong> ${detail.next[0].what}</p>`}
+      <p class="break" aria-live="polite">${detail.cause ? html`<strong>${detail.cause.reason}</strong> ${sentence(detail.cause.message)}` : sentence(detail.summary)}</p>
+      ${detail.next.length > 0 && html`<p class="muted"><strong>Next:</strong> ${sentence(detail.next[0].what)}</p>`}
     </div></section>`;
 }
 

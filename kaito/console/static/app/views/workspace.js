@@ -3,7 +3,7 @@ import { html, signal, useEffect, useState } from "../dom.js";
 import { api } from "../api.js";
 import { currency, key, loaded, now, session, toast, workspaces, writes } from "../state.js";
 import { go, links, route, setQuery } from "../router.js";
-import { age, clock, duration, hourly, money, plural, until } from "../format.js";
+import { age, clock, duration, hourly, money, plural, sentence, until } from "../format.js";
 import { Age, Badge, Code, CopyButton, Dialog, Empty, Failure, Field, Icon, Tabs, Yaml } from "../ui.js";
 import { ChainParts, ChainPicture } from "./chain.js";
 import { Line, Waterfall } from "./charts.js";
@@ -30,13 +30,13 @@ export function useDetail(namespace, name) {
 function Advice({ lines }) {
   return html`<ul class="advice">${lines.map((line, index) => {
     const command = line.match(/^\$\s+(.*)$/);
-    return html`<li key=${index}>${command ? html`<${Code} text=${command[1]} />` : line}</li>`;
+    return html`<li key=${index}>${command ? html`<${Code} text=${command[1]} />` : sentence(line)}</li>`;
   })}</ul>`;
 }
 
 function NextSteps({ steps }) {
   return html`<ul class="next">${steps.map((step) => html`<li key=${step.what}>
-    ${step.at && html`<span class="tag num" title=${clock(step.at)}>${until(step.at, now.value)}</span> `}${step.what}
+    ${step.at && html`<span class="tag num" title=${clock(step.at)}>${until(step.at, now.value)}</span> `}${sentence(step.what)}
   </li>`)}</ul>`;
 }
 
@@ -48,15 +48,15 @@ function Cause({ detail }) {
   return html`<section class="card cause cause-${tone}" aria-label="State">
     <div class="body stack">
       <div class="stack tight">
-        <div class="row wrap"><${Badge} state=${detail.state} /><strong class="cause-title sentence">${cause ? cause.reason : detail.summary}</strong>
+        <div class="row wrap"><${Badge} state=${detail.state} /><strong class="cause-title">${cause ? cause.reason : sentence(detail.summary)}</strong>
           ${cause && html`<span class="muted">on ${cause.kind} <span class="mono break">${cause.name}</span>${cause.since ? html`, for <${Age} at=${cause.since} />` : ""}</span>`}
           ${detail.serving && detail.state !== "ready" && html`<span class="badge s-ok"><${Icon} name="check" />Still answers</span>`}
         </div>
-        ${cause && html`<p class="cause-message break">${cause.message}</p>`}
+        ${cause && html`<p class="cause-message break">${sentence(cause.message)}</p>`}
       </div>
       ${hasMore && html`<div class="cause-columns">
         ${detail.next.length > 0 && html`<div class="stack tight"><h2>What happens next</h2><${NextSteps} steps=${detail.next} /></div>`}
-        ${detail.advice.length > 0 && html`<div class="stack tight"><h2>What you can do</h2><${Advice} lines=${detail.advice} /></div>`}
+        ${detail.advice.length > 0 && html`<div class="stack tight"><h2>${detail.state === "ready" ? "How to use it" : "What you can do"}</h2><${Advice} lines=${detail.advice} /></div>`}
       </div>`}
       ${detail.notes.length > 0 && html`<ul class="muted small">${detail.notes.map((note) => html`<li key=${note}>${note}</li>`)}</ul>`}
     </div>
@@ -203,7 +203,7 @@ function Panel({ tab, detail }) {
     </div>
     <div class="stack wide-gap">
       <${Facts} detail=${detail} />
-      ${session.value.trouble?.length > 0 && detail.state !== "deleting" && html`<section class="card" aria-label="Trouble on purpose"><header><h2>Trouble on purpose</h2></header><div class="body"><${TroubleButtons} detail=${detail} compact /></div></section>`}
+      ${session.value.trouble?.length > 0 && detail.state !== "deleting" && html`<section class="card" aria-label="Trouble on purpose"><header><h2>Trouble on purpose</h2><a class="small" href=${links.trouble}>What they do</a></header><div class="body"><${TroubleButtons} detail=${detail} compact /></div></section>`}
       <${Endpoints} detail=${detail} />
     </div>
   </div>`;
