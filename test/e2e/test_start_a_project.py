@@ -6,16 +6,21 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from hack.envtest import ControlPlane, Unavailable
-from kaito.runtime import Client, Condition, Model, NotFound, ObjectMeta, Resource
-from kaito.runtime.client import connect
+from hack.tools import Unavailable as ToolUnavailable, locate
+from kaito.runtime import ApiError, Client, Condition, Model, NotFound, ObjectMeta, Resource
+from kaito.runtime.client import connect, find_cluster_config
+from kaito.runtime.client.http import HttpTransport
+from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.kinds import (
     ClusterRole,
     ClusterRoleBinding,
@@ -24,7 +29,9 @@ from kaito.runtime.kinds import (
     Namespace,
     RoleRef,
     Subject,
+    untyped_kind,
 )
+from kaito.runtime.testing.envtest import free_port
 from test.support.dockerfiles import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,3 +201,132 @@ async def test_the_sample_becomes_ready_on_a_real_api_server(
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+# -- extended, and installed by its chart ----------------------------------------------------------------------------
+
+
+class SiteSpec(Model):
+    text: str = ""
+
+
+class OldSite(Resource, api="example.com/v1beta1", kind="Site"):
+    """The version that `add conversion` adds."""
+
+    spec: SiteSpec = SiteSpec()
+
+
+def rendered(chart: Path, namespace: str) -> list[dict[str, Any]]:
+    """The objects of `helm template`, in Helm's order."""
+    try:
+        helm = locate("helm")
+    except ToolUnavailable as reason:
+        pytest.skip(str(reason))
+    run(helm, "lint", chart, cwd=chart)
+    text = run(helm, "template", NAME, chart, "--namespace", namespace, cwd=chart)
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def by_url(document: dict[str, Any], port: int) -> dict[str, Any]:
+    """Replace Services of webhooks by the address of the process, which runs outside of the cluster."""
+    spec = document.get("spec", {})
+    entries = [*document.get("webhooks", []), spec.get("conversion", {}).get("webhook", {})]
+    for entry in entries:
+        config = entry.get("clientConfig", {})
+        if service := config.pop("service", None):
+            config["url"] = f"https://127.0.0.1:{port}{service['path']}"
+    return document
+
+
+async def install(client: Client, documents: list[dict[str, Any]], namespace: str) -> None:
+    """`kubectl apply`; the Deployment is not needed, as the test runs the program."""
+    await client.create(Namespace(metadata=ObjectMeta(name=namespace)))
+    for document in documents:
+        kind = untyped_kind(document["apiVersion"], document["kind"])
+        if document["kind"] == "Deployment":
+            assert document["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+        obj = kind.model_validate(document)
+        is_namespaced = document["kind"] in {"Deployment", "Role", "RoleBinding", "Service", "ServiceAccount"}
+        await client.apply(obj.with_metadata(namespace=namespace) if is_namespaced else obj)
+
+
+async def until(holds: Callable[[], Awaitable[object]]) -> None:
+    """Wait until a function neither fails nor returns a false value."""
+    last: Exception | None = None
+    try:
+        async with asyncio.timeout(SECONDS):
+            while True:
+                try:
+                    if await holds():
+                        return
+                except ApiError as error:
+                    last = error
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"not within {SECONDS:g} s; last error: {last}") from last
+
+
+@asynccontextmanager
+async def discovering(kubeconfig: Path) -> AsyncGenerator[Client]:
+    """A client that finds the plurals of kinds."""
+    transport = HttpTransport(await find_cluster_config(kubeconfig))
+    try:
+        yield Client(transport, field_manager="test", discovery=ServerDiscovery(transport))
+    finally:
+        await transport.close()
+
+
+@pytest.mark.real
+async def test_an_extended_project_runs_with_the_roles_of_its_chart(project: Made, tmp_path: Path) -> None:
+    folder = shutil.copytree(project.folder, tmp_path / NAME, ignore=shutil.ignore_patterns(".venv"))
+    tool = project.command("kaito-runtime")
+    for words in (["kind", "example.com/v1/Page"], ["webhook", "Site"], ["conversion", "Site", "--version", "v1beta1"]):
+        run(tool, "add", *words, cwd=folder)
+    run(project.command("python"), "-m", "site_operator.chart", cwd=folder)
+    role = "--write-role=chart/files/cluster-role.yaml"
+    run(project.command("pytest"), "-q", "--ignore=tests/test_chart.py", role, cwd=folder)
+    assert " passed" in run(project.command("pytest"), "-q", cwd=folder)
+    assert "Success" in run(project.command("mypy"), cwd=folder)
+
+    port = free_port()
+    with ControlPlane() as plane:
+        async with discovering(plane.kubeconfig) as client:
+            documents = [by_url(document, port) for document in rendered(folder / "chart", NAME)]
+            await install(client, documents, NAME)
+            process = await asyncio.create_subprocess_exec(
+                *(project.command("python"), "-m", "site_operator"),
+                cwd=folder,
+                env={
+                    "PATH": os.environ["PATH"],
+                    "SITE_OPERATOR_KUBECONFIG": str(as_service_account(plane.kubeconfig, tmp_path)),
+                    "SITE_OPERATOR_METRICS_BIND_ADDRESS": "0",
+                    "SITE_OPERATOR_HEALTH_PROBE_BIND_ADDRESS": "0",
+                    "SITE_OPERATOR_WEBHOOK_BIND_ADDRESS": "127.0.0.1",
+                    "SITE_OPERATOR_WEBHOOK_HOSTS": "127.0.0.1",
+                    "SITE_OPERATOR_WEBHOOK_PORT": str(port),
+                },
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            try:
+                await serves(client)
+                process.send_signal(signal.SIGTERM)
+                assert await asyncio.wait_for(process.wait(), SECONDS) == 0
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+
+async def serves(client: Client) -> None:
+    """The conversion, the webhook and the controllers work."""
+    old = OldSite(metadata=ObjectMeta(name="old", namespace="default"), spec=SiteSpec(text="from v1beta1"))
+    await until(lambda: client.apply(old))
+
+    async def is_ready() -> bool:
+        site = await client.get(Site, "old", "default")
+        return any(condition.is_true for condition in site.status.conditions)
+
+    await until(is_ready)
+    assert (await client.get(ConfigMap, "old-site", "default")).data == {"text": "from v1beta1"}
+    with pytest.raises(ApiError, match="has 64 characters: choose at most 63"):
+        await client.create(Site(metadata=ObjectMeta(name="a" * 64, namespace="default")))

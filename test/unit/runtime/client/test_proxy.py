@@ -17,15 +17,16 @@ from kaito.cloud.azure.transport import guarded_transport
 from kaito.runtime.cache import following
 from kaito.runtime.certs.authority import new_authority, new_leaf
 from kaito.runtime.certs.serving import ServingContext
-from kaito.runtime.client import Client
+from kaito.runtime.client import Client, Pods
 from kaito.runtime.client.config import in_cluster_config
 from kaito.runtime.client.connect import find_cluster_config
 from kaito.runtime.client.http import HttpTransport
 from kaito.runtime.client.proxy import find_proxy, is_loopback
-from kaito.runtime.errors import ConfigurationError, TransportError
+from kaito.runtime.errors import BadRequest, ConfigurationError, TransportError
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.metrics import Metrics
+from kaito.runtime.testing import pod
 
 API = "https://api.example.com:6443"
 PROXY = "http://proxy:3128"
@@ -243,6 +244,18 @@ async def test_requests_and_watches_go_through_the_proxy_with_its_credentials(be
     login = "Basic " + base64.b64encode(b"me:p@ss").decode()
     assert set(behind.requested) == {("CONNECT api.example.test:6443 HTTP/1.1", login)}
     assert len(behind.requested) >= 2, "watches have connections of their own"
+
+
+async def test_connections_to_pods_go_through_the_proxy(behind: Behind) -> None:
+    """The in-memory server has no kubelet: its refusal of the upgrade comes back through the tunnel."""
+    async with client_of(behind, {"HTTPS_PROXY": f"http://me:p%40ss@127.0.0.1:{behind.port}"}) as client:
+        web = pod("web").with_metadata(namespace="default")
+        await client.create(web)
+        before = len(behind.requested)
+        with pytest.raises(BadRequest, match="no kubelet serves exec of pod web"):
+            await Pods(client).run(web, ["true"])
+    login = "Basic " + base64.b64encode(b"me:p@ss").decode()
+    assert behind.requested[before:] == [("CONNECT api.example.test:6443 HTTP/1.1", login)]
 
 
 async def test_a_proxy_gets_the_full_url_of_a_server_without_tls(tmp_path: Path) -> None:
