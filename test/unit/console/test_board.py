@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from kaito.api import Machine, Workspace, crds
 from kaito.console.board import KEPT_CHANGES, Board
+from kaito.console.cluster.situations import Situations
 from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.security.refusal import Refusal
 from kaito.console.stream import SEND_SECONDS, EventStream
@@ -32,7 +33,10 @@ class Browser:
     async def write(self, data: bytes) -> None:
         await self.open.wait()
         for block in data.decode().strip().split("\n\n"):
-            fields = dict(line.partition(": ")[::2] for line in block.split("\n"))
+            fields: dict[str, str] = {}
+            for line in block.split("\n"):
+                name, _, value = line.partition(": ")
+                fields[name] = value
             self.events.append((fields.get("event", "comment"), json.loads(fields.get("data", "null"))))
 
     @property
@@ -40,9 +44,9 @@ class Browser:
         return [name for name, _ in self.events]
 
     @property
-    def rows(self) -> dict[str, Any]:
+    def rows(self) -> dict[str, dict[str, Any]]:
         """The rows as the page has them."""
-        found: dict[str, Any] = {}
+        found: dict[str, dict[str, Any]] = {}
         for name, data in self.events:
             if name == "snapshot":
                 found = {row["name"]: row for row in data["workspaces"]}
@@ -60,11 +64,15 @@ class Sight:
         self.hidden: set[str] = set()
         self.broken = False
 
-    async def namespaces(self) -> Any:
+    async def namespaces(self) -> Callable[[str], bool]:
         if self.broken:
             raise Refusal(503, "the API server does not answer")
         hidden = frozenset(self.hidden)
-        return lambda namespace: namespace not in hidden  # pyright: ignore[reportUnknownLambdaType]
+
+        def visible(namespace: str) -> bool:
+            return namespace not in hidden
+
+        return visible
 
 
 class Scene:
@@ -89,7 +97,7 @@ class Scene:
         self.world.patch(Workspace, name, {"status": ready() | changes}, namespace, subresource="status")
 
 
-async def _until_refused(work: Any) -> None:
+async def _until_refused(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
     except (Refusal, TimeoutError):
@@ -133,13 +141,13 @@ async def test_a_change_computes_the_rows_that_it_concerns_and_no_other(
         scene.status(f"w{number}")
     await scene.pass_time(5)
     computed: list[str] = []
-    find = scene.watch.situations.find
+    find = Situations.find
 
-    def counted(key: ObjectKey) -> Workspace | None:
+    def counted(situations: Situations, key: ObjectKey) -> Workspace | None:
         computed.append(key.name)
-        return find(key)
+        return find(situations, key)
 
-    monkeypatch.setattr(type(scene.watch.situations), "find", lambda _, key: counted(key))
+    monkeypatch.setattr(Situations, "find", counted)
     owner = {"kaito.sh/workspace": "w7", "kaito.sh/workspacenamespace": "default"}
     scene.world.put(Machine.model_validate({"metadata": {"name": "m", "labels": owner}}))
     labels = {"kaito.sh/workspace": "w9"}
