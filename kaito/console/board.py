@@ -9,7 +9,7 @@ behind.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar, final
 
 from kaito.api import Workspace
@@ -17,7 +17,7 @@ from kaito.console.cluster.kinds import UNREAD_NAMES, concerned, concerned_by
 from kaito.console.cluster.situations import Situations
 from kaito.console.tuning import TuningMonitor
 from kaito.console.views.costs import Cost, cost_of
-from kaito.console.views.json_values import Json
+from kaito.console.views.json_values import Json, to_json
 from kaito.console.views.rows import row
 from kaito.diagnosis import Diagnosis, diagnose
 from kaito.runtime.cache import Cache, Event as CacheEvent
@@ -52,6 +52,8 @@ class Entry:
     cost: Cost
     diagnosis: Diagnosis
     tuning: Json | None
+    text: str = field(compare=False, default="")
+    """The row as JSON, which all readers share."""
 
     @property
     def is_settled(self) -> bool:
@@ -182,7 +184,8 @@ class Board:
             return None
         diagnosis = diagnose(situation)
         cost = cost_of(situation, self._prices)
-        return Entry(row(situation, diagnosis, cost), cost, diagnosis, self._tuning.progress(key))
+        found = row(situation, diagnosis, cost)
+        return Entry(found, cost, diagnosis, self._tuning.progress(key), to_json(found))
 
     async def _refresh(self) -> None:
         while True:

@@ -6,7 +6,6 @@ browser opens a new one.
 """
 
 import asyncio
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, final
@@ -15,7 +14,7 @@ from aiohttp import web
 
 from kaito.console.board import Board
 from kaito.console.security.refusal import Refusal
-from kaito.console.views.json_values import Json
+from kaito.console.views.json_values import Json, to_json
 from kaito.runtime.clock import monotonic
 from kaito.runtime.meta import ObjectKey
 
@@ -57,9 +56,10 @@ class Problems(Protocol):
         ...
 
 
-def event(name: str, data: Json, number: int) -> bytes:
-    """Formats an event."""
-    return f"id: {number}\nevent: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+def everything(namespace: str) -> bool:
+    """Returns True: the user sees all namespaces."""
+    del namespace
+    return True
 
 
 @final
@@ -120,7 +120,7 @@ class EventStream:
         sent = b""
         problem = self._problems.problem
         if problem != self._problem:
-            sent += self._event("problem", problem) if problem is not None else self._event("recovered", {})
+            sent += self._event("problem", to_json(problem)) if problem is not None else self._event("recovered", "{}")
             self._problem = problem
         visible = await self._visible()
         revision = self._board.revision
@@ -154,18 +154,17 @@ class EventStream:
         entries = {key: entry for key, entry in self._board.entries.items() if visible(key.namespace)}
         self._shown = set(entries)
         self._last_money = self._money(visible)
-        return self._event(
-            "snapshot", {"workspaces": [entry.row for entry in entries.values()], "money": self._last_money}
-        )
+        rows = ",".join(entry.text for entry in entries.values())
+        return self._event("snapshot", f'{{"workspaces":[{rows}],"money":{to_json(self._last_money)}}}')
 
     def _change(self, keys: Iterable[ObjectKey], visible: Callable[[str], bool]) -> bytes:
-        upserts: list[Json] = []
+        upserts: list[str] = []
         deletes: list[str] = []
         for key in keys:
             entry = self._board.entries.get(key)
             if entry is not None and visible(key.namespace):
                 self._shown.add(key)
-                upserts.append(entry.row)
+                upserts.append(entry.text)
             elif key in self._shown:
                 self._shown.discard(key)
                 deletes.append(str(key))
@@ -174,8 +173,10 @@ class EventStream:
         self._last_money = money
         if not upserts and not deletes:
             return b""
-        return self._event("change", {"upserts": upserts, "deletes": deletes, "money": money if is_news else None})
+        sent = to_json(money if is_news else None)
+        text = f'{{"upserts":[{",".join(upserts)}],"deletes":{to_json(deletes)},"money":{sent}}}'
+        return self._event("change", text)
 
-    def _event(self, name: str, data: Json) -> bytes:
+    def _event(self, name: str, data: str) -> bytes:
         self._number += 1
-        return event(name, data, self._number)
+        return f"id: {self._number}\nevent: {name}\ndata: {data}\n\n".encode()

@@ -6,7 +6,7 @@ server's proxy.
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from kaito.api.json_values import json_object
 from kaito.console.views.json_values import Json, time_text
-from kaito.runtime.cache import Cache
+from kaito.runtime.cache import Cache, Header
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock
 from kaito.runtime.errors import KaitoRuntimeError
@@ -100,11 +100,17 @@ class TuningMonitor:
         """Polls every job once."""
         if not self._cache.informer(Pod).synced:
             return
-        pods = {key: pod for pod in self._cache.list(Pod) if _is_job(pod) and (key := pod_owner_key(pod)) is not None}
+        pods = {key: pod for pod in self._pods_of_jobs() if (key := pod_owner_key(pod)) is not None}
         for gone in self._runs.keys() - pods.keys():
             del self._runs[gone]
         running = {key: pod for key, pod in pods.items() if pod.status.phase == "Running" and pod.status.pod_ip}
         await asyncio.gather(*(self._poll(key, pod) for key, pod in running.items()))
+
+    def _pods_of_jobs(self) -> Iterator[Pod]:
+        """Yields the pods of Jobs; those of StatefulSets are not decoded."""
+        for shard in self._cache.informer(Pod).shards(""):
+            keys = [entry.header.key for entry in shard.store if _is_of_job(entry.header)]
+            yield from (pod for key in keys if (pod := self._cache.get(Pod, key)) is not None)
 
     async def _poll(self, key: ObjectKey, pod: Pod) -> None:
         async with self._limit:
@@ -135,8 +141,8 @@ class TuningMonitor:
         return reply.body if reply.status == 200 and len(reply.body) <= MAX_BYTES else None
 
 
-def _is_job(pod: Pod) -> bool:
-    return any(owner.kind == "Job" for owner in pod.metadata.owner_references)
+def _is_of_job(header: Header) -> bool:
+    return any(owner.kind == "Job" for owner in header.owners)
 
 
 def _progress(run: Run, clock: Clock) -> Json:

@@ -10,6 +10,7 @@ from kaito.console.board import FLUSH_SECONDS, Board
 from kaito.console.cluster.kinds import cached_kinds
 from kaito.console.cluster.reachability import Reachability
 from kaito.console.cluster.situations import Situations
+from kaito.console.stream import everything
 from kaito.console.tuning import TuningMonitor
 from kaito.console.views.json_values import Json
 from kaito.console.views.money import SAMPLE_SECONDS, History, money
@@ -29,6 +30,9 @@ SYNC_SECONDS: Final = 3.0
 
 SETTINGS_SECONDS: Final = 2.0
 """Time for which the settings of the controller are kept; every row needs them."""
+
+MONEY_SECONDS: Final = 0.2
+"""Time for which the costs of all namespaces are kept."""
 
 _NAME_LABEL: Final = "app.kubernetes.io/name"
 
@@ -67,6 +71,7 @@ class ClusterWatch:
         self._controller = controller
         self._known: tuple[WorkspaceSettings, tuple[str, ...]] | None = None
         self._known_until = 0.0
+        self._all_money: tuple[float, Json] | None = None
         self.situations: Situations = Situations(self.cache, lambda: self.controller_settings()[0])
         self.tuning: TuningMonitor = TuningMonitor(
             self.cache, transport, clock, lambda key: self.board.mark([key]), is_in_cluster=is_in_cluster
@@ -100,7 +105,15 @@ class ClusterWatch:
                     await asyncio.sleep(FLUSH_SECONDS / 4)
 
     def money(self, visible: Callable[[str], bool]) -> Json:
-        """Returns the costs of the visible namespaces."""
+        """Returns the costs of the visible namespaces; those of all are kept for a moment, for all readers."""
+        if visible is not everything:
+            return self._money(visible)
+        now = monotonic()
+        if self._all_money is None or now >= self._all_money[0]:
+            self._all_money = (now + MONEY_SECONDS, self._money(everything))
+        return self._all_money[1]
+
+    def _money(self, visible: Callable[[str], bool]) -> Json:
         costs = [(key, entry.cost) for key, entry in self.board.entries.items() if visible(key.namespace)]
         return money(costs, self.history, self.clock.now())
 

@@ -1,5 +1,6 @@
 """JSON values: times, amounts."""
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TypeAlias
@@ -24,3 +25,8 @@ def number(amount: Decimal | str | None) -> float | None:
     except InvalidOperation:
         return None
     return round(float(found), 6) if found.is_finite() else None
+
+
+def to_json(value: object) -> str:
+    """Formats a value without spaces."""
+    return json.dumps(value, separators=(",", ":"))
