@@ -122,6 +122,8 @@ WORKSPACE_CONTROLLER = Program(
              ("events.k8s.io",), ("events",), ("list",)),
         Rule("presence of the Secrets a Workspace names; never listed", ("",), ("secrets",), ("get",)),
         Rule("presence of what a pod uses", ("",), ("persistentvolumeclaims", "serviceaccounts"), ("get",)),
+        Rule("the same: classes of priority", ("scheduling.k8s.io",), ("priorityclasses",), ("get",)),
+        Rule("the same: classes of runtimes", ("node.k8s.io",), ("runtimeclasses",), ("get",)),
         Rule("which webhook configurations point here", ("admissionregistration.k8s.io",),
              ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"), ("list",)),
         Rule("the CA bundle in ours", ("admissionregistration.k8s.io",), ("validatingwebhookconfigurations",),

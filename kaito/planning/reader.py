@@ -11,6 +11,7 @@ from kaito.planning.documents import Documents
 from kaito.runtime.errors import Forbidden
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
 from kaito.runtime.meta import Resource
+from kaito.workspace.classes import ClassKind, PriorityClass, RuntimeClass
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.reads import ReadModel
 from kaito.workspace.hub.record import FactsRecord
@@ -57,6 +58,10 @@ class PlanReader:
         """Returns the ServiceAccount of the files, else of the cluster."""
         found = self._of_files(self._documents.service_accounts, name)
         return found or await self._read(f"ServiceAccount {name!r}", lambda cluster: cluster.service_account(name))
+
+    async def named_class(self, kind: ClassKind, name: str) -> PriorityClass | RuntimeClass | None:
+        """Returns the class of the cluster."""
+        return await self._read(f"{kind} {name!r}", lambda cluster: cluster.named_class(kind, name))
 
     async def kept_facts(self, reference: str) -> FactsRecord | None:
         """Returns the facts that the controller keeps for the Workspace; None without a cluster."""

@@ -45,6 +45,7 @@ from kaito.workspace.activator_ports import ActivatorPorts
 from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.adapter_monitor import AdapterMonitor
 from kaito.workspace.budget import Budgets
+from kaito.workspace.classes import PriorityClass, RuntimeClass
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.costs import NodePrices
 from kaito.workspace.failure import Step, StepFailure
@@ -263,5 +264,5 @@ def live_kinds(settings: WorkspaceSettings) -> list[type[Resource]]:
 
     These are the objects that pods use, read by name, and claims of the kind that `--node-api` does not name.
     """
-    used = (Secret, PersistentVolumeClaim, ServiceAccount)
+    used = (Secret, PersistentVolumeClaim, ServiceAccount, PriorityClass, RuntimeClass)
     return [*used, *(kind for kind in (Machine, NodeClaim) if kind is not claim_kind(settings.node_api))]

@@ -171,9 +171,10 @@ def test_missing_runtime_class_is_reported(ready: Kubernetes) -> None:
     ready.apply(document("no-runtime", podOptions={"runtimeClassName": "missing"}))
     try:
         ready.until(
-            "the cause in InferenceReady",
+            "the cause in ResourceReady",
             lambda: (
-                'RuntimeClass "missing" not found' in ready.condition("no-runtime", "InferenceReady").get("message", "")
+                "RuntimeClass 'missing' does not exist"
+                in ready.condition("no-runtime", "ResourceReady").get("message", "")
             ),
             120,
         )

@@ -98,6 +98,7 @@ BUILTIN: tuple[Resource, ...] = (
     _row("storage.k8s.io/v1", "StorageClass", "storageclasses", short=("sc",), cluster=True),
     _row("storage.k8s.io/v1", "CSIDriver", "csidrivers", cluster=True),
     _row("storage.k8s.io/v1", "CSINode", "csinodes", cluster=True),
+    _row("node.k8s.io/v1", "RuntimeClass", "runtimeclasses", cluster=True),
     _row("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", short=("pc",), cluster=True, generation=True),
     _row("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", short=("pdb",), sub=_STATUS, generation=True),
     _row("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", short=("netpol",), generation=True),

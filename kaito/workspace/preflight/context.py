@@ -10,6 +10,7 @@ from kaito.models.gpu import InstanceType
 from kaito.models.preset import Preset
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
 from kaito.workspace.alternatives import Choice, SelectionInputs
+from kaito.workspace.classes import ClassKind, PriorityClass, RuntimeClass
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
 from kaito.workspace.plan import Plan
@@ -41,6 +42,10 @@ class ClusterReader(Protocol):
 
     async def service_account(self, name: str) -> ServiceAccount | None:
         """Returns a ServiceAccount of the Workspace's namespace; None if it does not exist."""
+        ...
+
+    async def named_class(self, kind: ClassKind, name: str) -> PriorityClass | RuntimeClass | None:
+        """Returns a class that pods name; None if it does not exist."""
         ...
 
     async def kept_facts(self, reference: str) -> FactsRecord | None:

@@ -9,6 +9,7 @@ from kaito.runtime import Api
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import AlreadyExists, ApiError, Forbidden, NotFound
 from kaito.runtime.kinds import ConfigMap, Job, Node, PersistentVolumeClaim, Secret, ServiceAccount, StatefulSet
+from kaito.workspace.classes import ClassKind, PriorityClass, RuntimeClass
 from kaito.workspace.digest import digest
 from kaito.workspace.failure import is_rejection
 from kaito.workspace.hub.query import ModelQuery
@@ -16,7 +17,7 @@ from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.hub.record import FactsRecord, InvalidFacts, read_record, record_name
 from kaito.workspace.indexes import NODES
 from kaito.workspace.ownership import is_controller_of, name_conflict_message
-from kaito.workspace.preflight.context import Workload
+from kaito.workspace.preflight.context import LookupUnavailable, Workload
 from kaito.workspace.preflight.finding import Finding, workload_field
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
@@ -96,6 +97,18 @@ class LiveCluster:
     async def service_account(self, name: str) -> ServiceAccount | None:
         """Reads the ServiceAccount live."""
         return await self._api.find(ServiceAccount, name, self._workspace.namespace, consistency="live")
+
+    async def named_class(self, kind: ClassKind, name: str) -> PriorityClass | RuntimeClass | None:
+        """Reads the class live.
+
+        Raises:
+            LookupUnavailable: the controller's role lacks the permission, as that of an earlier release does.
+        """
+        wanted: type[PriorityClass | RuntimeClass] = PriorityClass if kind == "PriorityClass" else RuntimeClass
+        try:
+            return await self._api.find(wanted, name, consistency="live")
+        except Forbidden as error:
+            raise LookupUnavailable(f"{kind} {name}") from error
 
     async def kept_facts(self, reference: str) -> FactsRecord | None:
         """Reads the ConfigMap of the Workspace, once in the life of the process."""

@@ -16,6 +16,7 @@ from kaito.api.references import matches_registry, registry_of
 from kaito.api.workspace import PodOptions
 from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.meta import Resource
+from kaito.workspace.classes import BUILT_IN
 from kaito.workspace.ownership import name_conflict_message
 from kaito.workspace.pod_options import DEFAULTS
 from kaito.workspace.preflight.context import ClusterReader, LookupUnavailable, PreflightContext
@@ -24,7 +25,7 @@ from kaito.workspace.preflight.finding import Finding
 DOCKER_CONFIG: Final = ".dockerconfigjson"
 TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the key's name, not a token
 
-Kind = Literal["Secret", "ConfigMap", "PersistentVolumeClaim", "ServiceAccount"]
+Kind = Literal["Secret", "ConfigMap", "PersistentVolumeClaim", "ServiceAccount", "PriorityClass", "RuntimeClass"]
 
 _REASONS: Final[dict[Kind, str]] = {"Secret": conditions.SECRET_NOT_FOUND, "ConfigMap": conditions.CONFIG_NOT_FOUND}
 """Reason of a missing object by kind; WorkloadRefused for other kinds."""
@@ -87,6 +88,8 @@ async def _read(cluster: ClusterReader, use: Use) -> Resource | None:
             return await cluster.volume_claim(use.name)
         case "ServiceAccount":
             return await cluster.service_account(use.name)
+        case "PriorityClass" | "RuntimeClass":
+            return await cluster.named_class(use.kind, use.name)
 
 
 def uses(workspace: Workspace, defaults: PodOptions) -> Iterator[Use]:
@@ -132,6 +135,7 @@ def _of_template(spec: dict[str, Any]) -> Iterator[Use]:
     account = spec.get("serviceAccountName") or spec.get("serviceAccount")
     if account != "default":
         yield from _use(f"{path}.serviceAccountName", "ServiceAccount", account)
+    yield from _classes(path, spec.get("priorityClassName"), spec.get("runtimeClassName"))
     for index, volume in enumerate(json_list(spec.get("volumes"))):
         yield from _volume(f"{path}.volumes[{index}]", json_object(volume))
     for part in ("initContainers", "containers"):
@@ -144,9 +148,17 @@ def _of_options(options: PodOptions, path: str) -> Iterator[Use]:
     yield from _pulls(f"{path}.imagePullSecrets", options.image_pull_secrets)
     if options.service_account_name != "default":
         yield from _use(f"{path}.serviceAccountName", "ServiceAccount", options.service_account_name)
+    yield from _classes(path, options.priority_class_name, options.runtime_class_name)
     for index, volume in enumerate(options.volumes):
         yield from _volume(f"{path}.volumes[{index}]", volume)
     yield from _environment(path, {"env": [variable.to_dict() for variable in options.env]})
+
+
+def _classes(path: str, priority: Any, runtime: Any) -> Iterator[Use]:
+    """Returns the classes without which the API server rejects the pods."""
+    if priority not in BUILT_IN:
+        yield from _use(f"{path}.priorityClassName", "PriorityClass", priority)
+    yield from _use(f"{path}.runtimeClassName", "RuntimeClass", runtime)
 
 
 def _environment(path: str, container: dict[str, Any]) -> Iterator[Use]:
@@ -199,6 +211,8 @@ def _use(field: str, kind: Kind, name: Any, key: Any = "") -> Iterator[Use]:
 def _problem(use: Use, found: Resource | None, workspace: Workspace) -> Iterator[Finding]:
     if found is None:
         message = f"{use.kind} {use.name!r} does not exist in namespace {workspace.namespace}"
+        if use.kind in {"PriorityClass", "RuntimeClass"}:
+            message = f"{use.kind} {use.name!r} does not exist in the cluster: create it, or name another one"
         yield Finding(_REASONS.get(use.kind, conditions.WORKLOAD_REFUSED), use.field, message, resolved_by="poll")
         return
     if not isinstance(found, Secret | ConfigMap):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount
+from kaito.workspace.classes import ClassKind, PriorityClass, RuntimeClass
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
 from kaito.workspace.preflight.context import LookupUnavailable, Workload
@@ -58,6 +59,14 @@ class ManifestReader:
             LookupUnavailable: always.
         """
         raise LookupUnavailable(name)
+
+    async def named_class(self, kind: ClassKind, name: str) -> PriorityClass | RuntimeClass | None:
+        """Raises, because manifests of classes are not read.
+
+        Raises:
+            LookupUnavailable: always.
+        """
+        raise LookupUnavailable(f"{kind} {name}")
 
     async def kept_facts(self, reference: str) -> FactsRecord | None:  # noqa: ARG002 - of the interface
         """Returns None, because only a controller keeps facts."""

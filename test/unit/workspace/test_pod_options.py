@@ -11,6 +11,7 @@ from kaito.api.workspace import PodOptions
 from kaito.models.weights import Weights
 from kaito.runtime.kinds import Job, Node, Secret, StatefulSet
 from kaito.runtime.testing import builders
+from kaito.workspace.classes import RuntimeClass
 from kaito.workspace.flags import parse
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.plan import ModelContainer, Plan
@@ -261,6 +262,8 @@ def test_a_missing_file_ends_the_start(tmp_path: Path, capsys: pytest.CaptureFix
     [
         ({"imagePullSecrets": ["absent"]}, "imagePullSecrets[0]", "Secret 'absent' does not exist"),
         ({"serviceAccountName": "absent"}, "serviceAccountName", "ServiceAccount 'absent' does not exist"),
+        ({"priorityClassName": "absent"}, "priorityClassName", "PriorityClass 'absent' does not exist in the cluster"),
+        ({"runtimeClassName": "absent"}, "runtimeClassName", "RuntimeClass 'absent' does not exist in the cluster"),
         (
             {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "a"}}}]},
             "env[0].valueFrom.secretKeyRef.name",
@@ -286,6 +289,28 @@ async def test_options_that_need_what_does_not_exist_buy_no_node(
         message = cluster.conditions()["ResourceReady"][2]
         assert f"inference.preset.podOptions.{field}" in message
         assert words in message
+
+
+async def test_classes_that_exist_or_are_created_later_are_used(cluster: "Cluster", phi: Workspace) -> None:
+    options = {"priorityClassName": "system-cluster-critical", "runtimeClassName": "nvidia"}
+    cluster.apply(with_options(phi, options))
+    async with cluster.controller():
+        await cluster.world.advance(30)
+        assert "RuntimeClass 'nvidia'" in cluster.conditions()["ResourceReady"][2]
+        cluster.world.put(RuntimeClass.model_validate({"metadata": {"name": "nvidia"}, "handler": "nvidia"}))
+        await cluster.world.advance(120)
+        assert len(cluster.claims()) == 1
+
+
+async def test_the_classes_of_a_pod_template_must_exist(cluster: "Cluster", phi: Workspace) -> None:
+    spec = {"containers": [{"name": "model", "image": "model"}], "priorityClassName": "absent"}
+    template = {"inference": {"template": {"spec": spec}}}
+    cluster.apply(Workspace.model_validate(phi.to_dict() | template))
+    async with cluster.controller():
+        await cluster.world.advance(30)
+        assert cluster.claims() == []
+        message = cluster.conditions()["ResourceReady"][2]
+        assert "inference.template.spec.priorityClassName: PriorityClass 'absent' does not exist" in message
 
 
 async def test_what_the_defaults_need_is_reported_under_their_flag(cluster: "Cluster", phi: Workspace) -> None:
