@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from kaito.runtime import Client, ObjectMeta
-from kaito.runtime.client import AppliedDefinition, MergePatch, apply_definitions, connect, migrate_stored_versions
+from kaito.runtime.client import (
+    AppliedDefinition,
+    MergePatch,
+    Migration,
+    apply_definitions,
+    connect,
+    migrate_stored_versions,
+)
 from kaito.runtime.errors import Invalid
 from kaito.runtime.kinds import CustomResourceDefinition, untyped_kind
 from test.contract.conftest import Server
@@ -89,9 +96,9 @@ async def test_a_version_can_be_removed_after_the_migration(client: Client, grou
     with pytest.raises(Invalid, match="storedVersions"):
         await apply_definitions(client, [only_new])
 
-    assert await migrate_stored_versions(client, [only_new]) == len(names)
+    assert await migrate_stored_versions(client, [only_new]) == Migration(len(names))
     assert await stored_versions(client, group) == ["v2"]
-    assert await migrate_stored_versions(client, [only_new]) == 0
+    assert await migrate_stored_versions(client, [only_new]) == Migration()
     assert await outcomes(client, only_new) == ["changed"]
     new = untyped_kind(f"{group}/v2", "Site", plural="sites")
     found = await client.list(new, namespace=server.namespace)
@@ -137,3 +144,24 @@ async def test_a_definition_that_is_changed_by_others_meanwhile_is_recorded_afte
 
     await migrate_stored_versions(client.intercepted(interfere), [definition(group, "v2")])
     assert (conflicts, await stored_versions(client, group)) == (2, ["v2"])
+
+
+async def test_an_object_that_cannot_be_rewritten_keeps_the_old_version_listed(
+    client: Client, group: str, server: Server
+) -> None:
+    await outcomes(client, definition(group, "v1"))
+    old = untyped_kind(f"{group}/v1", "Site", plural="sites")
+    for name in ("bad", "good"):
+        await client.create(old(metadata=ObjectMeta(name=name, namespace=server.namespace)))
+    await outcomes(client, definition(group, "v2", "v1"))
+
+    async def refuse(request: Any, send: Any) -> Any:
+        if request.method == "PATCH" and request.target.endswith("/sites/bad"):
+            raise Invalid("spec is invalid", code=422)
+        return await send(request)
+
+    done = await migrate_stored_versions(client.intercepted(refuse), [definition(group, "v2")])
+    assert done == Migration(1, (f"/apis/{group}/v2/namespaces/{server.namespace}/sites/bad",))
+    assert await stored_versions(client, group) == ["v1", "v2"]
+    assert await migrate_stored_versions(client, [definition(group, "v2")]) == Migration(2)
+    assert await stored_versions(client, group) == ["v2"]

@@ -16,6 +16,7 @@ from kaito.runtime.client.consistency import Consistency as Consistency, IndexKe
 from kaito.runtime.client.definitions import (
     AppliedDefinition as AppliedDefinition,
     DefinitionNotServed as DefinitionNotServed,
+    Migration as Migration,
     apply_definitions as apply_definitions,
     migrate_stored_versions as migrate_stored_versions,
 )

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 from kaito.runtime.client.client import Client
 from kaito.runtime.client.patch import MergePatch
 from kaito.runtime.clock import monotonic
-from kaito.runtime.errors import ApiError, Conflict, Gone, KaitoRuntimeError, NotFound
+from kaito.runtime.errors import ApiError, Conflict, Gone, KaitoRuntimeError, NotFound, TransportError
 from kaito.runtime.kinds import CustomResourceDefinition
 from kaito.runtime.logging import get_logger
 from kaito.runtime.tasks import together
@@ -33,6 +33,9 @@ SERVED_SECONDS: Final = 30.0
 
 POLL_SECONDS: Final = 0.1
 PAGE_SIZE: Final = 500
+RESTARTS: Final = 5
+"""How often a list that expires begins again."""
+
 PARALLEL: Final = 8
 """Objects that are rewritten at once."""
 
@@ -54,6 +57,16 @@ class AppliedDefinition:
     name: str
     outcome: Outcome
     """`kept`: the cluster has a newer version, which a newer operator has applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What `migrate_stored_versions` did."""
+
+    rewritten: int = 0
+    """Objects that are stored in the stored version now."""
+    failed: tuple[str, ...] = ()
+    """Paths of objects that could not be rewritten; the log has the errors."""
 
 
 async def apply_definitions(
@@ -78,24 +91,27 @@ async def apply_definitions(
     return await together(*(_apply(client, definition, within) for definition in definitions))
 
 
-async def migrate_stored_versions(client: Client, definitions: Sequence[Mapping[str, Any]]) -> int:
+async def migrate_stored_versions(client: Client, definitions: Sequence[Mapping[str, Any]]) -> Migration:
     """Rewrite the objects of kinds that may be stored in an old version, and remove it from `status.storedVersions`.
 
-    An interrupted migration starts again at the next call. Conversion webhooks have to be served already. The role
-    needs `list` and `patch` of the kinds, `get` of customresourcedefinitions, and `patch` of
+    An interrupted migration starts again at the next call. An object that cannot be rewritten, for example because it
+    is invalid by now, is logged and leaves the status of its kind as it is. Conversion webhooks have to be served
+    already. The role needs `list` and `patch` of the kinds, `get` of customresourcedefinitions, and `patch` of
     customresourcedefinitions/status.
 
     Args:
         client: Sends the requests.
         definitions: The kinds; what counts is the definition in the cluster.
 
-    Returns:
-        The number of objects that were rewritten.
-
     Raises:
-        ApiError: An object cannot be rewritten, for example because it is invalid by now.
+        ApiError: A definition or its objects cannot be read.
+        TransportError: There was no response.
     """
-    return sum([await _migrate(client, definition["metadata"]["name"]) for definition in definitions])
+    total = Migration()
+    for definition in definitions:
+        done = await _migrate(client, definition["metadata"]["name"])
+        total = Migration(total.rewritten + done.rewritten, (*total.failed, *done.failed))
+    return total
 
 
 # -- applying --------------------------------------------------------------------------------------------------------
@@ -150,29 +166,40 @@ def _rank(version: str) -> tuple[int, int, int]:
 # -- migration -------------------------------------------------------------------------------------------------------
 
 
-async def _migrate(client: Client, name: str) -> int:
+async def _migrate(client: Client, name: str) -> Migration:
     definition = await client.get(CustomResourceDefinition, name)
     storage = _storage_version(definition)
     if definition.status.stored_versions == [storage]:
-        return 0
+        return Migration()
     _log.info("migrating objects to the stored version", definition=name, version=storage)
-    path, count = _collection(definition), 0
-    async for page in _pages(client, path):
-        for start in range(0, len(page), PARALLEL):
-            batch = page[start : start + PARALLEL]
-            count += sum(await together(*(_rewrite(client, path, metadata) for metadata in batch)))
-    await _record(client, name, storage)
-    _log.info("objects migrated", definition=name, version=storage, objects=count)
-    return count
+    collection, count = _collection(definition), 0
+    failed: dict[str, None] = {}
+    async for page in _pages(client, collection):
+        paths = [_path(collection, metadata) for metadata in page]
+        for start in range(0, len(paths), PARALLEL):
+            batch = paths[start : start + PARALLEL]
+            errors = await together(*(_rewrite(client, path) for path in batch))
+            for path, error in zip(batch, errors, strict=True):
+                if error is not None:
+                    _log.warning("object not migrated", path=path, error=str(error))
+                    failed[path] = None
+            count += errors.count(None)
+    if not failed:
+        await _record(client, name, storage)
+    _log.info("objects migrated", definition=name, version=storage, objects=count, failed=len(failed))
+    return Migration(count, tuple(failed))
 
 
 async def _pages(client: Client, path: str) -> AsyncGenerator[Sequence[Mapping[str, Any]]]:
     """Yield the metadata of all objects; from the beginning again when the list expires, as rewriting is harmless."""
-    token = ""
+    token, restarts = "", 0
     while True:
         try:
             found = await client.raw("GET", path, query={"limit": PAGE_SIZE, "continue": token})
         except Gone:
+            restarts += 1
+            if restarts > RESTARTS:
+                raise
             token = ""
             continue
         items: list[Mapping[str, Any]] = found.get("items") or []
@@ -183,17 +210,22 @@ async def _pages(client: Client, path: str) -> AsyncGenerator[Sequence[Mapping[s
             return
 
 
-async def _rewrite(client: Client, collection: str, metadata: Mapping[str, Any]) -> bool:
-    """Store an object again without a change; the server writes it only if its stored form is another one."""
+async def _rewrite(client: Client, path: str) -> KaitoRuntimeError | None:
+    """Store an object again without a change, and return the error; the server writes it only if its stored form is
+    another one."""
+    try:
+        await client.raw("PATCH", path, body={}, content_type=MergePatch.content_type)
+    except NotFound:
+        return None  # deleted meanwhile
+    except (ApiError, TransportError) as error:
+        return error
+    return None
+
+
+def _path(collection: str, metadata: Mapping[str, Any]) -> str:
     base, _, plural = collection.rpartition("/")
     namespace = f"namespaces/{metadata['namespace']}/" if metadata.get("namespace") else ""
-    try:
-        await client.raw(
-            "PATCH", f"{base}/{namespace}{plural}/{metadata['name']}", body={}, content_type=MergePatch.content_type
-        )
-    except NotFound:
-        return False
-    return True
+    return f"{base}/{namespace}{plural}/{metadata['name']}"
 
 
 async def _record(client: Client, name: str, storage: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, final
 
 import aiohttp
@@ -21,6 +21,9 @@ MESSAGE_BYTES = 2**24
 
 REFUSAL_BYTES = 2**20
 """Longest response of a server that refuses the upgrade; the rest is dropped."""
+
+CLOSE_SECONDS = 1.0
+"""Time that the server has to answer the end of a connection; then it is closed without an answer."""
 
 _DATA = {aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT}
 
@@ -82,7 +85,9 @@ async def open_websocket(
         try:
             yield HttpWebSocket(socket, f"GET {target.partition('?')[0]}")
         finally:
-            await socket.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await socket.close()
 
 
 @final

@@ -87,7 +87,8 @@ def _with_conversion(before: Project, parsed: argparse.Namespace) -> Project:
 
 def _write_chart(folder: Path, project: Project) -> None:
     """Run the project's program that writes the definitions, with this interpreter."""
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    places = os.pathsep.join([str(folder.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": places}
     command = [sys.executable, "-m", f"{project.package}.chart"]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if ran.returncode != 0:

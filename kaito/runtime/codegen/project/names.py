@@ -17,9 +17,47 @@ _VERSION = re.compile(r"v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?")
 _PROTECTED_GROUPS: Final = ("k8s.io", "kubernetes.io")
 
 _PACKAGES: Final = frozenset(
-    {"aiohttp", "chart", "kaito", "mypy", "pydantic", "pytest", "ruff", "samples", "tests", "wheels", "yaml"}
+    {
+        "aiohappyeyeballs",
+        "aiohttp",
+        "aiosignal",
+        "annotated_types",
+        "attr",
+        "attrs",
+        "celpy",
+        "cffi",
+        "chart",
+        "cryptography",
+        "frozenlist",
+        "google_re2",
+        "hatchling",
+        "httptools",
+        "idna",
+        "jmespath",
+        "kaito",
+        "kubernetes_asyncio",
+        "lark",
+        "msgspec",
+        "multidict",
+        "mypy",
+        "prometheus_client",
+        "propcache",
+        "pydantic",
+        "pydantic_core",
+        "pytest",
+        "pytest_asyncio",
+        "ruff",
+        "samples",
+        "structlog",
+        "tests",
+        "typing_extensions",
+        "typing_inspection",
+        "wheels",
+        "yaml",
+        "yarl",
+    }
 )
-"""Packages that the project imports or that are folders in it."""
+"""Folders of the project, and packages that it or the framework imports."""
 
 _CLASSES: Final = frozenset(
     {

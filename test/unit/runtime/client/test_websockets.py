@@ -258,3 +258,57 @@ async def test_a_local_port_survives_connections_that_cannot_be_made() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             assert await reader.read() == b""
             writer.close()
+
+
+class Renewable:
+    """Credentials whose first token has expired."""
+
+    def __init__(self) -> None:
+        self.token = "old"
+
+    async def header(self) -> str:
+        return f"Bearer {self.token}"
+
+    async def renew(self, header: str) -> bool:
+        self.token = "new"
+        return header != "Bearer new"
+
+
+async def test_expired_credentials_are_renewed_once() -> None:
+    seen: list[str] = []
+
+    async def checks(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers["authorization"])
+        if seen[-1] != "Bearer new":
+            return web.json_response({"message": "Unauthorized"}, status=401)
+        return await channels(SUCCESS)(request)
+
+    async with served(checks) as client:
+        assert isinstance(client.transport, HttpTransport)
+        transport = HttpTransport(ClusterConfig(f"http://{client.transport.host}", Renewable()))
+        try:
+            assert (await Pods(Client(transport, field_manager="test")).run(POD, ["true"])).exit_code == 0
+        finally:
+            await transport.close()
+    assert seen == ["Bearer old", "Bearer new"]
+
+
+async def test_a_server_that_does_not_answer_the_close_is_left() -> None:
+    """It goes on to send; the client does not read it to its end."""
+    ended = asyncio.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=["v5.channel.k8s.io"], autoclose=False)
+        await socket.prepare(request)
+        try:
+            while True:
+                await socket.send_bytes(b"\x01" + bytes(2**16))
+        except (ConnectionError, asyncio.CancelledError):
+            ended.set()
+        return socket
+
+    async with served(endless) as client:
+        async with Pods(client).exec(POD, ["yes"]) as execution:
+            part = await anext(execution.output())
+            assert len(part.data) == 2**16
+        await ended.wait()

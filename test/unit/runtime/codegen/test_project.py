@@ -202,6 +202,8 @@ BAD_NAMES = [
     (["import"], "import is another Python package or a keyword"),
     (["kaito"], "kaito is another Python package"),
     (["tests"], "tests is another Python package"),
+    (["structlog"], "structlog is another Python package"),
+    (["prometheus-client"], "prometheus_client is another Python package"),
     (["x", "--kind", "Site"], "kind 'Site': write GROUP/VERSION/KIND, for example example.com/v1/Site"),
     (["x", "--kind", "a.b/v1/Site/x"], "write GROUP/VERSION/KIND"),
     (["x", "--kind", "local/v1/Site"], "group 'local': use a DNS name with a dot that you own"),
