@@ -116,9 +116,8 @@ def check_function(function: object, what: str, *, kind: type[Resource] | None, 
 
 def check_report(function: object, after: object, where: str) -> None:
     """Raise ConfigurationError unless the arguments are an async function of two arguments and a positive integer."""
-    if not callable(function) or not inspect.iscoroutinefunction(
-        function if inspect.isroutine(function) else getattr(function, "__call__", None)  # noqa: B004 - objects with async call
-    ):
+    call: object = getattr(function, "__call__", None)  # noqa: B004 - objects with async call
+    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(call):
         reject(f"{where}: {_with_location(function)} is not an async function")
     if (mismatch := _signature_mismatch(function, object(), object())) is not None:
         reject(f"{where}: it is called with the request and the failure, (request, failure): {mismatch}")

@@ -64,7 +64,9 @@ def build(declared: AnyController, services: ControllerServices) -> RunningContr
         engine = _engine(declared, work, services, hooks=keyed_hooks(declared, api, clock, state))
         return _running(declared, engine, _watches(declared.name, declared.watched, declared.key), services)
     if isinstance(declared, Periodic):
-        periodic = _engine(declared, periodic_work(declared, api, clock, state), services)
+        periodic = _engine(
+            declared, periodic_work(declared, api, clock, state), services, hooks=FailureHooks(pause=declared.seconds)
+        )
         periodic.queue.add(declared.name, cause=Cause("", declared.name, "start"))
         return _running(declared, periodic, (), services)
     values: dict[object, object] = {}
@@ -73,6 +75,8 @@ def build(declared: AnyController, services: ControllerServices) -> RunningContr
         declared, work, services, declared.kind, hooks=object_hooks(declared, api, clock, state, values)
     )
     pollings = [PollingSource(each, _poll_services(object_engine, services)) for each in declared.pollings]
+    for each in pollings:
+        object_engine.watch_stuck(each.stuck)
     values |= {declaration: source.cells for declaration, source in zip(declared.pollings, pollings, strict=True)}
     sources = [*_sources(declared), *((polling, None) for polling in pollings)]
     return _running(declared, object_engine, sources, services, _inbound(declared, object_engine, services))

@@ -85,6 +85,7 @@ class Engine(Generic[K]):
         self._log: BoundLogger = get_logger(f"controller.{self.name}").bind()
         self._debugging = self._log.is_enabled_for(DEBUG)
         self._sources: list[StartedSource] = []
+        self._stuck: list[Callable[[], Sequence[str]]] = []
         self._deadlines = Deadlines()
         self._ready = asyncio.Event()
         self._working = asyncio.Event()
@@ -263,7 +264,7 @@ class Engine(Generic[K]):
         if outcome.error is not None:
             span.record_exception(outcome.error)
             failure = await self._failures.on_failure(item, outcome, outcome.error)
-            self._count_error(outcome, terminal=failure.retry_in is None)
+            self._count_error(outcome, terminal=failure.stage == "given up")
             if failure.retry_in is not None:
                 cause = Cause(self.kind, str(item.key), "retry", failure.message[:NOTE_LENGTH])
                 self.queue.add(item.key, priority=item.priority, after=failure.retry_in, cause=cause)
@@ -357,12 +358,22 @@ class Engine(Generic[K]):
         return busy
 
     def stuck(self) -> Sequence[str]:
-        """Keys whose reconcile has outlived its deadline: it ignores cancellation, and its worker is lost."""
+        """Keys whose reconcile has outlived its deadline: it ignores cancellation, and its worker is lost.
+
+        Work of sources that has outlived its timeout is included.
+        """
+        of_sources = [phrase for stuck in self._stuck for phrase in stuck()]
         if self.options.deadline is None:
-            return ()
+            return of_sources
         limit = self.options.deadline * STUCK_FACTOR
-        return [f"{self.name}: {key} for {age:.0f} s" for key, age in self.queue.processing().items() if age > limit]
+        keys = [f"{self.name}: {key} for {age:.0f} s" for key, age in self.queue.processing().items() if age > limit]
+        return [*keys, *of_sources]
+
+    def watch_stuck(self, stuck: Callable[[], Sequence[str]]) -> None:
+        """Include work of a source that ignores its cancellation in `stuck`."""
+        self._stuck.append(stuck)
 
     def close(self) -> None:
-        """Close the queue: workers end after the key in hand."""
+        """Close the queue: workers end after the key in hand. Its failing keys are dropped from the gauges."""
         self.queue.close()
+        self._failures.close()

@@ -51,6 +51,8 @@ class FailureHooks(Generic[K]):
     after: int = REPORT_AFTER
     generation: Callable[[K], Awaitable[int | None]] | None = None
     """Returns the generation of the key's object; None if there is no object."""
+    pause: float | None = None
+    """Seconds until the next run of a key that was given up, for controllers that no change triggers."""
 
 
 @final
@@ -104,7 +106,7 @@ class FailureHandler(Generic[K]):
         state.given_up = self._is_given_up(outcome, error, state)
         if state.given_up:
             self._queue.forget(item.key)
-            delay = None
+            delay = self._hooks.pause
         else:
             delay = self._delay(item, outcome, error, state)
         self._export()
@@ -155,6 +157,11 @@ class FailureHandler(Generic[K]):
         if known and len(known) == len(backoffs):
             return min(backoff.delay(state.failures - 1, self._jitter) for backoff in known)
         return delay
+
+    def close(self) -> None:
+        """Drop all failing keys: nothing reconciles them any more."""
+        self.tracker = FailureTracker()
+        self._export()
 
     def _export(self) -> None:
         self._failing.set(len(self.tracker))

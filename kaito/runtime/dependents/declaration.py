@@ -302,6 +302,8 @@ class Dependents:
             return change("refuse", message=str(error))
         if before is None:
             return change("create")
+        if before.deleting:
+            return change("create", message="once the present one is deleted")
         fields = differences(before, after)
         return change("update", fields) if fields else change("none")
 

@@ -94,6 +94,7 @@ def _comparable(obj: Resource) -> dict[str, Any]:
 def _compare(before: object, after: object, path: str) -> Iterator[FieldChange]:
     if before == after:
         return
+    change = FieldChange(path, before, after)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         old, new = cast("Mapping[str, object]", before), cast("Mapping[str, object]", after)
         for name in dict.fromkeys([*old, *new]):
@@ -106,4 +107,4 @@ def _compare(before: object, after: object, path: str) -> Iterator[FieldChange]:
             for number, (old_item, new_item) in enumerate(zip(olds, news, strict=True)):
                 yield from _compare(old_item, new_item, f"{path}[{number}]")
             return
-    yield FieldChange(path, cast("object", before), cast("object", after))
+    yield change

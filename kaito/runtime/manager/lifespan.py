@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import cast, final
 
 from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.manager.runnable import ShutdownTimedOut
 
 
 @final
@@ -67,8 +68,8 @@ class RunningLifespan:
         try:
             async with asyncio.timeout(timeout):
                 await self._closed.wait()
-        except TimeoutError:
-            return
+        except TimeoutError:  # the caller cancels the task
+            self.close_error = ShutdownTimedOut(f"closing the lifespan was cancelled after {timeout:g} s")
 
 
 def check_lifespan(lifespan: object) -> None:

@@ -155,7 +155,8 @@ class Inbound:
                 self._reject(f"{name}={limit}: at least 1 is needed")
         if not 0 < timeout < float("inf"):
             self._reject(f"timeout={timeout}: a number of seconds above 0 is needed")
-        if not callable(function) or not callable(authenticate):
+        functions: tuple[object, ...] = (function, authenticate)
+        if not all(callable(each) for each in functions):
             self._reject("function and authenticate= are functions of the call")
 
     def _reject(self, problem: str) -> None:
@@ -280,6 +281,14 @@ class InboundEndpoint:
                 return await self._answer(call)
         except BadCall as error:
             return Reply(400, str(error))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # the caller has gone, or the process stops
+                raise
+            _log.error(
+                "inbound call failed", path=self.inbound.path, error="it awaited something cancelled", exc_info=error
+            )
+            return Reply(500, "internal error")
         except Exception as error:  # noqa: BLE001 - foreign code; details of its errors are not for the sender
             if limit.expired():
                 _log.error("inbound call timed out", path=self.inbound.path, seconds=self.inbound.timeout)

@@ -13,6 +13,7 @@ its own cache of them.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from inspect import iscoroutinefunction
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
 
 from kaito.runtime.cache.view import View
@@ -142,13 +143,13 @@ class Polling(Generic[R, V]):
             dropped.
         timeout: seconds after which a poll is cancelled and counts as failed.
         concurrency: polls at the same time.
-        backoff: delays after failed polls.
+        backoff: delays after failed polls; `Retry` has its own.
         error_after: failed polls in a row after which the object is reconciled once, and again once when a poll
             succeeds, so that the status can say it; 0 for never.
         name: for logs and metrics; the function's name by default.
 
     Raises:
-        ConfigurationError: a value that cannot work.
+        ConfigurationError: a value that cannot work, or a function that is not async.
     """
 
     def __init__(
@@ -163,6 +164,10 @@ class Polling(Generic[R, V]):
         error_after: int = 0,
         name: str = "",
     ) -> None:
+        call: object = getattr(poll, "__call__", None)  # noqa: B004 - objects with async call
+        if not iscoroutinefunction(poll) and not iscoroutinefunction(call):
+            message = f"polling of {kind.kind}: {poll!r} is not an async function"
+            raise ConfigurationError(message)
         self.kind = kind
         self.poll = poll
         self.every = every

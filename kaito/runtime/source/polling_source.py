@@ -6,7 +6,7 @@ never polled twice at the same time, with `concurrency` workers.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar, final
@@ -15,7 +15,7 @@ from kaito.runtime.cache.cache import Cache
 from kaito.runtime.cache.event import Event, EventType
 from kaito.runtime.cache.view import View
 from kaito.runtime.clock import Clock, monotonic
-from kaito.runtime.errors import InvariantError
+from kaito.runtime.errors import InvariantError, Retry
 from kaito.runtime.handler import Enqueue
 from kaito.runtime.lifespan import StateProvider
 from kaito.runtime.logging import get_logger
@@ -31,6 +31,10 @@ R = TypeVar("R", bound=Resource)
 
 PACE_JITTER: Final = 0.1
 """Share by which the interval of a poll varies, so that objects that were created together spread out."""
+
+
+STUCK_FACTOR: Final = 2.0
+"""A poll that runs longer than this many timeouts ignores its cancellation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +217,11 @@ class PollingSource(Generic[R]):
         self._count("error")
         if self.cells.get(key) is not cell:
             return
-        cell.error = error.with_traceback(None)  # the frames would stay in memory with the value
+        cell.error = _without_frames(error)
         cell.failures += 1
         delay = self._polls.count_failure(key)
+        if isinstance(error, Retry):
+            delay = error.after
         self._polls.add(key, after=delay)
         log = self._log.warning if cell.failures == 1 else self._log.debug
         log(
@@ -229,6 +235,15 @@ class PollingSource(Generic[R]):
             cell.reported = True
             self._enqueue(key, f"{cell.failures} polls failed")
 
+    def stuck(self) -> Sequence[str]:
+        """Objects whose poll has outlived its timeout: it ignores its cancellation and occupies a place."""
+        limit = STUCK_FACTOR * self._polling.timeout
+        return [
+            f"{self._services.controller}: poll {self.name} of {key} for {age:.0f} s"
+            for key, age in self._polls.processing().items()
+            if age > limit
+        ]
+
     def _count(self, result: str) -> None:
         self._services.metrics.polls.labels(self._services.controller, self.name, result).inc()
 
@@ -239,6 +254,15 @@ class PollingSource(Generic[R]):
 
     def __repr__(self) -> str:
         return f"PollingSource({self._polling!r})"
+
+
+def _without_frames(error: Exception) -> Exception:
+    """The error without tracebacks, whose frames would stay in memory with the value."""
+    chained: BaseException | None = error
+    while chained is not None and chained.__traceback__ is not None:
+        chained.__traceback__ = None
+        chained = chained.__cause__ or chained.__context__
+    return error
 
 
 @final

@@ -12,7 +12,7 @@ from kaito.runtime.controller import Controller, Failure, FailurePolicy
 from kaito.runtime.errors import ConfigurationError, Retry, ServerError, Terminal, api_error
 from kaito.runtime.manager import Manager
 from kaito.runtime.meta import Condition, Model, ObjectMeta, Resource
-from kaito.runtime.reconcile import Again, KeyedRequest, Request
+from kaito.runtime.reconcile import Again, KeyedRequest, PeriodicRequest, Request
 from kaito.runtime.testing import World
 from kaito.runtime.workqueue import Backoff
 
@@ -345,6 +345,31 @@ async def test_a_keyed_controller_reports_with_its_request(world: World) -> None
         put(world)
         await world.advance(60)
     assert seen == ["a: failing OSError: a", "a: given up OSError: a"]
+
+
+async def test_a_removed_controller_leaves_no_failing_keys_in_the_gauges(world: World) -> None:
+    async with world.manager(controller(Script(OSError()), attempts=1)) as manager:
+        put(world)
+        await world.settle()
+        assert gauges(manager) == (1, 1)
+        await manager.remove("c")
+        assert gauges(manager) == (0, 0)
+
+
+async def test_a_periodic_controller_runs_again_after_a_terminal_error(world: World) -> None:
+    """Nothing else would ever trigger it."""
+    moments: list[float] = []
+
+    async def tick(_: PeriodicRequest) -> None:
+        moments.append(round(monotonic()))
+        message = "no such table"
+        raise Terminal(message)
+
+    async with world.manager(Controller.every(60, tick, name="c")) as manager:
+        await world.advance(130)
+        assert [moment - moments[0] for moment in moments] == [0, 60, 120]
+        assert manager.metrics.value("controller_runtime_terminal_reconcile_errors_total", controller="c") == 3
+        assert gauges(manager) == (1, 1)
 
 
 async def no_report(request: Request[Task], failure: Failure) -> None: ...

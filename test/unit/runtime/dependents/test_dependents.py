@@ -396,6 +396,69 @@ async def test_a_plan_shows_what_would_change_and_stores_nothing(world: World) -
         assert {(obj.kind, obj.name): obj.metadata.resource_version for obj in _all(world)} == before
 
 
+async def test_a_plan_of_a_child_that_is_being_deleted(world: World) -> None:
+    plans: list[str] = []
+
+    async def reconcile(request: Request[Site]) -> None:
+        plans.append(str(await SITE.plan(request, config("x"))))
+        await SITE.apply(request, config("x"))
+
+    async with world.manager(SITE.watched_by(Controller(Site, reconcile))):
+        put(world)
+        await world.settle()
+        world.patch(ConfigMap, "x", {"metadata": {"finalizers": ["example.com/hold"]}})
+        world.delete(ConfigMap, "x")
+        await world.settle()
+        assert plans[-1] == "+ ConfigMap default/x: once the present one is deleted"
+
+
+async def test_a_required_kind_that_disappears_fails_its_child_only(world: World) -> None:
+    dependents = Dependents("site", ConfigMap, Monitor)
+    declared = [True]
+
+    async def reconcile(request: Request[Site]) -> None:
+        monitor = Monitor(metadata=ObjectMeta(name="m"))
+        await dependents.apply(request, [config("x"), monitor if declared[0] else None], config("y"))
+
+    async with world.manager(dependents.watched_by(Controller(Site, reconcile))) as manager:
+        world.delete(CustomResourceDefinition, MONITORS)
+        await world.advance(5)
+        put(world)
+        await world.advance(5)
+        assert names(world) == ["x"]
+        assert manager.metrics.value("kaito_runtime_failing_keys", controller="site") == 1
+        declared[0] = False  # it cannot be pruned, and prevents nothing
+        world.patch(Site, "a", {"metadata": {"labels": {"n": "1"}}})
+        await world.advance(60)
+        assert names(world) == ["x", "y"]
+        assert manager.metrics.value("kaito_runtime_failing_keys", controller="site") == 0
+
+
+@pytest.mark.conformance("dependents-4")
+async def test_two_controllers_that_create_one_child_at_once_end_with_one_of_them(world: World) -> None:
+    """Neither sees the other's child when it applies its own: the watch is late."""
+
+    def applying(dependents: Dependents) -> Callable[[Request[Site]], Any]:
+        async def reconcile(request: Request[Site]) -> None:
+            await dependents.apply(request, config("x"))
+
+        return reconcile
+
+    sets = [Dependents(name, ConfigMap) for name in ("one", "two")]
+    controllers = [each.watched_by(Controller(Site, applying(each), name=each.name)) for each in sets]
+    async with world.manager(*controllers):
+        lag = world.lag(ConfigMap, 1.5)
+        put(world)
+        await world.advance(10)
+        world.heal(lag)
+        await world.advance(60)
+        label = world.get(ConfigMap, "x").labels[DEPENDENTS_LABEL]
+        world.clear_requests()
+        await world.advance(600)
+        assert world.get(ConfigMap, "x").labels == {DEPENDENTS_LABEL: label}
+        assert world.count("patch", ConfigMap) == world.count("delete", ConfigMap) == 0
+
+
 def _all(world: World) -> Sequence[Resource]:
     return [*world.list(ConfigMap), *world.list(Secret), *world.list(Deployment)]
 

@@ -140,6 +140,11 @@ async def test_it_is_closed_when_the_start_fails_after_it(world: World) -> None:
     assert journal == ["opened", "closed"]
 
 
+def _connect() -> None:
+    message = "no database"
+    raise OSError(message)
+
+
 @pytest.mark.conformance("lifespan-2")
 async def test_a_failed_start_of_it_is_raised_and_starts_nothing(world: World) -> None:
     closed: list[str] = []
@@ -147,8 +152,7 @@ async def test_a_failed_start_of_it_is_raised_and_starts_nothing(world: World) -
     @asynccontextmanager
     async def refuse(_: Manager) -> AsyncGenerator[None]:
         try:
-            message = "no database"
-            raise OSError(message)
+            _connect()
             yield
         finally:
             closed.append("closed")
@@ -220,6 +224,24 @@ async def test_an_error_while_it_closes_is_raised_but_hides_no_earlier_one(world
     with pytest.raises(LookupError, match="the first"):
         async with world.manager(lifespan=spill, runnables=[Background("r", fail)]):
             await asyncio.sleep(1)
+
+
+async def test_a_close_that_takes_too_long_is_cancelled_and_reported(world: World) -> None:
+    journal: list[str] = []
+
+    @asynccontextmanager
+    async def slow(_: Manager) -> AsyncGenerator[None]:
+        try:
+            yield
+            await asyncio.sleep(3600)
+        finally:
+            journal.append("closed")
+
+    settings = Settings(metrics_bind_address="0", health_probe_bind_address="0", graceful_shutdown_seconds=5)
+    with pytest.raises(ShutdownTimedOut, match="closing the lifespan was cancelled after 5 s"):
+        async with world.manager(Controller(ConfigMap, use), lifespan=slow, settings=settings):
+            pass
+    assert journal == ["closed"]
 
 
 async def test_one_that_does_not_close_is_reported_and_keeps_the_lease(world: World) -> None:

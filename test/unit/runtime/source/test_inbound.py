@@ -196,10 +196,15 @@ async def test_a_call_that_takes_too_long_is_503(world: World) -> None:
         assert world.now.second == 3
 
 
+async def cancelled(_: InboundCall) -> None:
+    raise asyncio.CancelledError
+
+
 RESULTS: Sequence[tuple[Callable[[InboundCall], Any], int, str]] = [
     (zone, 400, "the body is not JSON"),
     (lambda call: call.lifespan(int), 500, "internal error"),
     (lambda call: ["default/a"], 500, "internal error"),
+    (cancelled, 500, "internal error"),
     (lambda call: Reply(200, call.query["challenge"]), 200, "c"),
     (lambda call: None, 202, ""),
     (lambda call: ObjectKey("default", "missing"), 202, ""),

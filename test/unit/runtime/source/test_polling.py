@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,8 +155,9 @@ async def test_a_poll_that_hangs_is_ended_and_the_others_go_on(world: World) -> 
         put(world, "a", host="a")
         await world.advance(20)
         assert seen.last is not None
-        assert isinstance(seen.last.error, TimeoutError)
-        assert str(seen.last.error) == "no result within 5 s"
+        error = seen.last.error
+        assert isinstance(error, TimeoutError)
+        assert str(error) == "no result within 5 s"
         assert provider.cancelled == seen.last.failures == 3  # at 0, 6 and 13 seconds
         provider.seconds = 0
         provider.answers = {"a": "1", "b": "2"}
@@ -339,6 +341,79 @@ async def test_a_function_of_the_pace_that_raises_is_a_failed_poll(world: World)
         assert isinstance(seen.last.error, ZeroDivisionError)
 
 
+async def test_a_poll_that_ignores_its_cancellation_fails_the_liveness_probe(world: World) -> None:
+    provider = Provider()
+    over = asyncio.Event()
+
+    async def stubborn(_: PollRequest[Record]) -> None:
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+
+    source: Polling[Record, None] = Polling(Record, stubborn, timeout=5, concurrency=1)
+    async with world.manager(Controller(Record, Seen(polling(provider))).receives(source)) as manager:
+        put(world)
+        await asyncio.sleep(9)
+        assert manager.healthz.report().status == 200
+        await asyncio.sleep(2)
+        assert "poll stubborn of default/a for 11 s" in manager.healthz.report().text
+        over.set()
+        await world.settle()
+        assert manager.healthz.report().status == 200
+
+
+async def test_a_retry_of_a_poll_has_its_delay(world: World) -> None:
+    provider = Provider({"www": Retry(500, "rate limit")})
+    source = polling(provider, every=10)
+    async with world.manager(Controller(Record, Seen(source)).receives(source)):
+        put(world)
+        await world.advance(1100)
+    assert [moment for moment, _ in provider.polls] == [0, 500, 1000]
+
+
+async def test_a_poll_that_awaits_something_cancelled_is_a_failed_poll(world: World) -> None:
+    provider = Provider({"www": None})
+    source = polling(provider)
+    seen = Seen(source)
+
+    async def cancel(_: PollRequest[Record]) -> str | None:
+        raise asyncio.CancelledError
+
+    source.poll = cancel
+    async with world.manager(Controller(Record, seen).receives(source)):
+        put(world)
+        await world.advance(10)
+        assert seen.last is not None
+        assert "awaited something that was cancelled" in str(seen.last.error)
+        assert seen.last.failures == 4
+
+
+async def test_errors_of_polls_keep_no_frames_in_memory(world: World) -> None:
+    async def fail(_: PollRequest[Record]) -> str | None:
+        try:
+            message = "inner"
+            raise LookupError(message)
+        except LookupError as error:
+            message = "outer"
+            raise OSError(message) from error
+
+    source: Polling[Record, str | None] = Polling(Record, fail)
+    seen = Seen(source)
+    async with world.manager(Controller(Record, seen).receives(source)):
+        put(world)
+        await world.settle()
+        assert seen.last is not None
+        error = seen.last.error
+        assert isinstance(error, OSError)
+        assert error.__traceback__ is None
+        assert error.__cause__ is not None
+        assert error.__cause__.__traceback__ is None
+
+
+def not_async(_: PollRequest[Record]) -> Any:
+    return None
+
+
 async def nothing(_: Request[Record]) -> None: ...
 
 
@@ -349,6 +424,7 @@ async def other(_: PollRequest[ConfigMap]) -> None: ...
     ("declare", "message"),
     [
         (lambda: polling(Provider(), every=0), "every=0"),
+        (lambda: Polling(Record, not_async), "is not an async function"),
         (lambda: polling(Provider(), timeout=-1), "timeout=-1"),
         (lambda: polling(Provider(), concurrency=0), "concurrency=0"),
         (lambda: Controller(Record, nothing).receives(Polling(ConfigMap, other)), "polls another kind"),  # type: ignore[arg-type]
