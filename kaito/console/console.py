@@ -14,7 +14,7 @@ from kaito.console.api.routing import Routes
 from kaito.console.api.session import SessionRoutes
 from kaito.console.api.workspaces import WorkspaceRoutes
 from kaito.console.chat import ChatRelay
-from kaito.console.cluster.watch import ClusterWatch
+from kaito.console.cluster.watch import ClusterWatch, ReadQuota
 from kaito.console.drafts import Planner, no_network
 from kaito.console.security.access import FIELD_MANAGER, Access
 from kaito.console.security.cluster import ClusterAccess
@@ -67,6 +67,8 @@ class LocalParts:
     """Returns the address at which this machine reaches a Service, if there is one."""
     controller: WorkspaceSettings | None = None
     """Settings of the controller, which has no Deployment."""
+    read_quota: ReadQuota | None = None
+    """Reads the quotas of the cloud; returns None if they are unknown."""
 
 
 @contextlib.asynccontextmanager
@@ -102,6 +104,7 @@ async def running_console(
         controller=parts.controller,
         direct_url=parts.direct_url,
         is_in_cluster=settings.mode == "cluster",
+        read_quota=parts.read_quota,
     )
     client = Client(transport, field_manager=FIELD_MANAGER)
     link: LinkAccess | None = None

@@ -24,8 +24,10 @@ async def local_console(cluster: LocalCluster) -> AsyncGenerator[Console]:
         return next((each.url for each in endpoints), None)
 
     controller = parse(controller_flags(cluster.options), {}).workspace
+    trouble = LocalTrouble(cluster.arm_url, cluster.kubelet, cluster.api)
     parts = LocalParts(
-        trouble=LocalTrouble(cluster.arm_url, cluster.kubelet, cluster.api),
+        trouble=trouble,
+        read_quota=trouble.read_quota,
         direct_url=direct_url,
         controller=controller.model_copy(update={"region": SimulatorSettings().location}),
     )

@@ -7,7 +7,9 @@ from typing import Any, Final, final
 import aiohttp
 
 from kaito.api import labels
+from kaito.cloud.azure.simulator.pools import REGIONAL_QUOTA
 from kaito.console.trouble import Button, TroubleFailed
+from kaito.console.views.money import Quota
 from kaito.local.kubelet.agent import Kubelet
 from kaito.runtime.client import Api
 from kaito.runtime.kinds import Node
@@ -89,6 +91,24 @@ class LocalTrouble:
             _RECOVERY.id: self._recover,
         }
         return await actions[button](target)
+
+    async def read_quota(self) -> list[Quota] | None:
+        """Returns the quotas of the simulated cloud that are in use, and that of the region; None if it fails."""
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(f"{self.arm_url}/__admin/state") as response,
+            ):
+                state: dict[str, Any] = await response.json()
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+        quotas: dict[str, dict[str, int]] = state["quota"]
+        return [
+            Quota(family, each["used"], each["limit"])
+            for family, each in quotas.items()
+            if each["used"] or family == REGIONAL_QUOTA
+        ]
 
     async def _exhaust_quota(self, _: str) -> str:
         await self._send("POST", "faults", {"named": "quota", "times": None})

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Final, final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias, final
 
 from kaito.api import Workspace, labels
 from kaito.console.board import FLUSH_SECONDS, Board
@@ -13,7 +13,7 @@ from kaito.console.cluster.situations import Situations
 from kaito.console.stream import everything
 from kaito.console.tuning import TuningMonitor
 from kaito.console.views.json_values import Json
-from kaito.console.views.money import SAMPLE_SECONDS, History, money
+from kaito.console.views.money import SAMPLE_SECONDS, History, Quota, money
 from kaito.planning.documents import InputError
 from kaito.planning.installed import settings_of
 from kaito.runtime.cache import Cache
@@ -30,6 +30,11 @@ SYNC_SECONDS: Final = 3.0
 
 SETTINGS_SECONDS: Final = 2.0
 """Time for which the settings of the controller are kept; every row needs them."""
+
+ReadQuota: TypeAlias = Callable[[], Awaitable[Sequence[Quota] | None]]
+
+QUOTA_SECONDS: Final = 2.0
+"""Interval at which quotas are read."""
 
 MONEY_SECONDS: Final = 0.2
 """Time for which the costs of all namespaces are kept."""
@@ -49,6 +54,7 @@ class ClusterWatch:
         controller: settings of the controller; by default those in its Deployment.
         direct_url: returns the address at which this machine reaches a Service, if there is one.
         is_in_cluster: whether addresses of pods can be reached.
+        read_quota: reads the quotas of the cloud, if the console can; returns None if they are unknown.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class ClusterWatch:
         controller: WorkspaceSettings | None = None,
         direct_url: Callable[[ObjectKey], str | None] = lambda _: None,
         is_in_cluster: bool = False,
+        read_quota: ReadQuota | None = None,
     ) -> None:
         self.clock = clock
         self.direct_url = direct_url
@@ -72,6 +79,8 @@ class ClusterWatch:
         self._known: tuple[WorkspaceSettings, tuple[str, ...]] | None = None
         self._known_until = 0.0
         self._all_money: tuple[float, Json] | None = None
+        self._read_quota = read_quota
+        self._quota: Sequence[Quota] | None = None
         self.situations: Situations = Situations(self.cache, lambda: self.controller_settings()[0])
         self.tuning: TuningMonitor = TuningMonitor(
             self.cache, transport, clock, lambda key: self.board.mark([key]), is_in_cluster=is_in_cluster
@@ -88,6 +97,8 @@ class ClusterWatch:
             scope.spawn(self.reachability.run(), name="reachability")
             scope.spawn(self.board.run(), name="board")
             scope.spawn(self.tuning.run(), name="tuning")
+            if self._read_quota is not None:
+                scope.spawn(self._follow_quota(self._read_quota), name="quota")
             while True:
                 await asyncio.sleep(SAMPLE_SECONDS)
                 self.history.record(self.clock.now(), [(key, e.cost) for key, e in self.board.entries.items()])
@@ -115,7 +126,12 @@ class ClusterWatch:
 
     def _money(self, visible: Callable[[str], bool]) -> Json:
         costs = [(key, entry.cost) for key, entry in self.board.entries.items() if visible(key.namespace)]
-        return money(costs, self.history, self.clock.now())
+        return money(costs, self.history, self.clock.now(), currency=self.prices.book.currency, quota=self._quota)
+
+    async def _follow_quota(self, read: ReadQuota) -> None:
+        while True:
+            self._quota = await read()
+            await asyncio.sleep(QUOTA_SECONDS)
 
     def controller_settings(self) -> tuple[WorkspaceSettings, tuple[str, ...]]:
         """Returns the settings of the controller in the cluster, and what is not known about them.

@@ -12,6 +12,7 @@ def catalog_json(book: PriceBook, *, cloud: instance_types.Cloud, region: str) -
     """Returns the catalog. Prices are unknown without a region."""
     return {
         "models": [_model(preset) for preset in catalog.presets()],
+        "currency": book.currency,
         "instanceTypes": [_type(each, book, cloud, region) for each in instance_types.instance_types(cloud)],
     }
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, final
@@ -17,6 +18,18 @@ HISTORY_SECONDS: Final = 3600.0
 
 SAMPLE_SECONDS: Final = 15.0
 """Interval of its values."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A quota of the cloud."""
+
+    family: str
+    """Family of instance types."""
+    used: int
+    """vCPUs in use."""
+    limit: int
 
 
 @final
@@ -44,13 +57,27 @@ class History:
         ]
 
 
-def money(costs: Sequence[tuple[ObjectKey, Cost]], history: History, now: datetime) -> Json:
+def money(
+    costs: Sequence[tuple[ObjectKey, Cost]],
+    history: History,
+    now: datetime,
+    *,
+    currency: str,
+    quota: Sequence[Quota] | None,
+) -> Json:
     """Returns the costs of some Workspaces.
 
     Amounts of other currencies than the most frequent one are left out and counted as unknown nodes.
+
+    Args:
+        costs: the cost of each Workspace.
+        history: the cost per hour over time.
+        now: the current time.
+        currency: currency of the prices, while nothing costs.
+        quota: the quotas of the cloud; None if they are unknown.
     """
     currencies = [cost.currency for _, cost in costs if cost.currency]
-    currency = max(sorted(set(currencies)), key=currencies.count, default="")
+    currency = max(sorted(set(currencies)), key=currencies.count, default=currency)
     same = [(key, cost) for key, cost in costs if cost.currency in {"", currency}]
     by_namespace: dict[str, Decimal] = {}
     for key, cost in same:
@@ -75,7 +102,7 @@ def money(costs: Sequence[tuple[ObjectKey, Cost]], history: History, now: dateti
             for node in cost.nodes
         ],
         "history": history.of({key.namespace for key, _ in costs}),
-        "quota": None,
+        "quota": [asdict(each) for each in quota] if quota is not None else None,
     }
 
 

@@ -83,6 +83,14 @@ async def test_a_target_that_does_not_exist_is_refused(scene: Scene, button: str
         await scene.trouble.cause(button, target)
 
 
+async def test_the_quota_of_pools_is_read(scene: Scene) -> None:
+    found = await scene.trouble.read_quota()
+    assert found is not None
+    used = {each.family: each.used for each in found}
+    assert used == {"cores": 24, "StandardNCADSA100v4Family": 24}
+    assert await LocalTrouble("http://127.0.0.1:9", scene.trouble.kubelet, scene.trouble.api).read_quota() is None
+
+
 async def test_each_button_has_an_action(scene: Scene) -> None:
     targets = {"none": "", "node": "node-1", "pod": "default/phi-0", "workspace": "default/phi"}
     for button in BUTTONS:
