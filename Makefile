@@ -180,8 +180,8 @@ browser: sync ## Provide Chromium (as root on Debian it is installed) and axe-co
 	@.venv/bin/python -m hack.browser >/dev/null
 
 .PHONY: record-console
-record-console: sync browser ## Write the pictures of the console to docs/assets/console
-	@KAITO_RECORD_CONSOLE=1 $(PYTEST) -q -n 0 test/e2e/test_console_pictures.py
+record-console: sync presets-env small-model envtest browser ## Write the pictures of the console to docs/assets/console
+	@KAITO_RECORD_CONSOLE=1 $(PYTEST) -q -n 0 test/e2e/test_console_pictures.py test/e2e/test_console_local.py
 
 .PHONY: karpenter
 karpenter: sync ## Build Karpenter with its kwok provider once (Go needed; about two minutes)

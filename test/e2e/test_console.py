@@ -179,6 +179,13 @@ def test_the_root_cause_is_on_top_with_what_happens_next_and_what_to_do(page: Pa
     expect(parts).to_contain_text("3 times")
 
 
+def test_what_a_workspace_waits_for_is_not_shown_as_a_failure(page: Page, stub: ConsoleStub) -> None:
+    visit(page, stub, "#/w/team-a/coder")
+    expect(page.locator(".stage-cause")).to_have_attribute("data-stage", "Pod")
+    expect(page.locator(".stage-cause")).to_contain_text("waits for this")
+    expect(page.get_by_role("region", name="State")).to_contain_text("Still answers")
+
+
 def test_the_picture_follows_the_cluster(page: Page, stub: ConsoleStub) -> None:
     visit(page, stub, "#/w/team-a/support-bot")
     stub.change(data.row("support-bot", "ready", namespace="team-a"))

@@ -58,6 +58,13 @@ def running(folder: Path, *arguments: str | Path, exit_codes: Sequence[int]) -> 
         assert process.wait(60) in exit_codes, output.read_text()
 
 
+def picture(page: Page, name: str) -> None:
+    """Writes a picture for docs/getting-started/try-it.md, in `make record-console`."""
+    if os.environ.get("KAITO_RECORD_CONSOLE") == "1":
+        page.locator("main").evaluate("main => { main.scrollTop = 0 }")
+        page.screenshot(path=ROOT / "docs" / "assets" / "console" / f"first-{name}.png")
+
+
 def chain(page: Page, stage: str, state: str) -> None:
     """Waits until a stage of the picture has a state."""
     expect(page.locator(f"[data-stage='{stage}']")).to_have_attribute("data-state", state, timeout=MINUTES_MS)
@@ -80,10 +87,12 @@ def test_a_new_user_makes_a_workspace_chats_breaks_it_and_sees_it_recover(browse
         page.get_by_role("textbox", name="Name", exact=True).fill("first")
         expect(page.locator("[data-verdict='It fits']")).to_be_visible()
         expect(page.get_by_role("region", name="Plan")).to_contain_text("1 × Standard_NC6s_v3")  # noqa: RUF001
+        picture(page, "plan")
         page.get_by_role("button", name="Create the Workspace").click()
 
         expect(page.locator("main h1")).to_have_text("first")
         chain(page, "Claim", "ok")
+        picture(page, "start")
         page.reload()  # the address is that of the Workspace, and the cookie is kept
         for stage in ("Node", "Pod", "Server", "Answer"):
             chain(page, stage, "ok")
@@ -99,11 +108,14 @@ def test_a_new_user_makes_a_workspace_chats_breaks_it_and_sees_it_recover(browse
         if (models_cache() / REAL / COMPLETE).is_file():
             expect(page.get_by_role("log")).to_contain_text("Paris")
 
+        picture(page, "chat")
+
         page.get_by_role("link", name="Trouble").click()
         chain(page, "Answer", "ok")
         page.locator("[data-trouble='pod-killed']").click()
         expect(page.get_by_role("region", name="Log")).to_contain_text("killed")
         chain(page, "Answer", "absent")
+        picture(page, "killed")
         chain(page, "Answer", "ok")
         page.get_by_role("link", name="Workspaces", exact=True).click()
         expect(page.locator("[data-name='default/first']")).to_contain_text("Ready")

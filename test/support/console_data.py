@@ -401,6 +401,28 @@ def manifest(one: Json) -> str:
     )
 
 
+def _cause(one: Json) -> Json | None:
+    if one["state"] == "progressing" and one["reason"]:
+        return {
+            "kind": "Workspace",
+            "name": one["name"],
+            "reason": one["reason"],
+            "message": one["summary"],
+            "since": ago(74),
+        }
+    if one["state"] != "failing":
+        return None
+    return {
+        "kind": "Machine",
+        "name": "ws6f1a9c042",
+        "reason": "QuotaExceeded",
+        "message": "All requested instance types were unavailable during launch: "
+        f"ErrCode_InsufficientVCPUQuota: {one['instanceType']}: insufficient vCPU quota requested 24, remaining 0 "
+        "for family StandardNCADSA100v4Family in region eastus.",
+        "since": ago(192),
+    }
+
+
 def detail(one: Json) -> Json:
     """Returns the answer of /api/workspaces/{ns}/{name} for a row."""
     failing = one["state"] == "failing"
@@ -408,17 +430,7 @@ def detail(one: Json) -> Json:
     url = f"http://{one['name']}.{one['namespace']}.svc"
     return {
         **one,
-        "cause": {
-            "kind": "Machine",
-            "name": "ws6f1a9c042",
-            "reason": "QuotaExceeded",
-            "message": "All requested instance types were unavailable during launch: "
-            f"ErrCode_InsufficientVCPUQuota: {one['instanceType']}: insufficient vCPU quota requested 24, remaining 0 "
-            "for family StandardNCADSA100v4Family in region eastus.",
-            "since": ago(192),
-        }
-        if failing
-        else None,
+        "cause": _cause(one),
         "next": [
             {
                 "what": "The provisioner makes the next launch attempt; 3 failed so far.",
@@ -467,7 +479,7 @@ def detail(one: Json) -> Json:
         "cost": {
             "hourly": one["hourlyCost"],
             "accumulated": 4.59 if one["hourlyCost"] else None,
-            "idle": 0.51 if one["name"] == "phi" else None,
+            "idle": 0.0 if one["name"] == "phi" else None,
             "currency": "USD",
             "partial": False,
         },

@@ -29,6 +29,7 @@ export function dismiss(id) {
 }
 
 export function applySnapshot(data) {
+  pending.clear();
   batch(() => {
     workspaces.value = new Map(data.workspaces.map((row) => [key(row), row]));
     if (data.money) money.value = data.money;
@@ -36,14 +37,35 @@ export function applySnapshot(data) {
   });
 }
 
+/** Changes since the last frame by name; null for a deleted Workspace. A page that is not visible renders nothing. */
+const pending = new Map();
+let pendingMoney = null;
+let scheduled = false;
+
 export function applyChange(data) {
+  for (const row of data.upserts ?? []) pending.set(key(row), row);
+  for (const name of data.deletes ?? []) pending.set(name, null);
+  pendingMoney = data.money ?? pendingMoney;
+  if (scheduled) return;
+  scheduled = true;
+  requestAnimationFrame(applyPending);
+}
+
+function applyPending() {
+  scheduled = false;
   batch(() => {
-    const next = new Map(workspaces.value);
-    for (const row of data.upserts ?? []) next.set(key(row), row);
-    for (const name of data.deletes ?? []) next.delete(name);
-    workspaces.value = next;
-    if (data.money) money.value = data.money;
+    if (pending.size) {
+      const next = new Map(workspaces.value);
+      for (const [name, row] of pending) {
+        if (row) next.set(name, row);
+        else next.delete(name);
+      }
+      workspaces.value = next;
+    }
+    if (pendingMoney) money.value = pendingMoney;
   });
+  pending.clear();
+  pendingMoney = null;
 }
 
 const RETRY_MS = 2000;
@@ -85,7 +107,8 @@ async function reconnect() {
       setProblem({ kind: "ended", message: "This session has ended. Open the link that the console printed when it started." });
       return;
     }
-    setProblem({ kind: "lost", message: "The connection to the console is lost. What you see may be old.", since: problem.value?.since ?? new Date().toISOString() });
+    const message = error.status === 0 ? "The connection to the console is lost. What you see may be old." : error.message;
+    setProblem({ kind: "lost", message, since: problem.value?.since ?? new Date().toISOString() });
     setTimeout(reconnect, RETRY_MS);
     return;
   }

@@ -44,12 +44,21 @@ function causeMark(detail) {
   return detail.state === "progressing" ? { label: "waits for this", tone: "busy" } : { label: "cause", tone: "bad" };
 }
 
+/** The stage of the cause. If the Workspace itself waits, that is the first stage behind it that is not ready. */
+function markedStage(detail, found) {
+  if (!detail.cause) return null;
+  const id = stageOf(detail.cause.kind)?.id;
+  if (detail.state !== "progressing" || id !== "Workspace") return id;
+  return found.find((stage) => stage.id !== "Workspace" && stage.state !== "ok")?.id ?? id;
+}
+
 /** The picture. The stage with the cause is marked. */
 export function ChainPicture({ detail }) {
-  const cause = detail.cause ? stageOf(detail.cause.kind)?.id : null;
+  const found = stages(detail);
+  const cause = markedStage(detail, found);
   const mark = causeMark(detail);
   return html`<ol class="chain" aria-label="From the Workspace to the answer">
-    ${stages(detail).map((stage) => {
+    ${found.map((stage) => {
       const look = PART_STATES[stage.state];
       const ready = stage.parts.filter((part) => part.state === "ok").length;
       const count = stage.parts.length > 1 ? `${ready} of ${stage.parts.length}` : look.label;
@@ -76,7 +85,8 @@ export function ChainParts({ detail }) {
   const mark = causeMark(detail);
   return html`<ul class="parts">
     ${detail.chain.map((part) => {
-      const isCause = detail.cause?.kind === part.kind && detail.cause?.name === part.name;
+      const isCause = detail.cause?.kind === part.kind && detail.cause?.name === part.name
+        && !(detail.state === "progressing" && part.kind === "Workspace");
       return html`<li key=${`${part.kind}/${part.name}`} class="part">
         <div class="part-state"><${Badge} state=${part.state} table=${PART_STATES} /></div>
         <div class="part-what"><span class="muted">${part.kind}</span> <strong class="break">${part.name}</strong>${isCause && html` <span class="badge s-${mark.tone}">${mark.label}</span>`}</div>

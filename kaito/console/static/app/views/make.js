@@ -104,7 +104,7 @@ function suggested(text) {
 
 function instanceLabel(one) {
   const gpus = one.gpus ? `${one.gpus} × ${one.gpuModel ?? "GPU"}${one.gpuMemoryGiB ? `, ${one.gpuMemoryGiB} GiB` : ""}` : "no GPU";
-  return `${one.name} · ${gpus} · ${one.hourly == null ? "price unknown" : hourly(one.hourly, currency.value)}`;
+  return `${one.name} · ${gpus} · ${one.hourly == null ? "price unknown" : hourly(one.hourly, currency.value || plan.value?.currency)}`;
 }
 
 function Nodes({ root, refusals }) {
@@ -236,7 +236,7 @@ export function Make() {
   }, []);
   const ready = catalog.value !== null && schema.value !== null;
   usePlan(yaml.value, ready && (edited.value !== null || Boolean(model.value)));
-  const head = html`<div class="page-head"><div class="title"><h1 tabindex="-1">New Workspace</h1><p class="muted">The plan on the right shows what it needs and costs. Nothing is created before you apply it.</p></div></div>`;
+  const head = html`<div class="page-head"><div class="title"><h1 tabindex="-1">New Workspace</h1><p class="muted">The plan shows what it needs and costs. Nothing is created before you apply it.</p></div></div>`;
   if (failure.value) return html`<div class="page">${head}<${Failure} error=${failure.value} /></div>`;
   if (!ready) return html`<div class="page">${head}<p class="muted" data-loading>Loading the catalog</p></div>`;
   const refusals = new Map((plan.value?.refusals ?? []).map((one) => [one.field, one.message]));

@@ -16,9 +16,8 @@ const SORTS = {
 };
 
 function byName(a, b) {
-  const left = key(a);
-  const right = key(b);
-  return left < right ? -1 : left > right ? 1 : 0;
+  if (a.namespace !== b.namespace) return a.namespace < b.namespace ? -1 : 1;
+  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0;
 }
 
 const all = computed(() => [...workspaces.value.values()]);

@@ -75,7 +75,7 @@ function Facts({ detail }) {
     <dt>Created</dt><dd title=${clock(detail.created)}><${Age} at=${detail.created} /> ago</dd>
     <dt>Cost now</dt><dd class="num">${hourly(cost.hourly, unit)}</dd>
     <dt>Cost so far</dt><dd class="num">${cost.accumulated == null ? "unknown" : `${cost.partial ? "at least " : ""}${money(cost.accumulated, unit)}`}</dd>
-    ${cost.idle > 0 && html`<dt>Without use</dt><dd class="num warn-text">${money(cost.idle, unit)}</dd>`}
+    ${cost.idle > 0 && html`<dt>Without use</dt><dd class="num warn-text">${hourly(cost.idle, unit)}</dd>`}
     ${detail.adapters.length > 0 && html`<dt>Adapters</dt><dd>${detail.adapters.map((one) => html`<div key=${one.name}>${one.name}${one.strength != null ? html` <span class="muted num">strength ${one.strength}</span>` : ""}</div>`)}</dd>`}
   </dl></div></section>`;
 }
