@@ -1,14 +1,14 @@
 """Applies the CustomResourceDefinitions of an operator, and migrates their objects to the version that is stored.
 
-    @asynccontextmanager
     async def lifespan(manager: Manager) -> AsyncGenerator[None]:
         await apply_definitions(manager.client, [definition()])  # before the caches start
         yield
 
-    async def migrate() -> None:
-        await migrate_stored_versions(manager.client, [definition()])
+    def add_migration(manager: Manager) -> None:
+        async def migrate() -> None:
+            await migrate_stored_versions(manager.client, [definition()])
 
-    manager.add(Background("migrate-stored-versions", migrate, one_shot=True))  # on the leader, with webhooks
+        manager.add(Background("migrate-stored-versions", migrate, one_shot=True))  # on the leader, with webhooks
 
 A version can be removed from a definition when no object is stored in it. The API server does not rewrite objects after
 the stored version has changed; `status.storedVersions` lists all versions in which some may be stored.

@@ -1,8 +1,9 @@
 """Explains conflicts of server-side apply: which field belongs to which manager.
 
-    applied, taken = await apply_and_report(client, config)
-    for conflict in taken:
-        log.warning("took over a field", field=conflict.field, manager=conflict.manager)
+    async def take_over(request: Request[Memcached], config: ConfigMap) -> None:
+        _, taken = await apply_and_report(request.api.client, config)
+        for conflict in taken:
+            request.log.warning("took over a field", field=conflict.field, manager=conflict.manager)
 
 An apply that is not forced fails with `Conflict`, whose `field_conflicts` lists the fields. A forced one takes them
 over without a word: `apply_and_report` returns what it took.

@@ -1,10 +1,8 @@
 """`Pods`: what the API server relays to the kubelet of a pod, and ephemeral containers.
 
-    pods = Pods(request.api.client)
-    version = await pods.run(pod, ["postgres", "--version"])
-    async with pods.follow_log(pod) as lines:
-        async for line in lines:
-            ...
+    async def version_of(request: Request[Memcached], pod: Pod) -> str:
+        done = await Pods(request.api.client).run(pod, ["memcached", "--version"])
+        return done.text
 
 Nothing is repeated after a failure: a command may have run. Roles need `get` of `pods/log`, `get` and `create` of
 `pods/exec` and of `pods/portforward`, and `patch` of `pods/ephemeralcontainers`.
