@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, final
 
 from kaito.api import Workspace, labels
@@ -22,6 +23,9 @@ _DERIVED_TAINTS: Final = frozenset(
 )
 """Taints that Kubernetes derives, a moment later, from conditions and fields that are evaluated directly here."""
 
+
+STABLE_SECONDS: Final = 600.0
+"""Time for which a preferred node must be Ready before it replaces a node that was created and that serves."""
 
 MIN_DISK_SHARE: Final = 0.8
 """Share of the planned disk below which a node is reported. A file system and reservations take a part of a disk."""
@@ -114,6 +118,14 @@ def find_free_preferred_nodes(
         and _gpu_fault(node, hardware) is None
     ]
     return sorted(free, key=lambda node: position[node.name])
+
+
+def is_stable(node: Node, now: datetime) -> bool:
+    """Whether the node has been Ready for `STABLE_SECONDS`, so that a copy may move to it."""
+    ready = node.condition("Ready")
+    since = ready.last_transition_time if ready is not None else None
+    since = since or node.metadata.creation_timestamp
+    return node.is_ready and since is not None and (now - since).total_seconds() >= STABLE_SECONDS
 
 
 def preferred_node_labels(workspace: Workspace) -> dict[str, str]:

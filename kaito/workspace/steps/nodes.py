@@ -6,18 +6,28 @@ of preferred nodes, and the label that the NVIDIA device plugin selects, on node
 
 from typing import Final
 
-from kaito.api import labels
+from kaito.api import Workspace, conditions, labels
 from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import Node
+from kaito.runtime.meta import find_condition
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.indexes import NODES
 from kaito.workspace.manifests.placement import pod_tolerations
-from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes, preferred_node_labels
+from kaito.workspace.nodes import (
+    NodesReport,
+    evaluate_nodes,
+    find_free_preferred_nodes,
+    is_stable,
+    preferred_node_labels,
+)
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.settings import NodeApi
 
 RESYNC_SECONDS: Final = 30.0
 """Interval at which a Workspace without enough nodes is reconciled without an event."""
+
+REPLACE_SECONDS: Final = 300.0
+"""Interval at which a Workspace on created nodes looks for free preferred nodes."""
 
 
 async def observe_nodes(ctx: ReconcileContext, plan: Plan | None) -> NodesReport:
@@ -56,17 +66,34 @@ async def _list_nodes(ctx: ReconcileContext) -> list[Node]:
 
 
 async def _adopt_preferred_nodes(ctx: ReconcileContext, hardware: Hardware, report: NodesReport) -> list[Node]:
-    """Labels as many free preferred nodes as are missing, so that only this Workspace uses them."""
-    missing = hardware.count - len(report.usable)
+    """Labels as many free preferred nodes as are missing, so that only this Workspace uses them.
+
+    If none is missing, one is labeled that can take the place of a node that was created (`steps.surplus`).
+    """
     names = ctx.workspace.resource.preferred_nodes
-    if missing <= 0 or not names:
+    missing = hardware.count - len(report.usable)
+    if not names or missing < 0:
         return []
+    is_replacing = missing == 0
+    if is_replacing:
+        if not may_replace(ctx.workspace, hardware, report):
+            return []
+        ctx.request.requeue_after(REPLACE_SECONDS, "a preferred node may be free")
     found = [await ctx.api.find(Node, name, consistency="live") for name in names]
-    existing = [node for node in found if node is not None]
+    existing = [node for node in found if node is not None and (not is_replacing or is_stable(node, ctx.now))]
     tolerations = pod_tolerations(ctx.workspace, ctx.settings)
     free = find_free_preferred_nodes(ctx.workspace, hardware, existing, tolerations)
     patch = MergePatch({"metadata": {"labels": preferred_node_labels(ctx.workspace)}})
-    return [await ctx.api.patch(node, patch) for node in free[:missing]]
+    return [await ctx.api.patch(node, patch) for node in free[: max(missing, 1)]]
+
+
+def may_replace(workspace: Workspace, hardware: Hardware, report: NodesReport) -> bool:
+    """Whether a copy may move from a created node to a preferred one: others serve meanwhile, and it has a node of its
+    own."""
+    ready = find_condition(workspace.status.conditions, conditions.INFERENCE_READY)
+    is_created = [name for name in report.usable if labels.PREFERRED not in report.by_name[name].labels]
+    is_ready = ready is not None and ready.is_true
+    return is_ready and hardware.copies > 1 and not hardware.is_group and bool(is_created)
 
 
 async def _label_for_device_plugin(ctx: ReconcileContext, hardware: Hardware, nodes: list[Node]) -> None:

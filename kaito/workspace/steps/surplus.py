@@ -3,17 +3,21 @@
 Deletes only while the workload is complete, only claims whose node runs no pod of the Workspace, and only as many as
 exceed the wanted number. A claim without a node counts as idle. A pod that is being deleted still runs its requests, so
 that its node is kept until the pod does not exist any more.
+
+If a preferred node of the Workspace has no pod, the claim of a node that serves is deleted, one at a time: the node is
+drained, and its copy starts on the preferred node while the other copies serve.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
-from kaito.api import Claim
+from kaito.api import Claim, labels
 from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.claim_policy import index_of
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.state import ClaimsReport, WorkloadReport
+from kaito.workspace.steps.nodes import may_replace
 
 RESYNC_SECONDS: Final = 60.0
 """Interval at which a Workspace with surplus claims is reconciled without an event."""
@@ -32,10 +36,22 @@ async def delete_surplus_claims(
         ctx.request.requeue_after(RESYNC_SECONDS, "nodes are given back once the pods are those of the wanted copies")
         return
     busy_nodes = {pod.spec.node_name for pod in workload.pods}
-    for claim in _idle(claims.live, busy_nodes)[:surplus]:
+    idle = _idle(claims.live, busy_nodes)
+    if not idle and _can_move(ctx, plan.hardware, claims, busy_nodes):
+        idle = sorted(claims.live, key=index_of, reverse=True)[:1]
+    for claim in idle[:surplus]:
         if await ctx.api.delete(claim):
             ctx.request.log.info("surplus claim deleted", claim=claim.name)
             ctx.request.event("Normal", f"{claim.kind}Released", f"deleted {claim.kind} {claim.name}: no longer needed")
+
+
+def _can_move(ctx: ReconcileContext, hardware: Hardware, claims: ClaimsReport, busy_nodes: set[str | None]) -> bool:
+    """Whether a copy may move to a preferred node: one is free, and no other claim is being deleted."""
+    nodes = ctx.state.nodes
+    if nodes is None or not may_replace(ctx.workspace, hardware, nodes) or any(each.deleting for each in claims.claims):
+        return False
+    free = [name for name in nodes.usable if labels.PREFERRED in nodes.by_name[name].labels and name not in busy_nodes]
+    return bool(free)
 
 
 def _is_complete(hardware: Hardware, workload: WorkloadReport) -> bool:

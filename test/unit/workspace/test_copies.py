@@ -10,6 +10,7 @@ from kaito.runtime.kinds import Node, Pod, StatefulSet
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.testing import builders
 from kaito.workspace.admission import workspace_webhook
+from kaito.workspace.claim_policy import index_of
 from kaito.workspace.main import workspace_manager
 from kaito.workspace.manifests.group import workers_name
 
@@ -138,6 +139,65 @@ async def test_scaling_up_uses_a_free_preferred_node_before_it_creates_a_claim(
         await cluster.world.settle()
         assert len(cluster.claims()) == 2
         assert cluster.world.get(Node, "mine", "").labels[labels.WORKSPACE] == NAME
+
+
+async def serve_on_created_nodes(cluster: "Cluster", phi: Workspace, *, replicas: int) -> None:
+    resource = phi.resource.evolve(preferred_nodes=["mine"])
+    cluster.apply(with_(phi.evolve(resource=resource), replicas=replicas))
+    await cluster.until_serving()
+    add_pods(cluster, *(f"node-{claim.name}" for claim in sorted(cluster.claims(), key=index_of)))
+    await cluster.world.settle()
+
+
+def free_node(cluster: "Cluster") -> Node:
+    return cluster.world.put(builders.node("mine", labels={"apps": "phi-3"}, capacity={labels.NVIDIA_GPU: "1"}))
+
+
+async def test_a_created_node_is_given_back_when_a_preferred_node_becomes_free(
+    cluster: "Cluster", phi: Workspace
+) -> None:
+    """One copy moves, because there is one preferred node; the other one serves meanwhile."""
+    manager = cluster.controller()
+    async with manager:
+        await serve_on_created_nodes(cluster, phi, replicas=2)
+        kept, given_back = sorted(cluster.claims(), key=index_of)
+        free_node(cluster)
+        await cluster.world.advance(590)
+        assert len(cluster.claims()) == 2, "the node may be restarting"
+        await cluster.world.advance(330)
+        assert cluster.world.get(Node, "mine", "").labels[labels.PREFERRED] == "true"
+        assert [claim.name for claim in cluster.claims() if not claim.deleting] == [kept.name]
+        assert f"deleted {given_back.kind} {given_back.name}: no longer needed" in [
+            event.note for event in cluster.world.events(cluster.workspace())
+        ]
+        cluster.world.delete(Node, f"node-{given_back.name}")
+        await end_pod(manager, cluster, f"{NAME}-1")
+        cluster.serve(ready=1)
+        await cluster.world.settle()
+        add_pods(cluster, "mine", first=1)
+        cluster.serve()
+        await cluster.world.advance(1800)
+        assert [claim.name for claim in cluster.claims()] == [kept.name]
+        assert cluster.columns() == ("True", "True", "True")
+
+
+async def test_a_single_copy_stays_on_its_created_node(cluster: "Cluster", phi: Workspace) -> None:
+    """It would not be served while it moves."""
+    async with cluster.controller():
+        await serve_on_created_nodes(cluster, phi, replicas=1)
+        free_node(cluster)
+        await cluster.world.advance(3600)
+        assert len(cluster.claims()) == 1
+        assert labels.WORKSPACE not in cluster.world.get(Node, "mine", "").labels
+
+
+async def test_no_copy_moves_while_another_one_is_not_ready(cluster: "Cluster", phi: Workspace) -> None:
+    async with cluster.controller():
+        await serve_on_created_nodes(cluster, phi, replicas=2)
+        free_node(cluster)
+        cluster.serve(ready=1)
+        await cluster.world.advance(3600)
+        assert len(cluster.claims()) == 2
 
 
 async def test_scaling_down_gives_a_node_back_once_its_pod_has_ended(cluster: "Cluster", phi: Workspace) -> None:
