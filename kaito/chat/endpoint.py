@@ -22,6 +22,12 @@ from kaito.workspace.ownership import pod_labels
 ANSWER_SECONDS: Final = 600.0
 """Time limit of an answer's first token and between two tokens. A request may wait in the queue of a busy server."""
 
+MODELS_SECONDS: Final = 30.0
+"""Time without data after which a request for the list of models fails."""
+
+MAX_RESPONSE_BYTES: Final = 2**22
+"""Longest response, and longest event of a stream."""
+
 Message = Mapping[str, str]
 
 _JSON: Final[Mapping[str, str]] = {"content-type": "application/json"}
@@ -62,11 +68,12 @@ class ChatEndpoint:
         Raises:
             ChatError: the server does not answer, or does not serve the OpenAI routes.
         """
-        reply = await self.transport.request("GET", f"{self.base}/v1/models")
+        async with self.transport.stream("GET", f"{self.base}/v1/models", idle=MODELS_SECONDS) as reply:
+            body = await _read(reply)
         if reply.status != 200:
-            raise ChatError(f"{self.what}: {_problem(reply.status, reply.body)}")
+            raise ChatError(f"{self.what}: {_problem(reply.status, body)}")
         try:
-            models = json_list(json_object(json.loads(reply.body)).get("data"))
+            models = json_list(json_object(json.loads(body)).get("data"))
         except ValueError as error:
             raise ChatError(f"{self.what}: the response to /v1/models is not JSON") from error
         found = [str(name) for model in models if (name := json_object(model).get("id"))]
@@ -89,7 +96,7 @@ class ChatEndpoint:
             idle=ANSWER_SECONDS, header_seconds=ANSWER_SECONDS,
         ) as reply:  # fmt: skip
             if reply.status != 200:
-                raise ChatError(_problem(reply.status, await reply.read()))
+                raise ChatError(_problem(reply.status, await _read(reply)))
             pieces = 0
             async for event in _events(reply):
                 if "error" in event:
@@ -168,11 +175,27 @@ def _is_loopback(address: str | None) -> bool:
         return False
 
 
+async def _read(reply: StreamReply) -> bytes:
+    """Returns a body. The server may be the user's: one that is too long is an error.
+
+    Raises:
+        ChatError: it is too long.
+    """
+    body = bytearray()
+    async for chunk in reply.chunks():
+        body += chunk
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise ChatError(f"the response of the server has more than {MAX_RESPONSE_BYTES >> 20} MiB")
+    return bytes(body)
+
+
 async def _events(reply: StreamReply) -> AsyncGenerator[dict[str, Any]]:
     """Yields the objects of a stream of server-sent events."""
     rest = b""
     async for chunk in reply.chunks():
         *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_RESPONSE_BYTES:
+            raise ChatError("the server sent an event that does not end")
         for line in lines:
             data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
             if data == b"[DONE]":

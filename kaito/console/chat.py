@@ -1,7 +1,7 @@
 """Relays a chat to the server of a Workspace, and streams the answer as server-sent events.
 
 The request goes through the API server's proxy to the Workspace's Service, with the rights of the user. Prompts and
-answers pass through: they are neither logged nor stored, and no error message quotes them.
+answers pass through: they are neither logged nor stored.
 """
 
 import asyncio

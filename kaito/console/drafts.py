@@ -29,6 +29,9 @@ PLAN_SECONDS: Final = 60.0
 MAX_CHARACTERS: Final = 131_072
 """Longest manifest of a draft."""
 
+MAX_DEPTH: Final = 100
+"""Deepest nesting of a manifest."""
+
 _INPUT: Final = "standard input"
 
 
@@ -54,20 +57,39 @@ async def read_draft(text: str) -> Draft:
 
 def _read(text: str) -> Draft:
     try:
-        # A few aliases of aliases expand to a document that fills the memory.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.CSafeLoader)):
-            raise Refusal(400, "the manifest contains an alias (*name): write the value instead", "yaml")
+        _check_structure(text)
         documents = read_documents(["-"], io.StringIO(text))
     except yaml.YAMLError as error:
-        raise Refusal(
-            400, f"the manifest is not YAML: {getattr(error, 'problem', None) or 'parse error'}", "yaml"
-        ) from None
+        problem: object = getattr(error, "problem", None) or "parse error"
+        raise Refusal(400, f"the manifest is not YAML: {problem}", "yaml") from None
     except InputError as error:
         raise Refusal(400, str(error).replace(_INPUT, "the manifest"), "yaml") from error
     if len(documents.workspaces) != 1:
         count = len(documents.workspaces) or "no"
         raise Refusal(400, f"the manifest contains {count} Workspaces: write exactly one", "yaml")
     return Draft(documents, documents.workspaces[0])
+
+
+def _check_structure(text: str) -> None:
+    """Checks a text before it is loaded.
+
+    A few aliases of aliases expand to a document that fills the memory. libyaml recurses for nested values, and ends
+    the process when the stack is full.
+
+    Raises:
+        Refusal: it contains aliases, or is nested too deeply.
+        yaml.YAMLError: it is not YAML.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise Refusal(400, "the manifest contains an alias (*name): write the value instead", "yaml")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise Refusal(400, f"the manifest is nested more than {MAX_DEPTH} levels deep: correct it", "yaml")
 
 
 @final

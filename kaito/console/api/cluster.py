@@ -68,11 +68,9 @@ class ClusterRoutes:
         if trouble is None or name not in {button.id for button in trouble.buttons} or not user.writes:
             raise Refusal(404, "there is no such trouble button: only `kaito up` has them, see /api/session")
         body = await read_object(request)
-        target = body.get("target")
-        if target is not None and not isinstance(target, str):
-            raise Refusal(400, "target is not a text: name a Workspace, a node or a pod", "target")
+        target = text_of(body, "target") if body.get("target") is not None else ""
         try:
-            return json_response({"done": await trouble.cause(name, target or "")})
+            return json_response({"done": await trouble.cause(name, target)})
         except TroubleFailed as error:
             raise Refusal(409, str(error)) from error
 

@@ -78,6 +78,10 @@ def text_of(body: Json, name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str):
         raise Refusal(400, f"{name} is missing or is not a text: send it in the body", name)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refusal(400, f"{name} contains half a character (a lone surrogate): correct it", name) from None
     return value
 
 

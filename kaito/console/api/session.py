@@ -17,6 +17,9 @@ from kaito.console.stream import EVENT_STREAM_HEADERS, EventStream
 from kaito.console.views.json_values import Json
 from kaito.runtime.kinds import Namespace
 
+MAX_STREAMS: Final = 500
+"""Streams of events at a time."""
+
 STREAM_SECONDS: Final = 300.0
 """Duration of a stream in a cluster; the browser opens the next one."""
 
@@ -35,6 +38,7 @@ class SessionRoutes:
         self._watch = watch
         self._settings = settings
         self._buttons = list(buttons)
+        self._streams = 0
 
     def routes(self) -> Sequence[Route]:
         """Returns the routes."""
@@ -72,16 +76,21 @@ class SessionRoutes:
     async def _events(self, request: web.Request, user: User) -> web.StreamResponse:
         response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
         rights = Rights(user, self._watch)
+        if self._streams >= MAX_STREAMS:
+            raise Refusal(429, f"{MAX_STREAMS} pages are open: close some of them and reload this one")
         await self._watch.wait_synced()
         await rights.namespaces()
         await response.prepare(request)
         stream = EventStream(self._watch.board, self._watch.reachability, self._watch.money, rights)
+        self._streams += 1
         try:
             # In a cluster, the next stream identifies the user again: the token may have expired.
             await stream.run(response, STREAM_SECONDS if self._settings.mode == "cluster" else math.inf)
         except (Refusal, TimeoutError, ConnectionError):
             if request.transport is not None:
                 request.transport.abort()
+        finally:
+            self._streams -= 1
         return response
 
     async def _money(self, request: web.Request, user: User) -> web.Response:

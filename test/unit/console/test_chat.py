@@ -145,6 +145,12 @@ async def test_a_server_that_refuses_is_reported(chats: ChatScene) -> None:
     assert events == [("error", {"error": "the queue is full (HTTP 429)"})]
 
 
+async def test_a_server_that_sends_without_an_end_is_cut_off(chats: ChatScene) -> None:
+    chats.model.pieces = ("x" * 5_000_000,)
+    _, events = await chats.post(asking())
+    assert events == [("error", {"error": "the server sent an event that does not end"})]
+
+
 async def test_a_server_that_stops_is_reported_after_the_limit(chats: ChatScene) -> None:
     chats.model.hang = True
     _, events = await chats.post(asking())

@@ -51,6 +51,9 @@ async def test_a_workspace_is_created_scaled_and_deleted(scene: Scene) -> None:
         (DRAFT + "surprise: 1\n", 422, "surprise"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n" + DRAFT, 400, "yaml"),
         (DRAFT + f"# {'x' * 131_072}\n", 413, "yaml"),
+        ("- " * 60_000, 400, "yaml"),
+        ("a: \0", 400, "yaml"),
+        ("\ud800", 400, "yaml"),  # half a character
         (DRAFT.replace("{name: phi}", "{name: Phi}"), 422, "metadata.name"),
         (DRAFT.replace("{name: phi}", "{namespace: absent, name: phi}"), 404, ""),
         (DRAFT.replace("{name: phi}", "{namespace: 'x/../y', name: phi}"), 422, "metadata.namespace"),
