@@ -72,10 +72,7 @@ async def local_port(
             open_connections.add(task)
             task.add_done_callback(open_connections.discard)
         try:
-            async with connect() as connection:
-                await _copy_both(connection, reader, writer)
-        except (KaitoRuntimeError, OSError) as error:
-            _log.warning("forwarded connection failed", error=str(error))
+            await _serve(connect, reader, writer)
         except asyncio.CancelledError:
             pass  # the scope has ended; asyncio would report the cancellation of a handler
         finally:
@@ -94,20 +91,35 @@ async def local_port(
             await asyncio.wait(open_connections)
 
 
+async def _serve(
+    connect: Callable[[], AbstractAsyncContextManager[PodConnection]],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
+    """Connects one local connection to the pod; failures are logged."""
+    try:
+        async with connect() as connection:
+            await _copy_both(connection, reader, writer)
+    except* KaitoRuntimeError as group:  # both directions may fail at once
+        _log.warning("forwarded connection failed", error=str(group.exceptions[0]))
+
+
 async def _copy_both(connection: PodConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Copies in both directions until the pod closes, or a while after the local side has ended its direction."""
     received = 0
 
     async def upload() -> None:
-        while data := await reader.read(MESSAGE_BYTES):
-            await connection.send(data)
+        with suppress(OSError):  # the local side was reset
+            while data := await reader.read(MESSAGE_BYTES):
+                await connection.send(data)
 
     async def download() -> None:
         nonlocal received
-        while data := await connection.receive():
-            received += len(data)
-            writer.write(data)
-            await writer.drain()
+        with suppress(OSError):
+            while data := await connection.receive():
+                received += len(data)
+                writer.write(data)
+                await writer.drain()
 
     async with TaskScope("forward") as scope:
         uploading, downloading = scope.spawn(upload(), name="upload"), scope.spawn(download(), name="download")

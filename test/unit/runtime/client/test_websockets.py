@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import WSCloseCode, web
@@ -312,3 +312,47 @@ async def test_a_server_that_does_not_answer_the_close_is_left() -> None:
             part = await anext(execution.output())
             assert len(part.data) == 2**16
         await ended.wait()
+
+
+async def test_a_local_connection_that_is_reset_ends_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio reports exceptions that leave the handler of a connection in its log."""
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=["v4.channel.k8s.io"], autoclose=False)
+        await socket.prepare(request)
+        with suppress(ConnectionError, asyncio.CancelledError):
+            await socket.send_bytes(b"\x00\x50\x00")
+            while True:
+                await socket.send_bytes(b"\x00" + bytes(2**16))
+        return socket
+
+    async with served(endless) as client, Pods(client).forward(POD, 80) as port:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(bytes(2**16))
+            assert len(await reader.read(100)) == 100
+            writer.transport.abort()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert len(await reader.readexactly(2**22)) == 2**22
+        writer.close()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_a_half_closed_local_connection_gets_the_rest() -> None:
+    """The protocol cannot end one direction: what the pod sends after the local end is still delivered."""
+
+    async def answers(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=["v4.channel.k8s.io"])
+        await socket.prepare(request)
+        message = await socket.receive()
+        await socket.send_bytes(b"\x00\x50\x00")
+        await socket.send_bytes(b"\x00answer to " + message.data[1:])
+        await socket.close()
+        return socket
+
+    async with served(answers) as client, Pods(client).forward(POD, 80) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"question")
+        writer.write_eof()
+        assert await reader.read() == b"answer to question"
+        writer.close()
