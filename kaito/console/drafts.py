@@ -2,12 +2,16 @@
 
 import asyncio
 import io
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, final
+from typing import Final, cast, final
 
 import yaml
 
+from kaito.api import Workspace
+from kaito.api.json_values import json_object
 from kaito.console.cluster.watch import ClusterWatch
+from kaito.console.names import is_name
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
 from kaito.console.views.json_values import Json
@@ -15,7 +19,9 @@ from kaito.console.views.plans import plan_json, refused
 from kaito.planning.comparison import LiveComparison
 from kaito.planning.documents import Documents, InputError, Source, read_documents
 from kaito.planning.planner import plan_workspace
-from kaito.planning.report import PriceQuestion
+from kaito.planning.report import PlanReport, PriceQuestion
+from kaito.runtime.errors import BadRequest, Invalid, NotFound
+from kaito.runtime.manifest_yaml import load_documents
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.reads import ReadModel
 from kaito.workspace.hub.record import FactsRecord
@@ -31,6 +37,14 @@ MAX_CHARACTERS: Final = 131_072
 
 MAX_DEPTH: Final = 100
 """Deepest nesting of a manifest."""
+
+UNNAMED: Final = "unnamed"
+"""Name with which a draft without one is planned."""
+
+NAME_MISSING: Final[Mapping[str, str]] = {
+    "field": "metadata.name",
+    "message": "is missing: give the Workspace a name",
+}
 
 _INPUT: Final = "standard input"
 
@@ -58,7 +72,7 @@ async def read_draft(text: str) -> Draft:
 def _read(text: str) -> Draft:
     try:
         _check_structure(text)
-        documents = read_documents(["-"], io.StringIO(text))
+        documents = read_documents(["-"], io.StringIO(_with_generated_name(text)))
     except yaml.YAMLError as error:
         problem: object = getattr(error, "problem", None) or "parse error"
         raise Refusal(400, f"the manifest is not YAML: {problem}", "yaml") from None
@@ -68,6 +82,24 @@ def _read(text: str) -> Draft:
         count = len(documents.workspaces) or "no"
         raise Refusal(400, f"the manifest contains {count} Workspaces: write exactly one", "yaml")
     return Draft(documents, documents.workspaces[0])
+
+
+def _with_generated_name(text: str) -> str:
+    """Returns a manifest whose Workspace has no name with a generated one, so that the rest of it can be read.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML.
+    """
+    documents = [json_object(each) for each in load_documents(text)]
+    unnamed = [each for each in documents if each.get("kind") == Workspace.kind and not _has_name(each)]
+    for each in unnamed:
+        each["metadata"] = {**json_object(each.get("metadata")), "generateName": UNNAMED}
+    return yaml.safe_dump_all(documents, sort_keys=False) if unnamed else text
+
+
+def _has_name(document: Mapping[str, object]) -> bool:
+    metadata = json_object(document.get("metadata"))
+    return bool(metadata.get("name") or metadata.get("generateName"))
 
 
 def _check_structure(text: str) -> None:
@@ -117,14 +149,38 @@ class Planner:
             draft = await read_draft(text)
         except Refusal as refusal:
             return refused([(refusal.field, str(refusal))])
+        given = draft.source.workspace
+        is_unnamed = not given.name
+        if is_unnamed:  # forms fill in the name last; the rest is planned meanwhile
+            given = given.with_metadata(name=UNNAMED)
+        if wrong := wrong_names(given):
+            return refused(wrong)
+        try:
+            report = await self._report(draft, replace(draft.source, workspace=given), user)
+        except NotFound as error:
+            return refused([("metadata.namespace", error.message)])
+        except (BadRequest, Invalid) as error:
+            return refused([(next((cause.get("field", "") for cause in error.causes), ""), error.message)])
+        plan = plan_json(report)
+        if is_unnamed:
+            plan |= {"ok": False, "refusals": [NAME_MISSING, *report_refusals(plan)]}
+        return plan
+
+    async def _report(self, draft: Draft, source: Source, user: User) -> PlanReport:
+        """Plans a Workspace.
+
+        Raises:
+            Refusal: the plan takes too long.
+            ApiError: the cluster cannot be read, or rejects a dry run.
+        """
         settings, notes = self._watch.controller_settings()
         live = LiveComparison(user.client, settings)
         live.notes.extend(notes)
         question = PriceQuestion(book=self._watch.prices.book, region=settings.region)
         try:
             async with self._limit, asyncio.timeout(PLAN_SECONDS):
-                report = await plan_workspace(
-                    draft.source,
+                return await plan_workspace(
+                    source,
                     draft.documents,
                     settings,
                     question,
@@ -134,7 +190,18 @@ class Planner:
                 )
         except TimeoutError:
             raise Refusal(503, "the plan takes too long: the source of the model does not answer; try again") from None
-        return plan_json(replace(report, origin=""))
+
+
+def wrong_names(workspace: Workspace) -> list[tuple[str, str]]:
+    """Returns field and message for a name and a namespace that cannot be used in a path of the API server."""
+    names = (("metadata.name", workspace.name), ("metadata.namespace", workspace.namespace))
+    message = "cannot be a name: use lower-case letters, digits and '-'"
+    return [(field, f"{field}: {value!r} {message}") for field, value in names if not is_name(value)]
+
+
+def report_refusals(plan: Json) -> list[object]:
+    """Returns the refusals of a plan."""
+    return cast("list[object]", plan["refusals"])
 
 
 async def no_network(query: ModelQuery) -> FactsRecord:

@@ -3,8 +3,7 @@
 from typing import Final
 
 from kaito.api import Workspace
-from kaito.console.api.routing import is_name
-from kaito.console.drafts import read_draft
+from kaito.console.drafts import read_draft, wrong_names
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
 from kaito.runtime.errors import ApiError, BadRequest, Forbidden, Invalid, NotFound
@@ -32,9 +31,8 @@ async def create(text: str, user: User, *, update: bool) -> ObjectKey:
     if source.unknown_fields:
         field = source.unknown_fields[0]
         raise Refusal(422, f"{field} is not a field of a Workspace: correct or remove it", field)
-    for field, value in (("metadata.name", workspace.name), ("metadata.namespace", workspace.namespace)):
-        if not is_name(value):
-            raise Refusal(422, f"{field}: {value!r} cannot be a name: use lower-case letters, digits and '-'", field)
+    for field, message in wrong_names(workspace):
+        raise Refusal(422, message, field)
     try:
         if not update and await user.client.find(Workspace, workspace.name, workspace.namespace) is not None:
             message = f"Workspace {workspace.key} exists: choose another name, or change it with kubectl apply"

@@ -1,13 +1,13 @@
 """Parts that the handlers share: routes, JSON bodies, and the Workspace that a path names."""
 
 import json
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, cast, final
 
 from aiohttp import web
 
+from kaito.console.names import is_name
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
 from kaito.console.views.json_values import Json
@@ -17,9 +17,6 @@ UserHandler = Callable[[web.Request, User], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES: Final = 2**20
 """Largest body of a request."""
-
-_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-"""Approximately a DNS-1123 subdomain; the API server validates it in full."""
 
 
 @final
@@ -96,8 +93,3 @@ def key_of(request: web.Request) -> ObjectKey:
         if not is_name(name):
             raise Refusal(404, f"{name!r} cannot be a name in Kubernetes: open a Workspace from the list")
     return ObjectKey(*names)
-
-
-def is_name(text: str) -> bool:
-    """Whether an object can have this name, approximately; the API server decides."""
-    return _NAME.fullmatch(text) is not None

@@ -119,6 +119,23 @@ async def test_a_draft_that_is_refused_names_the_field(scene: Scene) -> None:
     assert plan["refusals"]
 
 
+@pytest.mark.parametrize(
+    ("metadata", "field"),
+    [
+        ("{}", "metadata.name"),
+        ("{generateName: phi-}", "metadata.name"),
+        ("{name: Phi}", "metadata.name"),
+        ("{name: phi, namespace: absent}", "metadata.namespace"),
+        ("{name: phi, namespace: '../x'}", "metadata.namespace"),
+    ],
+)
+async def test_a_draft_that_is_being_typed_is_refused_by_field(scene: Scene, metadata: str, field: str) -> None:
+    status, plan = await post(scene, "/api/plan", {"yaml": DRAFT.replace("{name: phi}", metadata)})
+    assert (status, plan["ok"]) == (200, False)
+    assert plan["refusals"][0]["field"] == field
+    assert (plan["nodes"] == 1) == (metadata in {"{}", "{generateName: phi-}"})
+
+
 async def test_catalog_and_schema(scene: Scene) -> None:
     catalog = await scene.get("/api/catalog")
     phi = next(model for model in catalog["models"] if model["name"] == "phi-3-mini-4k-instruct")
