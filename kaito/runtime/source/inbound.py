@@ -58,6 +58,7 @@ class InboundCall:
     """Names in lower case."""
     query: Mapping[str, str]
     body: bytes
+    """As it was sent; a compressed body is not decompressed."""
     view: View
     """Reads of the cache."""
     lifespan_state: State = None
@@ -252,6 +253,8 @@ class InboundEndpoint:
             return Reply(503, "caches are not synced", headers=again)
         if not self._engine.working:
             return Reply(503, "this replica is not the leader", headers=again)
+        if self._engine.queue.closed:
+            return Reply(503, "stopping", headers=again)
         if self._calls >= self.inbound.max_calls or len(self._engine.queue) >= self.inbound.max_pending:
             return Reply(429, "too many calls", headers=again)
         return None
@@ -305,6 +308,8 @@ class InboundEndpoint:
         result = self.inbound.function(call)
         found = await result if isawaitable(result) else result
         reply = found if isinstance(found, Reply) else Reply(keys=_listed(found))
+        if self._engine.queue.closed:  # meanwhile: it would drop the keys
+            return Reply(503, "stopping", headers={"retry-after": str(RETRY_AFTER_SECONDS)})
         for key in dict.fromkeys(_checked(each) for each in reply.keys):
             if self._is_cached(key):
                 cause = Cause("", str(key), "inbound", self.inbound.path)

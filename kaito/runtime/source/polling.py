@@ -195,6 +195,13 @@ class Polling(Generic[R, V]):
             raise ConfigurationError(message)
         return Polled(cast("Mapping[ObjectKey, PollCell]", cells).get(request.key))
 
+    def fixed(self, values: Mapping[ObjectKey, V]) -> Mapping[object, object]:
+        """Return `source_state=` of a `Request` that a unit test builds, with known values of objects.
+
+        Request(key=record.key, object=record, api=api, source_state=remote.fixed({record.key: "192.0.2.1"}))
+        """
+        return {self: {key: _FixedCell(value) for key, value in values.items()}}
+
     def pace_of(self, obj: R) -> float | None:
         """Return the seconds between two polls of the object, or None.
 
@@ -210,6 +217,23 @@ class Polling(Generic[R, V]):
 
     def __repr__(self) -> str:
         return f"Polling({self.kind.kind}, {self.name})"
+
+
+@dataclass(slots=True)
+class _FixedCell:
+    """A value without a source."""
+
+    value: Any
+    known: bool = True
+    at: datetime | None = None
+    error: Exception | None = None
+    failures: int = 0
+
+    def set(self, value: object) -> None:
+        self.value = value
+
+    def refresh(self) -> None:
+        """Do nothing: there is nothing to poll."""
 
 
 def _check_positive(name: str, argument: str, seconds: object) -> None:

@@ -96,7 +96,13 @@ class Endpoints:
         if bind is None:
             return None
         host, port = bind
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=CLOSE_SECONDS)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=IDLE_SECONDS,
+            shutdown_timeout=CLOSE_SECONDS,
+            auto_decompress=False,  # signatures are of the bytes that were sent; a small body stays small
+        )
         await runner.setup()
         self._runners.append(runner)
         try:

@@ -410,6 +410,20 @@ async def test_errors_of_polls_keep_no_frames_in_memory(world: World) -> None:
         assert error.__cause__.__traceback__ is None
 
 
+async def test_a_unit_test_gives_a_request_its_values(world: World) -> None:
+    source = polling(Provider())
+    seen = Seen(source)
+    async with world.manager() as manager:
+        record, other = put(world), put(world, "b")
+        for each in (record, other):
+            await seen(
+                Request(
+                    key=each.key, object=each, api=manager.api, source_state=source.fixed({record.key: "192.0.2.1"})
+                )
+            )
+    assert seen.values == ["192.0.2.1", "unknown"]
+
+
 def not_async(_: PollRequest[Record]) -> Any:
     return None
 
