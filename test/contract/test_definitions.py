@@ -9,6 +9,7 @@ import pytest
 from kaito.runtime import Client, ObjectMeta
 from kaito.runtime.client import (
     AppliedDefinition,
+    DefinitionNotServed,
     MergePatch,
     Migration,
     apply_definitions,
@@ -165,3 +166,17 @@ async def test_an_object_that_cannot_be_rewritten_keeps_the_old_version_listed(
     assert await stored_versions(client, group) == ["v1", "v2"]
     assert await migrate_stored_versions(client, [definition(group, "v2")]) == Migration(2)
     assert await stored_versions(client, group) == ["v2"]
+
+
+@pytest.mark.real
+async def test_a_definition_whose_names_are_taken_is_an_error_with_the_reason(real: Server, group: str) -> None:
+    """The in-memory server does not compare the names of definitions."""
+    other = definition(group, "v1")
+    other["metadata"]["name"] = f"pages.{group}"
+    other["spec"]["names"] |= {"plural": "pages"}
+    async with connect(real.kubeconfig, field_manager="operator") as client:
+        await outcomes(client, definition(group, "v1"))
+        with pytest.raises(
+            DefinitionNotServed, match=rf"pages\.{group} is not served after 1 s: .*NamesAccepted=False"
+        ):
+            await apply_definitions(client, [other], within=1)

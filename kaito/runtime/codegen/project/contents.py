@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kaito.runtime.codegen.project.names import (
     NameProblem,
@@ -128,7 +128,7 @@ class _Record(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[Kind, ...] = Field(min_length=1)
     digests: dict[str, str]
 
 

@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 from string import Template
 from typing import Final
 
-from kaito.runtime.codegen.project.contents import Kind, Project
+from kaito.runtime.codegen.project.contents import Kind, Project, ProjectProblem
 from kaito.runtime.codegen.project.names import variable_of
 
 WIDTH: Final = 120
@@ -20,11 +20,20 @@ _FIRST_VERSION: Final = "0.1"
 
 
 def render(project: Project) -> dict[str, str]:
-    """Returns the contents of the files, by their paths in the project."""
+    """Returns the contents of the files, by their paths in the project.
+
+    Raises:
+        ProjectProblem: two kinds need a file of the same name.
+    """
     names = _project_names(project)
     found = _rendered("project", names)
     for kind in project.kinds:
-        found |= _rendered_kind(project, kind)
+        files = _rendered_kind(project, kind)
+        if taken := sorted(files.keys() & found.keys()):
+            raise ProjectProblem(
+                f"kind {kind.kind}: {taken[0]} is a file of another part of the project; rename the kind"
+            )
+        found |= files
     if any(kind.webhook or kind.spokes for kind in project.kinds):
         found |= _rendered("serving", names)
     found[f"{project.package}/declarations.py"] = _declarations(project)

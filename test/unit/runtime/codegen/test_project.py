@@ -265,6 +265,17 @@ def test_additions_that_cannot_be_made_name_the_remedy(
     assert "is malformed, restore it from version control" in capsys.readouterr().err
 
 
+def test_kinds_never_share_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert add(folder, "kind", "example.com/v1/SiteWebhook") == 0
+    before = contents(folder)
+    assert add(folder, "webhook", "Site") == 1
+    assert "tests/test_site_webhook.py is a file of another part of the project" in capsys.readouterr().err
+    assert contents(folder) == before
+    (folder / RECORD).write_text('{"name": "site-operator", "kinds": [], "digests": {}}')
+    assert add(folder, "kind", "example.com/v1/Page") == 1
+    assert "is malformed" in capsys.readouterr().err
+
+
 def test_names_are_derived_as_people_write_them() -> None:
     assert [plural_of(kind) for kind in ("Site", "Proxy", "Gateway", "Class", "Batch", "Y")] == [
         "sites",
