@@ -104,7 +104,8 @@ class Board:
 
     def subscribe(self) -> None:
         """Subscribes to all informers. Called once, before they run."""
-        for kind in (Workspace, *UNREAD_NAMES):
+        kinds: tuple[type[Resource], ...] = (Workspace, *UNREAD_NAMES)
+        for kind in kinds:
             self._cache.informer(kind).subscribe(self._receiver(kind), name="console")
 
     def _receiver(self, kind: type[R]) -> Callable[[CacheEvent[R]], None]:

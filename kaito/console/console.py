@@ -14,7 +14,6 @@ from kaito.console.api.routing import Routes
 from kaito.console.api.session import SessionRoutes
 from kaito.console.api.workspaces import WorkspaceRoutes
 from kaito.console.chat import ChatRelay
-from kaito.console.cluster.watch import ClusterWatch, ReadQuota
 from kaito.console.drafts import Planner, no_network
 from kaito.console.security.access import FIELD_MANAGER, Access
 from kaito.console.security.cluster import ClusterAccess
@@ -23,6 +22,7 @@ from kaito.console.security.origin import OriginCheck, accepted_hosts
 from kaito.console.server import ConsoleServer
 from kaito.console.settings import ConsoleSettings
 from kaito.console.trouble import Trouble
+from kaito.console.watch import ClusterWatch, ReadQuota
 from kaito.runtime.client import Client, ClusterConfig, HttpTransport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.errors import ConfigurationError

@@ -10,12 +10,12 @@ import yaml
 
 from kaito.api import Workspace
 from kaito.api.json_values import json_object
-from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.names import is_name
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
 from kaito.console.views.json_values import Json
 from kaito.console.views.plans import plan_json, refused
+from kaito.console.watch import ClusterWatch
 from kaito.planning.comparison import LiveComparison
 from kaito.planning.documents import Documents, InputError, Source, read_documents
 from kaito.planning.planner import plan_workspace

@@ -9,8 +9,8 @@ from kaito.api import Workspace
 from kaito.console.api.rights import Rights, action_on
 from kaito.console.api.routing import Route, json_response, key_of, read_object
 from kaito.console.chat import ChatRelay, ChatRequest
-from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.security.access import User
+from kaito.console.watch import ClusterWatch
 from kaito.runtime.meta import ObjectKey
 
 

@@ -7,13 +7,13 @@ from aiohttp import web
 
 from kaito.api import Workspace, crds
 from kaito.console.api.routing import Route, json_response, read_object, text_of
-from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.drafts import Planner
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
 from kaito.console.trouble import Trouble, TroubleFailed
 from kaito.console.views.catalog import catalog_json
 from kaito.console.views.json_values import Json
+from kaito.console.watch import ClusterWatch
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.kinds import CustomResourceDefinition
 

@@ -6,10 +6,10 @@ from typing import Final, final
 
 from kaito.api import Workspace
 from kaito.console.cluster.kinds import UNREAD_NAMES
-from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.security.access import Action, User
 from kaito.console.security.refusal import Refusal
 from kaito.console.stream import everything
+from kaito.console.watch import ClusterWatch
 from kaito.runtime.meta import ObjectKey, Resource
 
 CONCURRENT_REVIEWS: Final = 16

@@ -9,12 +9,12 @@ from aiohttp import web
 
 from kaito.console.api.rights import Rights
 from kaito.console.api.routing import Route, json_response
-from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
 from kaito.console.settings import ConsoleSettings
 from kaito.console.stream import EVENT_STREAM_HEADERS, EventStream
 from kaito.console.views.json_values import Json
+from kaito.console.watch import ClusterWatch
 from kaito.runtime.kinds import Namespace
 
 MAX_STREAMS: Final = 500

@@ -8,11 +8,11 @@ from aiohttp import web
 from kaito.api import Workspace
 from kaito.console.api.rights import Rights, action_on
 from kaito.console.api.routing import Route, json_response, key_of, read_object, text_of
-from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
 from kaito.console.views.costs import cost_of
 from kaito.console.views.detail import detail
+from kaito.console.watch import ClusterWatch
 from kaito.console.writes import create, delete, scale
 from kaito.diagnosis import diagnose
 from kaito.runtime.meta import ObjectKey

@@ -4,17 +4,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from kaito.api import Machine, Workspace, crds
 from kaito.console.board import KEPT_CHANGES, Board
 from kaito.console.cluster.situations import Situations
-from kaito.console.cluster.watch import ClusterWatch
 from kaito.console.security.refusal import Refusal
 from kaito.console.stream import SEND_SECONDS, EventStream
 from kaito.console.views.json_values import Json
+from kaito.console.watch import ClusterWatch
 from kaito.runtime.kinds import Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.tasks import TaskScope
@@ -290,8 +290,7 @@ async def test_what_the_account_may_not_list_is_named(world: World) -> None:
 
 
 def history(money: Json) -> list[Any]:
-    found: Any = money["history"]
-    return found
+    return cast("list[Any]", money["history"])
 
 
 async def test_an_hour_of_cost_is_kept(scene: Scene) -> None:

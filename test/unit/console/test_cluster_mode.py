@@ -94,9 +94,10 @@ async def scene() -> AsyncIterator[Scene]:
             _, _, namespace, name = user.split(":")
             await admin.create(ServiceAccount.model_validate({"metadata": {"name": name, "namespace": namespace}}))
         for manifest in rbac.CONSOLE.manifests():
-            kinds = {"ClusterRole": ClusterRole, "ClusterRoleBinding": ClusterRoleBinding}
-            if (kind := kinds.get(manifest["kind"])) is not None:
-                await admin.create(kind.model_validate(manifest))
+            if manifest["kind"] == "ClusterRole":
+                await admin.create(ClusterRole.model_validate(manifest))
+            elif manifest["kind"] == "ClusterRoleBinding":
+                await admin.create(ClusterRoleBinding.model_validate(manifest))
         everything = {"apiGroups": ["kaito.sh"], "resources": ["workspaces", "workspaces/scale"], "verbs": ["*"]}
         reading = {"apiGroups": ["kaito.sh"], "resources": ["workspaces"], "verbs": ["get", "list"]}
         await grant(admin, ANNA, "writer", "red", everything)
