@@ -77,6 +77,14 @@ class System:
         return manager
 
     async def start_provisioner(self) -> Manager:
+        manager = self.second_provisioner()
+        self._provisioner = AsyncExitStack()
+        await self._provisioner.enter_async_context(manager)
+        await self.world.settle()
+        return manager
+
+    def second_provisioner(self) -> Manager:
+        """Returns another gpu-provisioner process, to start beside the first one; both act."""
         azure = AzureSettings(
             subscription_id=self.simulator.settings.subscription_id,
             resource_group="kaito",
@@ -88,9 +96,6 @@ class System:
         provider = AzureProvider(azure, CloudMetrics(), transport=arm, fence=lambda: manager.fence())  # noqa: PLW0108 - made below
         deps = Dependencies(cloud=provider, settings=ProvisionerSettings(), kinds=(self.kind,))
         manager = self.world.manager(*controllers(deps), cache=cached(), name="gpu-provisioner")
-        self._provisioner = AsyncExitStack()
-        await self._provisioner.enter_async_context(manager)
-        await self.world.settle()
         return manager
 
     async def stop_controller(self) -> None:

@@ -249,3 +249,28 @@ async def test_two_controllers_race_while_the_cloud_has_no_capacity(system: "Sys
         system.apply(preset=PRESET, instanceTypes=[A100, A100_2], count=1, maxHourlyCost="8.00")
         await watch.until_ready(3600)
     assert sorted(system.pools.values()) == [A100_2]
+
+
+async def test_two_provisioners_race(system: "System") -> None:
+    """Both create the agent pool of a claim; the cloud keeps one of that name."""
+    await system.start()
+    watch = Watch(system, most_puts=4 * COPIES)
+    async with system.second_provisioner():
+        system.apply(preset=PRESET, instanceTypes=[A100, H100], count=COPIES, maxHourlyCost="8.00")
+        await watch.until_ready(3600)
+        await watch.run(700)
+        system.world.delete(system.kind, system.claims()[0].name)
+        await watch.run(60)
+        await finish(watch)
+
+
+async def test_two_of_everything_race_while_the_cloud_has_no_capacity(system: "System") -> None:
+    system.out_of_stock(A100)
+    await system.start()
+    watch = Watch(system, most_puts=24)
+    async with system.second_provisioner(), system.second_controller():
+        system.apply(preset=PRESET, instanceTypes=[A100, A100_2], count=1, maxHourlyCost="8.00")
+        await watch.until_ready(3600)
+        await watch.run(900)
+    assert sorted(system.pools.values()) == [A100_2]
+    assert len(system.claims()) == 1
