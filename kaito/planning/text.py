@@ -132,6 +132,8 @@ def _alternatives(choice: Choice) -> Iterator[str]:
 def _offered(hardware: Hardware) -> str:
     """Describes capacity types and zones that the Workspace names, as a part of a line."""
     capacity = f", {' or '.join(hardware.capacity_types)}" if hardware.capacity_types else ""
+    if copies := hardware.on_demand_copies:
+        capacity += f", on-demand for {copies} cop{'ies' if copies > 1 else 'y'}"
     return capacity + (f", in zone {' or '.join(hardware.zones)}" if hardware.zones else "")
 
 

@@ -31,6 +31,8 @@ class Hardware:
     """The cloud's name of the instance type; empty with existing nodes."""
     capacity_types: tuple[CapacityType, ...] = ()
     """What new nodes may be, in the order in which it is tried; empty for the provisioner's default."""
+    on_demand_copies: int = 0
+    """Copies whose new nodes are on-demand although others may be spot."""
     zones: tuple[str, ...] = ()
     """Zones of new nodes; empty for any."""
     gpus: int
@@ -39,6 +41,15 @@ class Hardware:
     """Extended resource under which a node advertises its GPUs."""
     disk: Quantity
     """Size of the operating system disk; `0` for the provider's default."""
+
+    def capacity_types_of(self, index: int) -> tuple[CapacityType, ...]:
+        """Returns what the node with an index may be. The first ones are those of `on_demand_copies`.
+
+        If limits of the cost allow only spot nodes, all are spot.
+        """
+        if index < self.on_demand_copies * self.nodes_per_copy and "on-demand" in self.capacity_types:
+            return ("on-demand",)
+        return self.capacity_types
 
     @property
     def copies(self) -> int:

@@ -134,6 +134,11 @@ class ResourceSpec(Model):
             field_path=".instanceTypes",
         ),
         Rule(
+            "!has(self.onDemandCopies) || (has(self.capacityType) && self.capacityType == 'spot-preferred')",
+            "is only for capacityType spot-preferred, whose other copies are on spot nodes: set it, or remove this",
+            field_path=".onDemandCopies",
+        ),
+        Rule(
             "has(self.partition) == has(oldSelf.partition) && "
             "(!has(self.partition) || self.partition == oldSelf.partition)",
             "cannot be added, changed or removed: delete the Workspace and create a new one",
@@ -168,6 +173,12 @@ class ResourceSpec(Model):
     """`on-demand` (the default), `spot`, or `spot-preferred`: spot nodes, and on-demand nodes where the cloud has no
     spot capacity. The cloud can evict spot nodes at any time. A change affects only nodes that are created later.
     Must be empty with existing nodes (`--node-api byo`)."""
+
+    on_demand_copies: (
+        Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_NODE_COUNT, "format": "int32"})] | None
+    ) = None
+    """Copies on on-demand nodes while the others are on spot nodes, so that an eviction does not end them. Only with
+    `capacityType: spot-preferred`. A change affects only nodes that are created later."""
 
     zones: Annotated[
         list[Annotated[str, Field(json_schema_extra={"maxLength": 63, "pattern": ZONE_PATTERN})]],

@@ -80,16 +80,19 @@ def _image_family(workspace: Workspace, settings: WorkspaceSettings) -> dict[str
     return {} if family == "ubuntu" else {labels.NODE_IMAGE_FAMILY: family}
 
 
-def _offering_requirements(hardware: Hardware, *, default: Sequence[str] = (), region: str = "") -> list[Requirement]:
+def _offering_requirements(
+    hardware: Hardware, index: int, *, default: Sequence[str] = (), region: str = ""
+) -> list[Requirement]:
     """Returns the requirements on capacity type and zone; none for what the Workspace leaves to the provisioner.
 
     Args:
         hardware: the planned nodes.
+        index: of the claim.
         default: capacity types if the Workspace names none.
         region: prefix of zones that are only a number; empty for none.
     """
     found: list[Requirement] = []
-    if allowed := hardware.capacity_types or default:
+    if allowed := hardware.capacity_types_of(index) or default:
         found.append(Requirement.is_in(labels.CAPACITY_TYPE, *allowed))
     if hardware.zones:
         zones = [f"{region}-{zone}" if region and zone.isdecimal() else zone for zone in hardware.zones]
@@ -139,7 +142,7 @@ def _machine(workspace: Workspace, hardware: Hardware, settings: WorkspaceSettin
                 Requirement.is_in(labels.MACHINE_TYPE, "gpu" if has_gpu(hardware.instance_type) else "cpu"),
                 Requirement.is_in(labels.ARCH, "amd64"),
                 Requirement.is_in(labels.OS, "linux"),
-                *_offering_requirements(hardware),
+                *_offering_requirements(hardware, index),
             ],
             taints=_taints(),
             resources=_resources(hardware),
@@ -174,7 +177,7 @@ def _node_claim(
     # Karpenter takes the cheapest offering that the requirements allow, and the gpu-provisioner on-demand nodes.
     default = () if node_class.group == KAITO.group else ("on-demand",)
     region = settings.region if node_class.group == AZURE_GROUP else ""
-    requirements.extend(_offering_requirements(hardware, default=default, region=region))
+    requirements.extend(_offering_requirements(hardware, index, default=default, region=region))
     family = image_family(workspace, settings)
     return NodeClaim(
         metadata=ObjectMeta(

@@ -82,6 +82,8 @@ async def leave_instance_type(ctx: ReconcileContext, report: ClaimsReport, plan:
     claim, (reason, message) = refused[0]
     keys = dict.fromkeys(key for each, _ in refused for key in keys_of_claim(each))
     record = record.with_stock_out(keys, reason, _without_next_attempt(message), now=ctx.now)
+    if plan.hardware.on_demand_copies and record.paused(choice.candidate.keys, ctx.now) is None:
+        return False  # refused for `onDemandCopies` only; the provisioner retries
     await _move(
         ctx, report, choice, record, f"{claim.kind} {claim.name}: {reason}: {shorten(_without_next_attempt(message))}"
     )

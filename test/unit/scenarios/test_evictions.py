@@ -97,6 +97,40 @@ async def test_a_spot_preferred_workspace_continues_on_demand_without_spot_capac
     assert not pool.spot
 
 
+def spot_pools(system: "System") -> list[str]:
+    return [name for name, pool in system.simulator.cluster.pools.items() if pool.spot]
+
+
+async def test_copies_on_spot_and_on_demand_nodes_are_mixed(system: "System") -> None:
+    """All spot nodes are evicted at once, and the on-demand copy serves."""
+    await system.start()
+    system.apply(instanceType=A10, capacityType="spot-preferred", onDemandCopies=1, count=3)
+    await system.until("ready", system.is_ready)
+    evicted = spot_pools(system)
+    (kept,) = system.pools.keys() - set(evicted)
+    assert len(evicted) == 2
+    evict(system, *evicted)
+    await system.until("ready", lambda: not set(evicted) & set(system.pools) and system.is_ready())
+    assert kept in system.pools
+    assert len(spot_pools(system)) == 2
+    assert len(system.puts) == 5
+
+
+async def test_no_quota_for_the_on_demand_copy_causes_no_loop(system: "System") -> None:
+    """The spot offering of the first alternative is not out of stock, so that the Workspace stays there."""
+    cluster = system.simulator.cluster
+    family = next(size.family for size in cluster.catalog.sizes.values() if size.name == A10)
+    cluster.quota[family.lower()] = 0
+    await system.start()
+    system.apply(instanceTypes=[A10, A10_2], capacityType="spot-preferred", onDemandCopies=1, count=2)
+    await system.world.advance(3600)
+    assert len(spot_pools(system)) == 1
+    assert len(system.puts) <= 6
+    assert "QuotaExceeded" in {system.condition(each)[1] for each in ("MachineReady", "NodeClaimReady")}
+    cluster.quota.clear()
+    await system.until("ready", system.is_ready, within=3600, step=20)
+
+
 async def test_a_restart_at_the_notice_replaces_the_node_once(system: "System") -> None:
     (evicted,) = await served(system)
     await system.stop_controller()

@@ -1,5 +1,6 @@
 """`resource.capacityType` and `resource.zones`: requirements of claims, and what is refused."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -49,6 +50,26 @@ async def test_a_claim_requires_what_the_workspace_names(
     assert found[labels.ZONE] == ["2", "1"]
 
 
+async def test_the_first_copies_are_on_demand(phi: Workspace, settings: WorkspaceSettings) -> None:
+    given = with_resource(phi, count=3, capacityType="spot-preferred", onDemandCopies=2)
+    plan = await plan_of(given, settings)
+    claims = [node_claim(given, plan.hardware, settings, index=index, serial=0) for index in range(4)]
+    found = [
+        next(each.values for each in claim.spec.requirements if each.key == labels.CAPACITY_TYPE) for claim in claims
+    ]
+    assert found == [["on-demand"], ["on-demand"], ["spot", "on-demand"], ["spot", "on-demand"]]
+    only_spot = replace(plan.hardware, capacity_types=("spot",))
+    assert only_spot.capacity_types_of(0) == ("spot",), "limits of the cost allow no other"
+    groups = replace(plan.hardware, nodes_per_copy=2, on_demand_copies=1)
+    assert [groups.capacity_types_of(index) == ("on-demand",) for index in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize("choice", ["spot", "on-demand", None])
+def test_on_demand_copies_need_spot_preferred(phi: Workspace, settings: WorkspaceSettings, choice: str | None) -> None:
+    (message,) = messages(with_resource(phi, capacityType=choice, onDemandCopies=1), settings)
+    assert message.startswith("resource.onDemandCopies: is only for capacityType spot-preferred")
+
+
 async def test_without_the_fields_a_claim_of_the_gpu_provisioner_is_upstreams(
     phi: Workspace, settings: WorkspaceSettings
 ) -> None:
@@ -72,10 +93,11 @@ def messages(workspace: Workspace, settings: WorkspaceSettings) -> list[str]:
 
 
 def test_existing_nodes_have_neither(phi: Workspace) -> None:
-    given = with_resource(phi, instanceType="", capacityType="spot", zones=["1"])
+    given = with_resource(phi, instanceType="", capacityType="spot", zones=["1"], onDemandCopies=1)
     remedy = "is set, but this controller uses existing nodes (--node-api byo) and creates none: remove it"
     assert messages(given, WorkspaceSettings(node_api=NodeApi.BYO)) == [
         f"resource.capacityType: {remedy}",
+        f"resource.onDemandCopies: {remedy}",
         f"resource.zones: {remedy}",
     ]
 

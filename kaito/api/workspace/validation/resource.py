@@ -67,6 +67,8 @@ def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violatio
         remedy = "is set, but this controller uses existing nodes (--node-api byo) and creates none: remove it"
         if resource.capacity_type is not None:
             yield Violation("resource.capacityType", remedy)
+        if resource.on_demand_copies is not None:
+            yield Violation("resource.onDemandCopies", remedy)
         if resource.zones:
             yield Violation("resource.zones", remedy)
         if resource.max_hourly_cost is not None:
@@ -75,6 +77,7 @@ def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violatio
     if resource.max_hourly_cost is not None and not _AMOUNT.fullmatch(resource.max_hourly_cost):
         message = f"{resource.max_hourly_cost!r} is not an amount of money: use a decimal number such as 12.50"
         yield Violation("resource.maxHourlyCost", message)
+    yield from _on_demand_copies(workspace)
     for index, zone in enumerate(resource.zones):
         path = f"resource.zones[{index}]"
         if not _LABEL_VALUE.fullmatch(zone) or not zone:
@@ -83,6 +86,19 @@ def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violatio
             yield Violation(path, f"{zone!r} is not a zone: use a number such as 1, or REGION-1")
         elif policy.zones_need_region and zone.isdecimal():
             yield Violation(path, f"{zone!r} has no region: use REGION-{zone}, or set --region of the controller")
+
+
+def _on_demand_copies(workspace: Workspace) -> Iterator[Violation]:
+    resource, field = workspace.resource, "resource.onDemandCopies"
+    if resource.on_demand_copies is None:
+        return
+    if resource.capacity_type != "spot-preferred":
+        message = (
+            "is only for capacityType spot-preferred, whose other copies are on spot nodes: set it, or remove this"
+        )
+        yield Violation(field, message)
+    if workspace.tuning is not None:
+        yield Violation(field, "is for copies of a model that is served, not for tuning: remove it")
 
 
 def selector_selects(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
