@@ -87,7 +87,7 @@ function Tuning({ tuning }) {
   const done = tuning.progress == null ? null : Math.round(tuning.progress * 100);
   return html`<section class="card" aria-label="Tuning"><header><h2>Tuning</h2><span class="muted num">${tuning.eta ? `ready ${until(tuning.eta, now.value)}` : ""}</span></header>
     <div class="body stack">
-      ${done !== null && html`<div class="stack tight"><div class="row"><span>${tuning.phase ?? "Progress"}</span><span class="end num">${tuning.totalSteps ? `step ${tuning.step ?? 0} of ${tuning.totalSteps} · ` : ""}${done} %</span></div>
+      ${done !== null && html`<div class="stack tight"><div class="row"><span>${tuning.phase ? sentence(`${tuning.phase} `) : "Progress"}</span><span class="end num">${tuning.totalSteps ? `step ${tuning.step ?? 0} of ${tuning.totalSteps} · ` : ""}${done} %</span></div>
         <div class="meter" role="progressbar" aria-label="Progress" aria-valuenow=${done} aria-valuemin="0" aria-valuemax="100"><span style=${{ width: `${done}%` }}></span></div></div>`}
       ${tuning.loss?.length > 0 && html`<div class="stack tight"><h3>Loss by step <span class="muted num">last ${tuning.loss.at(-1)[1].toFixed(3)}</span></h3>
         <${Line} points=${tuning.loss} label="Loss" formatX=${(step) => `step ${Math.round(step)}`} formatY=${(loss) => loss.toFixed(2)} /></div>`}
@@ -179,7 +179,7 @@ function Actions({ detail }) {
 // -- the view ---------------------------------------------------------------------------------------------------------
 
 function Chain({ detail }) {
-  return html`<section class="card" aria-label="Chain"><header><h2>From the Workspace to the answer</h2></header>
+  return html`<section class="card" aria-label="Chain"><header><h2>From the Workspace to the ${detail.task === "tuning" ? "result" : "answer"}</h2></header>
     <div class="body"><${ChainPicture} detail=${detail} /></div></section>`;
 }
 
@@ -197,8 +197,8 @@ function Panel({ tab, detail }) {
   if (tab === "yaml") return html`<div class="stack"><div class="row"><${CopyButton} text=${detail.yaml} label="Copy YAML" /></div><${Yaml} text=${detail.yaml} /></div>`;
   return html`<div class="columns">
     <div class="stack wide-gap">
-      <section class="card" aria-label="Parts"><header><h2>Each part</h2></header><${ChainParts} detail=${detail} /></section>
       <${Tuning} tuning=${detail.tuning} />
+      <section class="card" aria-label="Parts"><header><h2>Each part</h2></header><${ChainParts} detail=${detail} /></section>
       <${Times} detail=${detail} />
     </div>
     <div class="stack wide-gap">
