@@ -26,8 +26,9 @@ import kaito.runtime
 from hack.envtest import ControlPlane
 from kaito.runtime import Manager, ObjectKey, ObjectMeta, Resource, Settings
 from kaito.runtime.errors import NotLeader
-from kaito.runtime.kinds import ConfigMap, Deployment, Secret
+from kaito.runtime.kinds import ConfigMap, Deployment, Secret, Service
 from kaito.runtime.predicate import changed
+from kaito.runtime.source import PollRequest
 from kaito.runtime.testing import RealCluster, World, workloads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,19 @@ TABLE = re.compile(r"\S.*?(  |: )\s*\S|[│├└ ]+[─ ]*\S")
 
 class Placement(Resource, api="example.com/v1", kind="Placement"):
     """A kind that is placed on another cluster."""
+
+
+class Site(Resource, api="example.com/v1", kind="Site"):
+    """A kind with dependents."""
+
+
+class Record(Resource, api="example.com/v1", kind="Record"):
+    """A kind with a state outside of the cluster."""
+
+
+async def read_record(poll: PollRequest[Record]) -> str:
+    """A poll."""
+    return poll.object.name
 
 
 class OldMemcached(Resource, api="cache.example.com/v1beta1", kind="Memcached"):
@@ -86,6 +100,9 @@ GIVEN: dict[str, dict[str, Any]] = {
     "kaito.runtime": {"controller": controller, "reconcile": reconcile},
     "kaito.runtime.client.fencing": {"aiohttp": aiohttp, "request": SimpleNamespace(fence=not_leader)},
     "kaito.runtime.controller.declaration": {"referencing": keys_of},
+    "kaito.runtime.dependents": {"Site": Site, "Service": Service},
+    "kaito.runtime.source.inbound": {"Record": Record, "reconcile": do_nothing},
+    "kaito.runtime.source.polling": {"Record": Record, "reconcile": do_nothing, "read_record": read_record},
     "kaito.runtime.manager.cluster": {
         "Placement": Placement,
         "placements_of": keys_of,
