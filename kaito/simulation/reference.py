@@ -112,6 +112,8 @@ class Reference:
         if resource == self._claims:
             self._on_claim(obj, previous)
             return
+        if resource == "nodes" and ("", obj["metadata"]["name"]) not in self._run.stored(resource):
+            self._on_removed_node(obj)
         if resource != "workspaces.kaito.sh":
             return
         if (obj["metadata"]["namespace"], obj["metadata"]["name"]) not in self._run.stored(resource):
@@ -152,6 +154,18 @@ class Reference:
             return
         text = f"{name_of(claim)} is removed, and its agent pool is {pool.state}"
         self._broken_rules.append(Finding("a claim is removed after its instance", text))
+
+    def _on_removed_node(self, node: Object) -> None:
+        """A node that has joined a claim has our finalizer, so that its instance is deleted first."""
+        name = labels_of(node).get("agentpool", "")
+        claim, pool = self._run.stored(self._claims).get(("", name)), self._cloud.simulator.cluster.pools.get(name)
+        if claim is None or pool is None or name in self.forced:
+            return
+        registered = condition(claim, self._stages.registered)
+        has_joined = section(claim, "status").get("nodeName") == node["metadata"]["name"]
+        if has_joined and registered is not None and registered["status"] == "True":
+            text = f"{name_of(node)} is removed, and its agent pool is {pool.state}"
+            self._broken_rules.append(Finding("a node is removed after its instance", text))
 
     def _on_claim(self, claim: Object, previous: Object | None) -> None:
         if ("", claim["metadata"]["name"]) not in self._run.stored(self._claims):

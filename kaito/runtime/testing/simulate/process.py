@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 
-from kaito.runtime.clock import Clock
+from kaito.runtime.clock import Clock, monotonic
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.testing.simulate.counts import Reconciles
 from kaito.runtime.testing.simulate.network import Connection, Observer, ProcessCrashed
@@ -94,6 +94,8 @@ class Process:
         """Identity of the current start in the lease."""
         self.starts: int = 0
         self.is_up: bool = False
+        self.down_until: float = 0.0
+        """Virtual time of the next start, of a process that has ended."""
         self.is_suspended: bool = False
         self._run = run
         self._number = number
@@ -131,6 +133,7 @@ class Process:
                 self._run.trace.line(self.name, f"exits: {type(error).__name__}: {error}")
                 self._run.note_exit(self, error)
             down, self._down_seconds = self._down_seconds, RESTART_SECONDS
+            self.down_until = monotonic() + down
             await asyncio.sleep(down)
 
     async def _serve(self) -> None:

@@ -267,7 +267,8 @@ class Run:
             process.crash_after(0, 0.0)
         self.failures.clear()
         self.world.heal()
-        self._faulty_until = min(self._faulty_until, self.now)
+        down = max((process.down_until for process in self.processes.values()), default=self.now)
+        self._faulty_until = max(min(self._faulty_until, self.now), down)  # a process that is down starts later
         self.is_calm = True
 
     async def _until(self, problems: Callable[[], list[str]], within: float, invariant: str) -> None:
