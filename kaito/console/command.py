@@ -19,7 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: there is no cluster configuration, or the address cannot be used.
     """
-    configure("console", "warning")
+    # A person reads the output of a terminal, a collector that of a pod.
+    configure(*(("json", "info") if arguments.in_cluster else ("console", "warning")))
     asyncio.run(_serve(arguments))
     return 0
 

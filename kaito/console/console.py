@@ -18,9 +18,9 @@ from kaito.console.drafts import Planner, no_network
 from kaito.console.security.access import FIELD_MANAGER, Access
 from kaito.console.security.cluster import ClusterAccess
 from kaito.console.security.link import LinkAccess, Owner
-from kaito.console.security.origin import OriginCheck, accepted_hosts
+from kaito.console.security.origin import WILDCARDS, OriginCheck, accepted_hosts
 from kaito.console.server import ConsoleServer
-from kaito.console.settings import ConsoleSettings
+from kaito.console.settings import LOOPBACK, ConsoleSettings
 from kaito.console.trouble import Trouble
 from kaito.console.watch import ClusterWatch, ReadQuota
 from kaito.runtime.client import Client, ClusterConfig, HttpTransport
@@ -43,7 +43,8 @@ class Console:
 
     def __init__(self, host: str, port: int, token: str) -> None:
         self.port = port
-        self._host = f"[{host}]" if ":" in host else host
+        name = LOOPBACK if host in WILDCARDS else host
+        self._host = f"[{name}]" if ":" in name else name
         self._token = token
 
     @property

@@ -17,7 +17,9 @@ WRITE_HEADER: Final = "X-Kaito-Console"
 """Pages of other sites cannot send it without a preflight request, which the console does not answer."""
 
 _READS: Final = frozenset({"GET", "HEAD"})
-_WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+"""Addresses that stand for all of the machine's, and that no browser can open."""
+
 _SAME_SITE: Final = frozenset({"same-origin", "none"})
 
 
@@ -61,6 +63,6 @@ def _is_navigation(request: web.Request) -> bool:
 def accepted_hosts(settings: ConsoleSettings, port: int) -> set[str]:
     """Returns the accepted values of the Host header."""
     names = {"localhost", LOOPBACK, "[::1]"}
-    if settings.address not in _WILDCARDS:
+    if settings.address not in WILDCARDS:
         names.add(f"[{settings.address}]" if ":" in settings.address else settings.address)
     return {f"{name}:{port}" for name in names} | (names if port == 80 else set[str]()) | set(settings.hosts)
