@@ -300,6 +300,22 @@ def test_a_chat_streams_and_shows_its_speed(page: Page, stub: ConsoleStub) -> No
     assert [one["role"] for one in change(stub)[2]["messages"]] == ["system", "user", "assistant", "user"]
 
 
+def test_a_chat_that_fails_shows_the_error_and_can_be_continued(page: Page, stub: ConsoleStub) -> None:
+    visit(page, stub, "#/chat/default/phi")
+    stub.chat_error = "The server of the model ended the answer: see the events of the Workspace."
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("alert")).to_contain_text("ended the answer: see the events of the Workspace.")
+    stub.chat_error = ""
+    change(stub)
+    page.get_by_label("Message", exact=True).fill("Again")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("[data-stats]")).to_have_count(1)
+    assert [one["content"] for one in change(stub)[2]["messages"]] == ["Hello", "Again"]
+    page.get_by_role("button", name="Clear").click()
+    expect(page.get_by_role("log")).to_contain_text("neither logs nor stores it")
+
+
 def test_two_conversations_get_the_same_message(page: Page, stub: ConsoleStub) -> None:
     visit(page, stub, "#/chat/default/phi")
     page.get_by_role("button", name="Compare two").click()
@@ -369,6 +385,42 @@ def test_fields_of_the_schema_and_yaml_by_hand(page: Page, stub: ConsoleStub) ->
     expect(page.get_by_role("region", name="Plan")).to_contain_text("has 60 characters")
     page.get_by_role("button", name="Back to the form").click()
     expect(page.locator("[data-verdict='It fits']")).to_be_visible()
+
+
+def test_the_yaml_of_the_form_keeps_every_text(page: Page, stub: ConsoleStub) -> None:
+    """Texts that YAML would read as another type, or that contain its own characters."""
+    texts = [
+        "1.0",
+        "12.50",
+        "yes",
+        "null",
+        "~",
+        "- a",
+        "a: b",
+        "#x",
+        "",
+        " padded ",
+        'a "b"',
+        "line\nline",
+        "ä",
+        "@x",
+        "a # b",
+        "2030-01-01",
+    ]
+    document = {
+        "texts": [text for text in texts if text],
+        "numbers": [0, 1.5],
+        "flag": False,
+        "nested": [{"a": {"b": "c"}, "d": ["e"]}],
+        "a b: c": "key",
+    }
+    visit(page, stub, "#/new")
+    written: str = page.evaluate("async data => (await import('/app/yaml.js')).toYaml(data)", document)
+    assert yaml.safe_load(written) == document
+    assert (
+        page.evaluate("async () => (await import('/app/yaml.js')).toYaml({a: '', b: [], c: {d: null}, e: 1})")
+        == "e: 1\n"
+    )
 
 
 def test_the_catalog_is_searched_by_license_size_and_context(page: Page, stub: ConsoleStub) -> None:

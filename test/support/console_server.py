@@ -33,6 +33,8 @@ class ConsoleStub:
         """Method, path and body of every change that a browser requested."""
         self.plans: list[str] = []
         self.authorized = True
+        self.chat_error = ""
+        """With it, chats end with this error after the first word."""
         self.words = ("The", " capital", " of", " France", " is", " Paris", ".")
         self._loop = asyncio.new_event_loop()
         self._streams: set[asyncio.Queue[tuple[str, Json]]] = set()
@@ -215,6 +217,9 @@ class ConsoleStub:
         await response.prepare(request)
         for word in self.words:
             await response.write(_event("token", {"text": word}))
+            if self.chat_error:
+                await response.write(_event("error", {"error": self.chat_error}))
+                return response
         await response.write(
             _event(
                 "done",
