@@ -60,6 +60,9 @@ class BaseController(ABC, Generic[K]):
         """Reject further declarations: the manager has read this one and would not notice a change."""
         self._sealed = True
 
+    def _report_failures(self, report: FailureReport) -> None:
+        self.failure_report = report
+
     def _check_open(self, method: str) -> None:
         if self._sealed:
             reject(

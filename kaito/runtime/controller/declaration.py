@@ -255,7 +255,7 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         check_report(function, after, where)
         if self.failure_report is not None:
             reject(f"{where}: there is a function already")
-        self.failure_report = FailureReport(function, after)
+        self._report_failures(FailureReport(function, after))
         return self
 
     @staticmethod

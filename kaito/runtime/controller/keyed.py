@@ -84,7 +84,7 @@ class Keyed(BaseController[K], Generic[K]):
         check_report(function, after, where)
         if self.failure_report is not None:
             reject(f"{where}: there is a function already")
-        self.failure_report = FailureReport(function, after)
+        self._report_failures(FailureReport(function, after))
         return self
 
     @property
