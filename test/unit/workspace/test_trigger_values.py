@@ -169,17 +169,25 @@ def test_deletions_queue_a_workspace_and_creations_only_of_foreign_objects(
         (
             NodeApi.MACHINE,
             ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "Namespace", "Machine"],
-            ["Secret", "PersistentVolumeClaim", "ServiceAccount", "NodeClaim"],
+            ["Secret", "PersistentVolumeClaim", "ServiceAccount", "PriorityClass", "RuntimeClass", "NodeClaim"],
         ),
         (
             NodeApi.NODECLAIM,
             ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "Namespace", "NodeClaim"],
-            ["Secret", "PersistentVolumeClaim", "ServiceAccount", "Machine"],
+            ["Secret", "PersistentVolumeClaim", "ServiceAccount", "PriorityClass", "RuntimeClass", "Machine"],
         ),
         (
             NodeApi.BYO,
             ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice"],
-            ["Secret", "PersistentVolumeClaim", "ServiceAccount", "Machine", "NodeClaim"],
+            [
+                "Secret",
+                "PersistentVolumeClaim",
+                "ServiceAccount",
+                "PriorityClass",
+                "RuntimeClass",
+                "Machine",
+                "NodeClaim",
+            ],
         ),
     ],
 )
