@@ -160,7 +160,13 @@ def _sources(controller: Controller[Any]) -> list[_ClusterSource]:
 
 def _poll_services(engine: Engine[Any], services: ControllerServices) -> PollServices:
     return PollServices(
-        engine.name, services.clock, services.metrics, services.jitter, services.state, engine.wait_working
+        engine.name,
+        services.clock,
+        services.metrics,
+        services.jitter,
+        services.state,
+        engine.wait_working,
+        engine.is_held,
     )
 
 

@@ -200,6 +200,7 @@ class Engine(Generic[K]):
         hold = gate.hold_of(item.key)
         if hold is None:
             self.queue.forget(item.key)
+            self._failures.drop(item.key)
         elif not await hold.run(self._handle(item)):
             self.queue.forget(item.key)
             self._log.info("reconcile cancelled: another replica takes its shard", key=str(item.key), shard=hold.shard)
@@ -368,6 +369,10 @@ class Engine(Generic[K]):
         limit = self.options.deadline * STUCK_FACTOR
         keys = [f"{self.name}: {key} for {age:.0f} s" for key, age in self.queue.processing().items() if age > limit]
         return [*keys, *of_sources]
+
+    def is_held(self, key: K) -> bool:
+        """Whether this replica reconciles the key."""
+        return self._gate is None or self._gate.hold_of(key) is not None
 
     def watch_stuck(self, stuck: Callable[[], Sequence[str]]) -> None:
         """Include work of a source that ignores its cancellation in `stuck`."""

@@ -158,6 +158,11 @@ class FailureHandler(Generic[K]):
             return min(backoff.delay(state.failures - 1, self._jitter) for backoff in known)
         return delay
 
+    def drop(self, key: K) -> None:
+        """Forget a key that another replica reconciles now."""
+        if self.tracker.recover(key) is not None:
+            self._export()
+
     def close(self) -> None:
         """Drop all failing keys: nothing reconciles them any more."""
         self.tracker = FailureTracker()

@@ -184,6 +184,10 @@ class Worked(Protocol):
         """Whether its workers run."""
         ...
 
+    def is_held(self, key: ObjectKey) -> bool:
+        """Whether this replica reconciles the key."""
+        ...
+
 
 @final
 class InboundEndpoint:
@@ -310,10 +314,14 @@ class InboundEndpoint:
         reply = found if isinstance(found, Reply) else Reply(keys=_listed(found))
         if self._engine.queue.closed:  # meanwhile: it would drop the keys
             return Reply(503, "stopping", headers={"retry-after": str(RETRY_AFTER_SECONDS)})
-        for key in dict.fromkeys(_checked(each) for each in reply.keys):
-            if self._is_cached(key):
+        keys = [key for key in dict.fromkeys(_checked(each) for each in reply.keys) if self._is_cached(key)]
+        for key in keys:
+            if self._engine.is_held(key):
                 cause = Cause("", str(key), "inbound", self.inbound.path)
                 self._engine.queue.add(key, cause=cause)
+        if not all(self._engine.is_held(key) for key in keys):
+            again = {"retry-after": str(RETRY_AFTER_SECONDS)}
+            return Reply(503, "another replica reconciles the object", headers=again)
         return reply
 
 

@@ -37,6 +37,10 @@ STUCK_FACTOR: Final = 2.0
 """A poll that runs longer than this many timeouts ignores its cancellation."""
 
 
+def _always(_: ObjectKey) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class PollServices:
     """What polls use."""
@@ -48,6 +52,8 @@ class PollServices:
     state: StateProvider
     wait_leading: Callable[[], Awaitable[None]]
     """Returns when this process may poll: when the controller's workers run."""
+    is_held: Callable[[ObjectKey], bool] = _always
+    """Whether this replica reconciles the object; of a sharded controller another replica may."""
 
 
 @final
@@ -74,6 +80,12 @@ class _Cell:
         """Replace the value; a poll in progress is discarded and repeated."""
         self.version += 1
         self.known, self.value, self.at = True, value, self._now()
+
+    def forget(self) -> None:
+        """Drop the value: another replica reconciles the object, and may change it."""
+        self.version += 1
+        self.known, self.value, self.at = False, None, None
+        self.error, self.failures, self.reported = None, 0, False
 
     def refresh(self) -> None:
         """Poll now; a poll in progress is repeated."""
@@ -113,6 +125,7 @@ class PollingSource(Generic[R]):
         started = StartedPolling(
             KindSource[R](self._polling.kind, self._on_event, name=f"{self.name}.objects").start(cache, queue, scope),
             self._polls,
+            self.poll_all,
         )
         scope.spawn(self._run(view, started), name=f"source.{self.name}")
         return started
@@ -158,6 +171,9 @@ class PollingSource(Generic[R]):
     async def _handle(self, item: Item[ObjectKey], view: View) -> None:
         cell = self.cells.get(item.key)
         if cell is None:
+            return
+        if not self._services.is_held(item.key):
+            cell.forget()  # until `replay`, after this replica has acquired another shard
             return
         version = cell.version
         try:
@@ -235,6 +251,11 @@ class PollingSource(Generic[R]):
             cell.reported = True
             self._enqueue(key, f"{cell.failures} polls failed")
 
+    def poll_all(self) -> None:
+        """Poll every object now that this replica reconciles."""
+        for key in self.cells:
+            self._polls.add(key)
+
     def stuck(self) -> Sequence[str]:
         """Objects whose poll has outlived its timeout: it ignores its cancellation and occupies a place."""
         limit = STUCK_FACTOR * self._polling.timeout
@@ -269,8 +290,9 @@ def _without_frames(error: Exception) -> Exception:
 class StartedPolling:
     """Started source of a polling; synced when the objects are known, before any poll."""
 
-    def __init__(self, objects: StartedKind[Any], polls: WorkQueue[ObjectKey]) -> None:
+    def __init__(self, objects: StartedKind[Any], polls: WorkQueue[ObjectKey], poll_all: Callable[[], None]) -> None:
         self._objects = objects
+        self._poll_all = poll_all
         self._polls = polls
         self.polls = False
         """Whether this process polls."""
@@ -293,6 +315,10 @@ class StartedPolling:
     def sync_error(self) -> str:
         """Return the last list or watch error of the kind."""
         return self._objects.sync_error
+
+    def replay(self) -> None:
+        """Poll all objects: this replica reconciles other ones than before."""
+        self._poll_all()
 
     def stop(self) -> None:
         """Stop following the objects, and polling."""
