@@ -18,7 +18,7 @@ lease, and shuts down gracefully on a signal.
 
     Manager(Settings.from_env(), controllers=[controller], lease="memcached-operator").run()
 
-With `shards=Shards(8)` all replicas work, each on its part of the keys.
+With `shards=Shards(8)` (of `kaito.runtime.manager`) all replicas work, each on its part of the keys.
 
 **Reading** uses the cache, which always contains at least the writes of this process. Watched kinds are cached; other
 kinds are declared with `Cached` (selectors, namespaces, metadata only) and `Index`es, in the controller that needs them
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kaito.runtime.client import Api, Client
     from kaito.runtime.controller import Controller
     from kaito.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound, Terminal
-    from kaito.runtime.manager import Manager, Settings, Shards
+    from kaito.runtime.manager import Manager, Settings
     from kaito.runtime.meta import (
         Condition,
         LabelSelector,
@@ -78,7 +78,6 @@ __all__ = [
     "Request",
     "Resource",
     "Settings",
-    "Shards",
     "Terminal",
     "View",
     "changed",
@@ -89,7 +88,7 @@ _HOMES = {
     "client": ("Api", "Client"),
     "controller": ("Controller",),
     "errors": ("AlreadyExists", "ApiError", "Conflict", "NotFound", "Terminal"),
-    "manager": ("Manager", "Settings", "Shards"),
+    "manager": ("Manager", "Settings"),
     "meta": (
         "Condition",
         "LabelSelector",

@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from kaito.runtime import Controller, Manager, Request, Settings, Shards
+from kaito.runtime import Controller, Manager, Request, Settings
 from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.manager import Shards
 
 RECONCILE_SECONDS = 0.3
 
