@@ -200,7 +200,7 @@ $(UV):
 # resolution by `make lock`. They name no registry, so a mirror serves as well.
 PARTS := kaito/apiserver kaito/cloud/azure/simulator kaito/console kaito/local kaito/runtime kaito/simulation presets/config presets/oci
 .venv/.synced: requirements/dev.txt VERSION pyproject.toml $(PARTS:=/pyproject.toml) | $(UV)
-	@echo "installing Kaito and its tools into .venv (a download of about 150 MiB)"
+	@echo "installing Kaito and its tools into .venv (a download of about 200 MiB)"
 	@$(UV) venv -q --allow-existing .venv
 	@$(UV) pip sync -q --python .venv --require-hashes requirements/dev.txt
 	@$(UV) pip install -q --python .venv --no-deps -e . $(PARTS:%=-e %)

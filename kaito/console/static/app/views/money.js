@@ -37,7 +37,7 @@ function Quota({ quota }) {
     ${!quota ? html`<${Empty}>The quota of the cloud is unknown here.<//>` : quota.length === 0 ? html`<${Empty}>No quota is reported.<//>` : html`<ul class="body bars">${quota.map((one) => {
       const share = one.limit > 0 ? one.used / one.limit : 1;
       return html`<li key=${one.family}><span class="clip" title=${one.family}>${one.family}</span>
-        <div class="meter ${share >= 0.9 ? "full" : ""}"><span style=${{ width: `${Math.min(100, share * 100)}%` }}></span></div><span class="num">${one.used} of ${one.limit}</span></li>`;
+        <div class="meter ${share >= 0.9 ? "full" : ""}"><span style=${{ width: `${Math.min(100, share * 100)}%` }}></span></div><span class="num">${one.used.toLocaleString("en-US")} of ${one.limit.toLocaleString("en-US")}</span></li>`;
     })}</ul>`}
   </section>`;
 }
