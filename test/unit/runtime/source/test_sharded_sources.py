@@ -2,10 +2,9 @@
 
 from collections import Counter
 
-from kaito.runtime import Shards
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import ConfigMap
-from kaito.runtime.manager import Manager
+from kaito.runtime.manager import Manager, Shards
 from kaito.runtime.meta import ObjectKey, ObjectMeta
 from kaito.runtime.reconcile import Request
 from kaito.runtime.source import Inbound, InboundCall, Polling, PollRequest
