@@ -15,6 +15,7 @@ from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
 from kaito.console.views.json_values import Json
 from kaito.console.views.plans import plan_json, refused
+from kaito.console.views.start_times import time_to_ready
 from kaito.console.watch import ClusterWatch
 from kaito.planning.comparison import LiveComparison
 from kaito.planning.documents import Documents, InputError, Source, read_documents
@@ -161,10 +162,19 @@ class Planner:
             return refused([("metadata.namespace", error.message)])
         except (BadRequest, Invalid) as error:
             return refused([(next((cause.get("field", "") for cause in error.causes), ""), error.message)])
-        plan = plan_json(report)
+        plan = plan_json(report, self._ready_after(report))
         if is_unnamed:
             plan |= {"ok": False, "refusals": [NAME_MISSING, *report_refusals(plan)]}
         return plan
+
+    def _ready_after(self, report: PlanReport) -> Json | None:
+        workspace, planned = report.preview.workspace, report.preview.plan
+        if planned is None or workspace.inference is None or not workspace.preset_name:
+            return None
+        claims, pods = self._watch.situations.started(
+            workspace.namespace, workspace.preset_name, planned.hardware.instance_type
+        )
+        return time_to_ready(claims, pods, buys_nodes=report.preview.wanted_claims > 0)
 
     async def _report(self, draft: Draft, source: Source, user: User) -> PlanReport:
         """Plans a Workspace.

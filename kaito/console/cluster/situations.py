@@ -81,6 +81,18 @@ class Situations:
             unread=unread,
         )
 
+    def started(self, namespace: str, model: str, instance_type: str) -> tuple[Sequence[Claim], Sequence[Pod]]:
+        """Returns the claims of an instance type, and the pods of a namespace that serve a model."""
+        kinds = [kind for kind in (Machine, NodeClaim) if self._cache.informer(kind).synced]
+        claims = [claim for kind in kinds for claim in self._cache.list(kind) if claim.instance_type == instance_type]
+        is_synced = self._cache.informer(Workspace).synced
+        same = [
+            workspace.key
+            for workspace in (self._cache.list(Workspace, namespace=namespace) if is_synced else ())
+            if workspace.inference is not None and workspace.preset_name == model
+        ]
+        return claims, [pod for key in same for pod in self._list(Pod, PODS(str(key)))]
+
     def _claims(self, workspace: Workspace) -> list[Claim]:
         found: list[Claim] = []
         for kind in (Machine, NodeClaim):

@@ -13,8 +13,8 @@ from kaito.workspace.preflight import Finding
 from kaito.workspace.preview import PLACEHOLDER_UID
 
 
-def plan_json(report: PlanReport) -> Json:
-    """Returns the plan of one Workspace."""
+def plan_json(report: PlanReport, ready_after: Json | None) -> Json:
+    """Returns the plan of one Workspace. `ready_after`: how long it is expected to take; None if that is unknown."""
     found, price = report.preview, report.price.cost if report.price is not None else None
     hardware = found.plan.hardware if found.plan is not None else None
     memory = report.memory
@@ -28,7 +28,7 @@ def plan_json(report: PlanReport) -> Json:
         "hourly": number(price.per_hour) if price is not None else None,
         "monthly": number(price.per_month) if price is not None else None,
         "currency": price.price.currency if price is not None else "",
-        "timeToReady": None,
+        "timeToReady": ready_after if not report.is_refused else None,
         "objects": [_object(change) for change in report.changes] if not report.is_refused else [],
         "warnings": [*map(_warning, report.warnings), *report.notes],
         "text": render(report, Style(), compared=True),

@@ -1,5 +1,6 @@
 """Creation, scaling and deletion through the console, and plans of drafts."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -10,7 +11,8 @@ import yaml
 
 from kaito.api import Workspace
 from kaito.console.settings import ConsoleSettings
-from test.unit.console.conftest import WRITE, Scene, opened, ready, workspace
+from test.unit.console.conftest import SIZE, WRITE, Scene, opened, ready, workspace
+from test.unit.console.test_start_times import claim, pod
 
 DRAFT = """
 apiVersion: kaito.sh/v1beta1
@@ -108,6 +110,25 @@ async def test_a_draft_is_planned(scene: Scene) -> None:
     assert {each["kind"] for each in plan["objects"]} >= {"Workspace", "Machine", "StatefulSet", "Service"}
     assert "planned" in plan["text"]
     assert await scene.client.list(Workspace) == []
+
+
+async def test_the_plan_says_how_long_the_same_took_before(scene: Scene) -> None:
+    status, plan = await post(scene, "/api/plan", {"yaml": DRAFT})
+    assert (status, plan["timeToReady"]) == (200, None)
+    await scene.client.create(workspace("before"))
+    node = await scene.client.create(claim(140, size=SIZE))
+    created = node.metadata.creation_timestamp
+    assert created is not None
+    await scene.client.update_status(node.evolve(status=claim(140, start=created).status))
+    server = await scene.client.create(pod(60, of="before"))
+    await scene.client.update_status(server.evolve(status=pod(60).status))
+    async with asyncio.timeout(20):
+        while plan["timeToReady"] is None:
+            _, plan = await post(scene, "/api/plan", {"yaml": DRAFT})
+    parts = [{"label": "node", "seconds": 140}, {"label": "server", "seconds": 60}]
+    assert plan["timeToReady"] == {"seconds": 200, "parts": parts}
+    _, refused = await post(scene, "/api/plan", {"yaml": DRAFT.replace("Standard_NC24ads_A100_v4", "Standard_D2s_v5")})
+    assert refused["timeToReady"] is None
 
 
 async def test_a_draft_that_is_refused_names_the_field(scene: Scene) -> None:
