@@ -12,6 +12,7 @@ import grpc.aio
 
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.logging import get_logger
+from kaito.runtime.tasks import TaskScope
 from kaito.workspace.keda import externalscaler_pb2 as pb
 from kaito.workspace.keda.scaler import KedaScaler, ScalerError
 from kaito.workspace.keda.trigger import InvalidTrigger, Trigger, parse_trigger
@@ -166,12 +167,24 @@ class KedaServer:
                 self.port = server.add_secure_port(address, await _credentials(self._certificates))
         except RuntimeError as error:
             raise ConfigurationError(f"the port for KEDA, {address}, cannot be opened: {error}") from error
-        await server.start()
-        _log.info("serving KEDA", port=self.port, tls=self._certificates is not None)
         try:
+            await _start(server)
+            _log.info("serving KEDA", port=self.port, tls=self._certificates is not None)
             await server.wait_for_termination()
         finally:
             await server.stop(_GRACE_SECONDS)
+
+
+async def _start(server: grpc.aio.Server) -> None:
+    """Starts a server. gRPC fails if a start is canceled: it ends first, and takes no time."""
+    async with TaskScope("keda") as scope:
+        starting = scope.spawn(server.start(), name="start")
+        try:
+            await asyncio.wait({starting})
+        except asyncio.CancelledError:
+            await asyncio.wait({starting})
+            raise
+        starting.result()
 
 
 async def _credentials(directory: Path) -> grpc.ServerCredentials:

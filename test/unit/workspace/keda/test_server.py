@@ -1,6 +1,7 @@
 """KEDA's protocol as a gRPC client uses it, to an activator with sockets: values, streams, errors and TLS."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from kaito.api import InferenceSet, Workspace
 from kaito.runtime.certs.authority import KeyPair, new_authority, new_leaf
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
 from kaito.workspace.activator import listeners
 from kaito.workspace.activator.listeners import cached_kinds
@@ -25,6 +27,9 @@ from kaito.workspace.keda.loads import LoadReader
 from kaito.workspace.keda.scaler import KedaScaler
 from kaito.workspace.keda.server import KedaServer, KedaService
 from test.unit.workspace.keda.conftest import METRICS, NAME, Scene
+
+grpc.aio.init_grpc_aio()
+"""Otherwise gRPC ends its threads with the last server of a test and starts others for the next one."""
 
 REF = pb.ScaledObjectRef(name="scaled", namespace="default", scalerMetadata={"workspace": NAME, "requests": "16"})
 
@@ -159,3 +164,19 @@ async def test_a_missing_certificate_ends_the_process_with_its_path(scene: Scene
     with pytest.raises(ConfigurationError, match=r"--keda-cert-dir: .*tls\.key"):
         async with served(scene, tmp_path):
             await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_server_that_is_canceled_while_it_starts_closes_its_port(scene: Scene, steps: int) -> None:
+    scaler = KedaScaler(lambda: pytest.fail("no call"), LoadReader(scene.world.clock, scene.fetch), lambda _: 0)
+    server = KedaServer(KedaService(scaler), host="127.0.0.1", port=free_port())
+    async with TaskScope("test") as scope:
+        running = scope.spawn(server.run(), name="server")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait({running})
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "the server stops itself later, if the loop still runs"
+    if server.port is not None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", server.port))
