@@ -39,8 +39,20 @@ resource:
   instanceType: Standard_NC24ads_A100_v4
   labelSelector: {matchLabels: {apps: phi}}
 inference:
-  preset: {name: phi-3-mini-4k-instruct}
+  preset:
+    name: phi-3-mini-4k-instruct
+    podOptions: {priorityClassName: urgent, runtimeClassName: nvidia}
   config: settings
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: urgent}
+value: 1000
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: nvidia}
+handler: nvidia
 ---
 apiVersion: v1
 kind: ConfigMap
