@@ -61,7 +61,7 @@ e2e: sync presets-env ## Images and manifests on a real node: kubelet, container
 	@$(PYTEST) -q -n 0 test/node $(ARGS)
 
 .PHONY: test-unit
-test-unit: sync ## The unit tests: no PyTorch, no Go, two minutes on two cores
+test-unit: sync ## The unit tests: no PyTorch, no Go, ten minutes on two cores
 	@$(PYTEST) -q -n auto --dist worksteal test/unit $(ARGS)
 
 .PHONY: test-changed
