@@ -198,11 +198,11 @@ class Engine(Generic[K]):
     async def _handle_in_shard(self, item: Item[K], gate: ShardGate) -> None:
         """Reconcile a key of a shard that this replica holds; drop others, because `requeue_all` brings them back."""
         hold = gate.hold_of(item.key)
-        if hold is None:
-            self.queue.forget(item.key)
-            self._failures.drop(item.key)
-        elif not await hold.run(self._handle(item)):
-            self.queue.forget(item.key)
+        if hold is not None and await hold.run(self._handle(item)):
+            return
+        self.queue.forget(item.key)
+        self._failures.drop(item.key)
+        if hold is not None:
             self._log.info("reconcile cancelled: another replica takes its shard", key=str(item.key), shard=hold.shard)
 
     async def _handle(self, item: Item[K]) -> None:

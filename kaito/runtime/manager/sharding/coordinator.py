@@ -66,7 +66,7 @@ class ShardCoordinator:
         jitter: spreads the requests.
         may_renew: called before every renewal; False when the main loop is blocked.
         metrics: shows the number of held shards.
-        on_acquired: called when a shard was acquired: all keys have to be queued again.
+        on_acquired: called when shards were acquired: all keys have to be queued again.
         on_end: called with the name and the error of a task that failed.
     """
 
@@ -163,8 +163,7 @@ class ShardCoordinator:
         keeping = [shard for shard, held in self._held.items() if not held.surplus.is_set()]
         for shard in sorted(keeping)[share:]:
             self._held[shard].surplus.set()
-        for shard in self._free()[: max(0, share - len(keeping))]:
-            await self._acquire(shard)
+        await self._acquire_free(max(0, share - len(keeping)))
         if identity == min({identity, *members}):
             await self._forget()
 
@@ -188,19 +187,30 @@ class ShardCoordinator:
             may_renew=self._may_renew,
         )
 
-    async def _acquire(self, shard: int) -> None:
+    async def _acquire_free(self, wanted: int) -> None:
+        """Acquire free shards, and queue all keys once for all of them, also if the time for the rest is over."""
+        acquired = False
+        try:
+            for shard in self._free()[:wanted]:
+                acquired |= await self._acquire(shard)
+        finally:
+            if acquired:
+                self._on_acquired()
+
+    async def _acquire(self, shard: int) -> bool:
+        """Try to acquire a shard; False if another replica was faster."""
         elector = self._elector(self._lease_of(shard), self._terms.renew_deadline / 2)
         seen = self._seen.find(self._lease_of(shard))
         if seen is not None:
             elector.observe(seen.lease, seen.at)
         if not await elector.try_acquire():
-            return  # another replica was faster
+            return False
         held = _Held(ShardHold(shard, elector.check), elector, asyncio.Event())
         self._held[shard] = held
         self._gauge.set(len(self._held))
         _log.info("shard acquired", lease=self._terms.name, shard=shard)
         self._pool.spawn(self._keep(shard, held), name=f"shard-{shard}")
-        self._on_acquired()
+        return True
 
     async def _forget(self) -> None:
         """Delete the leases of replicas that have ended long ago."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kaito.runtime.cache import View
 from kaito.runtime.clock import monotonic
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import ConfigurationError, NotLeader
@@ -129,6 +130,21 @@ async def test_replicas_share_the_keys_evenly(world: World, journal: Journal) ->
         assert {len(names) for names in journal.by.values()} == {1}
         assert {names[0] for names in journal.by.values()} == {"a", "b", "c"}
         assert journal.overlaps == []
+
+
+async def test_a_replica_that_takes_all_shards_reads_its_cache_once(world: World, journal: Journal) -> None:
+    delivered: list[str] = []
+
+    def mapper(changed: ConfigMap, _: View) -> list[ObjectKey]:
+        delivered.append(changed.name)
+        return []
+
+    controller = journal.controller("a").watches(ConfigMap, to=mapper)
+    async with world.manager(controller, lease="op", shards=Shards(8), settings=settings("a"), name="op"):
+        await until_sizes(world, [8], within=5)
+        await world.advance(20)
+        assert len(journal.seen) == OBJECTS
+        assert delivered.count("m0") == 2, "in the first list, and once for all shards"
 
 
 @pytest.mark.conformance("sharding-2")
