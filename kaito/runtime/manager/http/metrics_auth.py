@@ -49,14 +49,14 @@ R = TypeVar("R", bound=Resource)
 class _ExpiringCache(Generic[V]):
     """Results with an expiry; the oldest is evicted first."""
 
-    results: OrderedDict[str, tuple[float, V]] = field(default_factory=OrderedDict[str, tuple[float, V]])
+    results: OrderedDict[object, tuple[float, V]] = field(default_factory=OrderedDict[object, tuple[float, V]])
 
-    def get(self, key: str) -> V | None:
+    def get(self, key: object) -> V | None:
         """The result, unless it has expired."""
         expires_at, result = self.results.get(key, (0.0, None))
         return result if monotonic() < expires_at else None
 
-    def put(self, key: str, result: V, seconds: float) -> None:
+    def put(self, key: object, result: V, seconds: float) -> None:
         """Cache a result for `seconds`."""
         self.results[key] = (monotonic() + seconds, result)
         if len(self.results) > CACHED_RESULTS:
@@ -118,7 +118,9 @@ class MetricsAuthorizer:
         return review.status.user
 
     async def _is_allowed(self, user: UserInfo, path: str, verb: str) -> bool:
-        key = "\0".join((user.username, user.uid, *sorted(user.groups), path, verb))
+        # All of the review: an authorizer may decide by `extra`, such as the scopes of a token.
+        extra = tuple((name, tuple(values)) for name, values in sorted(user.extra.items()))
+        key = (user.username, user.uid, tuple(sorted(user.groups)), extra, path, verb)
         known = self._decisions.get(key)
         if known is not None:
             return known

@@ -139,6 +139,21 @@ async def test_the_metrics_port_lets_in_who_may_read(world: World) -> None:
     assert reviews.kinds == ["TokenReview", "TokenReview", "SubjectAccessReview"]
 
 
+async def test_a_decision_of_the_metrics_port_holds_for_one_extra_only(world: World) -> None:
+    client = Client(world.transport(), field_manager="test")
+
+    async def create(review: Any) -> Any:
+        if isinstance(review, TokenReview):
+            user = {"username": "prometheus", "extra": {"scopes": [review.spec.token]}}
+            return review.evolve(status={"authenticated": True, "user": user})
+        return review.evolve(status={"allowed": review.spec.extra == {"scopes": ["metrics"]}})
+
+    client.create = create  # type: ignore[method-assign,assignment] # pyright: ignore[reportAttributeAccessIssue]
+    authorizer = MetricsAuthorizer(client, lambda: 0.5)
+    assert await authorizer.authorize("Bearer metrics", "/metrics", "GET") == 200
+    assert await authorizer.authorize("Bearer none", "/metrics", "GET") == 403
+
+
 async def test_an_api_server_without_an_answer_is_a_500(world: World) -> None:
     reviews = Reviews(world)
     reviews.fail = TimeoutError()
