@@ -1,13 +1,13 @@
 """`BaseController`: the part of a declaration that `Controller`, `Keyed` and `Periodic` share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, Generic, TypeVar
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.controller.arguments import reject
+from kaito.runtime.controller.arguments import check_report, reject
 from kaito.runtime.controller.cache_needs import CacheNeed, CacheNeeds, WatchedFields
-from kaito.runtime.controller.failures import FailureReport
+from kaito.runtime.controller.failures import Failure, FailureReport
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.watched_kind import WatchedKind
 from kaito.runtime.meta import Resource
@@ -60,8 +60,13 @@ class BaseController(ABC, Generic[K]):
         """Reject further declarations: the manager has read this one and would not notice a change."""
         self._sealed = True
 
-    def _report_failures(self, report: FailureReport) -> None:
-        self.failure_report = report
+    def _report_failures(self, function: Callable[[Any, Failure], Awaitable[None]], after: int) -> None:
+        self._check_open("reports_failures")
+        where = f"controller {self.name}: reports_failures"
+        check_report(function, after, where)
+        if self.failure_report is not None:
+            reject(f"{where}: there is a function already")
+        self.failure_report = FailureReport(function, after)
 
     def _check_open(self, method: str) -> None:
         if self._sealed:

@@ -20,13 +20,12 @@ from kaito.runtime.controller.arguments import (
     check_function,
     check_kind,
     check_predicate,
-    check_report,
     check_source,
     reject,
 )
 from kaito.runtime.controller.base import BaseController
 from kaito.runtime.controller.cache_needs import ClusterRef, WatchedFields
-from kaito.runtime.controller.failures import REPORT_AFTER, Failure, FailureReport
+from kaito.runtime.controller.failures import REPORT_AFTER, Failure
 from kaito.runtime.controller.options import DEADLINE_SECONDS, RunKeywords, RunOptions, check_seconds
 from kaito.runtime.controller.watched_kind import watched_kind
 from kaito.runtime.handler import Handler, Mapper
@@ -250,12 +249,7 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         Raises:
             ConfigurationError: the function does not fit, or there is one already.
         """
-        self._check_open("reports_failures")
-        where = f"controller {self.name}: reports_failures"
-        check_report(function, after, where)
-        if self.failure_report is not None:
-            reject(f"{where}: there is a function already")
-        self._report_failures(FailureReport(function, after))
+        self._report_failures(function, after)
         return self
 
     @staticmethod

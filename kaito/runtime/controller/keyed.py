@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
 from kaito.runtime.cache import Cached, Index
-from kaito.runtime.controller.arguments import check_function, check_report, reject
+from kaito.runtime.controller.arguments import check_function, reject
 from kaito.runtime.controller.base import BaseController
 from kaito.runtime.controller.cache_needs import ClusterRef, WatchedFields
-from kaito.runtime.controller.failures import REPORT_AFTER, Failure, FailureReport
+from kaito.runtime.controller.failures import REPORT_AFTER, Failure
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.watched_kind import watched_kind
 from kaito.runtime.handler import KeyMapper
@@ -79,12 +79,7 @@ class Keyed(BaseController[K], Generic[K]):
 
         As `Controller.reports_failures`, with a `KeyedRequest`.
         """
-        self._check_open("reports_failures")
-        where = f"controller {self.name}: reports_failures"
-        check_report(function, after, where)
-        if self.failure_report is not None:
-            reject(f"{where}: there is a function already")
-        self._report_failures(FailureReport(function, after))
+        self._report_failures(function, after)
         return self
 
     @property
