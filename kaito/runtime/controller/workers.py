@@ -6,6 +6,7 @@ function with the key.
 """
 
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -42,6 +43,7 @@ def object_work(
 ) -> WorkFunction[ObjectKey]:
     """The work function of an object controller. `values`: those of its pollings."""
     log = get_logger(f"controller.{controller.name}")
+    request = _object_requests(controller, api, clock, state, values)
 
     async def work(item: Item[ObjectKey]) -> Again | None:
         obj = await api.find(controller.kind, item.key.name, item.key.namespace)
@@ -59,24 +61,11 @@ def object_work(
         if obj is None:
             return None
 
-        def request(current: R) -> Request[R]:
-            return Request(
-                key=item.key,
-                object=current,
-                api=api,
-                log=log,
-                causes=item.causes,
-                attempt=item.attempt,
-                clock=clock,
-                lifespan_state=state(),
-                source_state=values,
-            )
-
         if obj.deleting:
-            return await _clean_up(controller, obj, request)
+            return await _clean_up(controller, obj, partial(request, item))
         for finalizer in controller.finalizers:
             obj = await add_finalizer(api, obj, finalizer)
-        current = request(obj)
+        current = request(item, obj)
         return earliest(await controller.reconcile(current), current.requeue)
 
     return work
@@ -90,7 +79,6 @@ def object_hooks(
     values: Mapping[object, object] = MappingProxyType({}),
 ) -> FailureHooks[ObjectKey]:
     """The failure hooks of an object controller."""
-    log = get_logger(f"controller.{controller.name}")
 
     async def generation(key: ObjectKey) -> int | None:
         obj = await api.find(controller.kind, key.name, key.namespace, consistency="cached")
@@ -99,12 +87,23 @@ def object_hooks(
     declared = controller.failure_report
     if declared is None:
         return FailureHooks(generation=generation)
+    request = _object_requests(controller, api, clock, state, values)
 
     async def report(item: Item[ObjectKey], failure: Failure) -> None:
         obj = await api.find(controller.kind, item.key.name, item.key.namespace)
-        if obj is None:
-            return
-        request = Request(
+        if obj is not None:
+            await declared.function(request(item, obj), failure)
+
+    return FailureHooks(report, declared.after, generation)
+
+
+def _object_requests(
+    controller: Controller[R], api: Api, clock: Clock, state: StateProvider, values: Mapping[object, object]
+) -> Callable[[Item[ObjectKey], R], Request[R]]:
+    log = get_logger(f"controller.{controller.name}")
+
+    def request(item: Item[ObjectKey], obj: R) -> Request[R]:
+        return Request(
             key=item.key,
             object=obj,
             api=api,
@@ -115,9 +114,8 @@ def object_hooks(
             lifespan_state=state(),
             source_state=values,
         )
-        await declared.function(request, failure)
 
-    return FailureHooks(report, declared.after, generation)
+    return request
 
 
 def is_selected(cache: Cache, kind: type[Resource], namespace: str) -> bool:
