@@ -50,7 +50,7 @@ class FailureHooks(Generic[K]):
     """Calls the declared function; None if there is none."""
     after: int = REPORT_AFTER
     generation: Callable[[K], Awaitable[int | None]] | None = None
-    """Returns the generation of the key's object; None if there is no object."""
+    """Returns `metadata.generation` of the object with this key, from the cache; None if the object does not exist."""
     pause: float | None = None
     """Seconds until the next run of a key that was given up, for controllers that no change triggers."""
 
