@@ -82,6 +82,9 @@ def _read(text: str) -> Draft:
     if len(documents.workspaces) != 1:
         count = len(documents.workspaces) or "no"
         raise Refusal(400, f"the manifest contains {count} Workspaces: write exactly one", "yaml")
+    if documents.workspaces[0].inference_set is not None:
+        # Its first Workspace would be written instead of the set.
+        raise Refusal(400, "the manifest contains an InferenceSet: write a Workspace, or use kubectl apply", "yaml")
     return Draft(documents, documents.workspaces[0])
 
 

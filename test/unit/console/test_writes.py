@@ -22,6 +22,18 @@ resource: {instanceType: Standard_NC24ads_A100_v4, labelSelector: {matchLabels: 
 inference: {preset: {name: phi-3-mini-4k-instruct}}
 """
 
+SET = """
+apiVersion: kaito.sh/v1beta1
+kind: InferenceSet
+metadata: {name: phi}
+spec:
+  replicas: 2
+  labelSelector: {matchLabels: {apps: phi}}
+  template:
+    resource: {instanceType: Standard_NC24ads_A100_v4}
+    inference: {preset: {name: phi-3-mini-4k-instruct}}
+"""
+
 
 async def post(scene: Scene, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     async with scene.browser.post(scene.url + path, json=body, headers=WRITE if headers is None else headers) as answer:
@@ -48,6 +60,7 @@ async def test_a_workspace_is_created_scaled_and_deleted(scene: Scene) -> None:
     [
         ("a: b: c", 400, "yaml"),
         ("", 400, "yaml"),
+        (SET, 400, "yaml"),
         (DRAFT + "---" + DRAFT.replace("name: phi}\n", "name: other}\n"), 400, "yaml"),
         (DRAFT.replace("resource:", "resources:"), 422, "resource"),
         (DRAFT + "surprise: 1\n", 422, "surprise"),
@@ -65,6 +78,15 @@ async def test_a_wrong_manifest_is_refused(scene: Scene, text: str, status: int,
     found, body = await post(scene, "/api/workspaces", {"yaml": text})
     assert (found, body.get("field", "")) == (status, field), body
     assert body["error"]
+
+
+async def test_a_set_is_neither_planned_nor_written_as_its_first_workspace(scene: Scene) -> None:
+    _, plan = await post(scene, "/api/plan", {"yaml": SET})
+    assert not plan["ok"]
+    assert "InferenceSet" in plan["refusals"][0]["message"]
+    _, body = await post(scene, "/api/workspaces", {"yaml": SET})
+    assert "InferenceSet" in body["error"]
+    assert await scene.client.list(Workspace) == []
 
 
 async def test_requests_without_the_header_or_the_right_write_nothing(scene: Scene) -> None:
