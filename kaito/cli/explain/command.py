@@ -13,7 +13,7 @@ from kaito.planning.documents import InputError, to_yaml
 from kaito.planning.style import Style, terminal_width
 from kaito.runtime.client import Client, HttpTransport, find_cluster_config
 from kaito.runtime.clock import Clock, SystemClock
-from kaito.runtime.errors import KaitoRuntimeError
+from kaito.runtime.errors import Forbidden, KaitoRuntimeError
 
 HEALTHY: Final = 0
 NOT_READY: Final = 1
@@ -72,7 +72,12 @@ async def explain(
             return diagnose(await reader.read(name, namespace, now))
         except WorkspaceMissing as error:
             missing = error
-    found = await reader.read_set(name, namespace, now)
+    try:
+        found = await reader.read_set(name, namespace, now)
+    except Forbidden:
+        if is_set:
+            raise
+        found = None  # the user asked for a Workspace
     if found is None:
         raise missing
     return SetDiagnosis(

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 
 from kaito.api import InferenceSet, Workspace, labels
+from kaito.apiserver import Fault
 from kaito.cli.explain.command import explain
 from kaito.cli.explain.inference_set import SetDiagnosis, render_set, set_data
 from kaito.cli.explain.reader import SituationReader, WorkspaceMissing
 from kaito.diagnosis import Diagnosis
 from kaito.planning.style import Style
 from kaito.runtime import Client
+from kaito.runtime.errors import Forbidden
 from kaito.runtime.testing import World
 from test.unit.workspace.inference_sets.conftest import inference_set
 
@@ -77,6 +79,16 @@ async def test_a_set_that_is_ready(world: World) -> None:
     assert isinstance(found, SetDiagnosis)
     assert found.is_healthy
     assert render_set(found, Style(), now=world.now, width=100) == "InferenceSet default/phi: 1 of 1 Workspaces ready\n"
+
+
+async def test_a_missing_workspace_is_reported_to_a_user_who_may_not_read_sets(world: World) -> None:
+    sets = Sets(world, replicas=1)
+    sets.workspace("phi-0", ready=True)
+    world.server.inject(Fault(kind="InferenceSet", times=None, status=403))
+    with pytest.raises(WorkspaceMissing, match="did you mean phi-0"):
+        await sets.explain("phi-00")
+    with pytest.raises(Forbidden):
+        await sets.explain("phi-00", is_set=True)
 
 
 async def test_a_workspace_has_precedence_and_a_missing_set_is_named(world: World) -> None:
