@@ -142,7 +142,7 @@ class KedaServer:
 
     def __init__(self, service: KedaService, *, host: str, port: int, certificates: Path | None = None) -> None:
         self._service = service
-        self._host = host or "[::]"
+        self._host = f"[{host}]" if ":" in host else host or "[::]"
         self._wanted_port = port
         self._certificates = certificates
         self.port: int | None = None

@@ -51,13 +51,13 @@ class Client:
 
 
 @asynccontextmanager
-async def served(scene: Scene, certificates: Path | None = None) -> AsyncGenerator[int]:
+async def served(scene: Scene, certificates: Path | None = None, *, host: str = "127.0.0.1") -> AsyncGenerator[int]:
     """Runs the server beside the cache of an activator; yields its port."""
     managers: list[Manager] = []
     scaler = KedaScaler(lambda: managers[0].api, LoadReader(scene.world.clock, scene.fetch), lambda _: 0)
     port = free_port()
     service = KedaService(scaler, stream_seconds=0.01)
-    server = KedaServer(service, host="127.0.0.1", port=port, certificates=certificates)
+    server = KedaServer(service, host=host, port=port, certificates=certificates)
     manager = scene.world.manager(cache=cached_kinds(), live=[InferenceSet], runnables=[server])
     managers.append(manager)
     async with manager:
@@ -97,6 +97,15 @@ async def test_a_client_of_the_activator_reads_metrics_targets_and_activity(
             ("requests", 11, 10.5)
         ]
         assert (await client.is_active(REF)).result is True
+
+
+async def test_the_address_of_the_listener_may_be_one_of_ipv6(scene: Scene) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6: {error}")
+    async with served(scene, host="::1") as port, grpc.aio.insecure_channel(f"[::1]:{port}") as channel:
+        assert (await Client(channel).is_active(REF, wait_for_ready=True)).result is True
 
 
 async def test_a_stream_reports_each_change_of_the_activity(scene: Scene) -> None:
