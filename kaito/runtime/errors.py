@@ -289,5 +289,21 @@ def may_have_happened(error: BaseException) -> bool:
     return not isinstance(error, NotLeader | ConfigurationError)
 
 
+def raise_collected(errors: list[Exception], what: str) -> None:
+    """Raise the only error, or a group "N `what` failed" of several; do nothing if there is none.
+
+    The list is emptied: each traceback refers to the caller's frame, and the frame to the list. The errors would stay
+    in memory until the garbage collector runs.
+    """
+    try:
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            message = f"{len(errors)} {what} failed"
+            raise ExceptionGroup(message, errors)
+    finally:
+        errors.clear()
+
+
 class InvariantError(KaitoRuntimeError):
     """An invariant of the framework does not hold: a bug. The process exits; please report it."""

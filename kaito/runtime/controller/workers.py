@@ -19,6 +19,7 @@ from kaito.runtime.controller.failure_handling import FailureHooks
 from kaito.runtime.controller.failures import Failure
 from kaito.runtime.controller.keyed import Keyed
 from kaito.runtime.controller.periodic import Periodic
+from kaito.runtime.errors import raise_collected
 from kaito.runtime.finalizer import add_finalizer, has_finalizer, remove_finalizer
 from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.logging import get_logger
@@ -141,16 +142,7 @@ async def _clean_up(controller: Controller[R], obj: R, request: Callable[[R], Re
             soonest = earliest(soonest, again)
         except Exception as error:  # noqa: BLE001 - collected and raised below
             errors.append(error)
-    try:
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            message = f"{len(errors)} cleanups failed"
-            raise ExceptionGroup(message, errors)
-    finally:
-        # Each traceback refers to this frame, and the frame to the errors: without this line they stay in memory until
-        # the garbage collector runs.
-        del errors
+    raise_collected(errors, "cleanups")
     return soonest
 
 

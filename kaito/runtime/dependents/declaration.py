@@ -18,6 +18,7 @@ from kaito.runtime.errors import (
     NotFound,
     NotLeader,
     UndeclaredKind,
+    raise_collected,
 )
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.ownership import controller_of
@@ -114,7 +115,7 @@ class Dependents:
                 self._waiting(child, owner) if blocked else await self._collected(api, child, owner, errors)
                 for child in stage
             ]
-            _raise(errors)
+            raise_collected(errors, "dependents")
             states += [state for state in applied if state is not None]
             blocked = blocked or any(state is not None and state.phase == "not ready" for state in applied)
         last_applied = all(state.phase != "waiting" for state in states)
@@ -204,7 +205,7 @@ class Dependents:
                 raise
             except KaitoRuntimeError as error:
                 errors.append(error)
-        _raise(errors)
+        raise_collected(errors, "dependents")
         return pruned
 
     async def _undeclared(self, request: Request[Any], stages: list[list[AnyChild]]) -> list[Resource]:
@@ -309,11 +310,3 @@ class Dependents:
 
     def __repr__(self) -> str:
         return f"Dependents({self.name}: {', '.join(kind.kind for kind in self.kinds)})"
-
-
-def _raise(errors: Sequence[Exception]) -> None:
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        message = f"{len(errors)} dependents failed"
-        raise ExceptionGroup(message, errors)

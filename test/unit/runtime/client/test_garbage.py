@@ -18,8 +18,9 @@ from kaito.runtime.client import Client, MergePatch
 from kaito.runtime.client.config import ClusterConfig, NoCredentials
 from kaito.runtime.client.http import HttpTransport
 from kaito.runtime.controller import Controller
-from kaito.runtime.errors import ApiError, KaitoRuntimeError, TransportError
-from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.dependents import Dependents
+from kaito.runtime.errors import AlreadyOwned, ApiError, KaitoRuntimeError, TransportError
+from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.reconcile import Request
 from kaito.runtime.testing import World
@@ -121,6 +122,28 @@ async def test_an_error_of_a_reconcile_is_freed_after_it_is_logged(world: World)
         world.delete(ConfigMap, "quick")
         await world.advance(1)
         assert len(errors) > 4
+        assert [error() for error in errors if error() is not None] == []
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("names", [("a",), ("a", "b")], ids=["one", "a group"])
+async def test_errors_of_dependents_are_freed_after_they_are_logged(world: World, names: tuple[str, ...]) -> None:
+    errors: list[weakref.ref[BaseException]] = []
+    dependents = Dependents("set", ConfigMap)
+
+    async def converge(request: Request[Secret]) -> None:
+        try:
+            await dependents.apply(request, [ConfigMap(metadata=ObjectMeta(name=name)) for name in names])
+        except* AlreadyOwned as group:
+            errors.extend(weakref.ref(error) for error in group.exceptions)
+            raise
+
+    for name in names:
+        world.put(ConfigMap(metadata=ObjectMeta(name=name, namespace="default")))
+    async with world.manager(dependents.watched_by(Controller(Secret, converge))):
+        world.put(Secret(metadata=ObjectMeta(name="owner", namespace="default")))
+        await world.advance(1)
+        assert len(errors) >= len(names)
         assert [error() for error in errors if error() is not None] == []
 
 
