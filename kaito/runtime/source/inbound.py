@@ -99,7 +99,7 @@ InboundFunction: TypeAlias = Callable[[InboundCall], InboundKeys | Awaitable[Inb
 """Returns the keys to reconcile."""
 
 Authenticate: TypeAlias = Callable[[InboundCall], bool | Awaitable[bool]]
-"""Returns whether the sender is who it has to be."""
+"""Returns whether the call is authentic: whether it comes from the expected sender."""
 
 
 def is_signed(call: InboundCall, secret: bytes, header: str, *, prefix: str = "sha256=") -> bool:
@@ -250,17 +250,16 @@ class InboundEndpoint:
         return reply
 
     def _refusal(self, method: str) -> Reply | None:
-        again = {"retry-after": str(RETRY_AFTER_SECONDS)}
         if method not in self.inbound.methods:
             return Reply(405, "method not allowed", headers={"allow": ", ".join(sorted(self.inbound.methods))})
         if not self._engine.ready:
-            return Reply(503, "caches are not synced", headers=again)
+            return _repeat_later("caches are not synced")
         if not self._engine.working:
-            return Reply(503, "this replica is not the leader", headers=again)
+            return _repeat_later("this replica is not the leader")
         if self._engine.queue.closed:
-            return Reply(503, "stopping", headers=again)
+            return _repeat_later("stopping")
         if self._calls >= self.inbound.max_calls or len(self._engine.queue) >= self.inbound.max_pending:
-            return Reply(429, "too many calls", headers=again)
+            return _repeat_later("too many calls", status=429)
         return None
 
     async def _limited(
@@ -299,7 +298,7 @@ class InboundEndpoint:
         except Exception as error:  # noqa: BLE001 - foreign code; details of its errors are not for the sender
             if limit.expired():
                 _log.error("inbound call timed out", path=self.inbound.path, seconds=self.inbound.timeout)
-                return Reply(503, "timed out", headers={"retry-after": str(RETRY_AFTER_SECONDS)})
+                return _repeat_later("timed out")
             _log.error("inbound call failed", path=self.inbound.path, error=str(error), exc_info=error)
             return Reply(500, "internal error")
 
@@ -313,16 +312,19 @@ class InboundEndpoint:
         found = await result if isawaitable(result) else result
         reply = found if isinstance(found, Reply) else Reply(keys=_listed(found))
         if self._engine.queue.closed:  # meanwhile: it would drop the keys
-            return Reply(503, "stopping", headers={"retry-after": str(RETRY_AFTER_SECONDS)})
+            return _repeat_later("stopping")
         keys = [key for key in dict.fromkeys(_checked(each) for each in reply.keys) if self._is_cached(key)]
-        for key in keys:
-            if self._engine.is_held(key):
-                cause = Cause("", str(key), "inbound", self.inbound.path)
-                self._engine.queue.add(key, cause=cause)
-        if not all(self._engine.is_held(key) for key in keys):
-            again = {"retry-after": str(RETRY_AFTER_SECONDS)}
-            return Reply(503, "another replica reconciles the object", headers=again)
+        held = [key for key in keys if self._engine.is_held(key)]
+        for key in held:
+            cause = Cause("", str(key), "inbound", self.inbound.path)
+            self._engine.queue.add(key, cause=cause)
+        if len(held) < len(keys):
+            return _repeat_later("another replica reconciles the object")
         return reply
+
+
+def _repeat_later(text: str, *, status: int = 503) -> Reply:
+    return Reply(status, text, headers={"retry-after": str(RETRY_AFTER_SECONDS)})
 
 
 def _listed(found: Iterable[ObjectKey] | ObjectKey | None) -> Iterable[ObjectKey]:
