@@ -74,7 +74,7 @@ class ChatEndpoint:
             raise ChatError(f"{self.what}: {_problem(reply.status, body)}")
         try:
             models = json_list(json_object(json.loads(body)).get("data"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ChatError(f"{self.what}: the response to /v1/models is not JSON") from error
         found = [str(name) for model in models if (name := json_object(model).get("id"))]
         if not found:
@@ -111,8 +111,8 @@ class ChatEndpoint:
                         yield text
                 usage = json_object(event.get("usage"))
                 if usage:
-                    answer.tokens = int(usage.get("completion_tokens") or answer.tokens)
-                    answer.prompt_tokens = int(usage.get("prompt_tokens") or 0) or None
+                    answer.tokens = _count(usage.get("completion_tokens")) or answer.tokens
+                    answer.prompt_tokens = _count(usage.get("prompt_tokens"))
                     answer.is_counted = True
 
 
@@ -203,15 +203,20 @@ async def _events(reply: StreamReply) -> AsyncGenerator[dict[str, Any]]:
             if data:
                 try:
                     yield json_object(json.loads(data))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ChatError(f"the server sent an event that is not JSON: {data[:80]!r}") from error
+
+
+def _count(value: object) -> int | None:
+    """Returns a number of tokens; None for 0, and for what is not a number: the server may be the user's."""
+    return int(value) if isinstance(value, int | float) and 0 < value < MAX_RESPONSE_BYTES else None
 
 
 def _problem(status: int, body: bytes) -> str:
     """Describes an error response of the server, or of the API server in front of it (a Kubernetes Status)."""
     try:
         document = json_object(json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):
         document = {}
     message = _message(document) or body[:200].decode(errors="replace").strip()
     if status == 403 and document.get("kind") == "Status":

@@ -27,6 +27,9 @@ class Model:
     bodies: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     status: int = 200
     pieces: tuple[str, ...] = ("Par", "is.")
+    usage: Any = field(default_factory=lambda: {"prompt_tokens": 12, "completion_tokens": 7})
+    last: bytes = b"[DONE]"
+    """The last event."""
     hang: bool = False
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a request that hangs has ended."""
@@ -47,7 +50,7 @@ class Model:
         await response.prepare(request)
         events: list[dict[str, Any]] = [{"choices": [{"delta": {"content": piece}}]} for piece in self.pieces]
         events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-        events.append({"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 7}})
+        events.append({"choices": [], "usage": self.usage})
         for event in events:
             await response.write(f"data: {json.dumps(event)}\n\n".encode())
             if self.hang:
@@ -55,7 +58,7 @@ class Model:
                     await asyncio.Event().wait()
                 finally:
                     self.left.set()
-        await response.write(b"data: [DONE]\n\n")
+        await response.write(b"data: " + self.last + b"\n\n")
         return response
 
 
@@ -149,6 +152,21 @@ async def test_a_server_that_sends_without_an_end_is_cut_off(chats: ChatScene) -
     chats.model.pieces = ("x" * 5_000_000,)
     _, events = await chats.post(asking())
     assert events == [("error", {"error": "the server sent an event that does not end"})]
+
+
+@pytest.mark.parametrize("value", ["many", {"a": 1}, [1], -1, 1e300])
+async def test_figures_that_are_not_numbers_are_unknown(chats: ChatScene, value: object) -> None:
+    chats.model.usage = {"prompt_tokens": value, "completion_tokens": value}
+    status, events = await chats.post(asking())
+    assert (status, events[-1][0]) == (200, "done")
+    assert (events[-1][1]["promptTokens"], events[-1][1]["completionTokens"]) == (None, len(chats.model.pieces))
+
+
+async def test_an_event_that_is_nested_too_deeply_is_reported(chats: ChatScene) -> None:
+    chats.model.last = b"[" * 100_000
+    status, events = await chats.post(asking())
+    assert (status, events[-1][0]) == (200, "error")
+    assert "not JSON" in events[-1][1]["error"]
 
 
 async def test_a_server_that_stops_is_reported_after_the_limit(chats: ChatScene) -> None:
