@@ -156,6 +156,8 @@ class Inbound:
                 self._reject(f"{name}={limit}: at least 1 is needed")
         if not 0 < timeout < float("inf"):
             self._reject(f"timeout={timeout}: a number of seconds above 0 is needed")
+        if isinstance(methods, str):
+            self._reject(f"methods={methods!r}: write methods=[{methods!r}]")
         functions: tuple[object, ...] = (function, authenticate)
         if not all(callable(each) for each in functions):
             self._reject("function and authenticate= are functions of the call")

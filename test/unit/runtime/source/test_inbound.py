@@ -316,6 +316,7 @@ async def test_it_cannot_be_added_to_a_manager_that_serves_already(world: World)
 WRONG: Sequence[tuple[Callable[[], object], str]] = [
     (lambda: Inbound(PATH, zone, authenticate=authentic, max_bytes=0), "max_bytes=0"),
     (lambda: Inbound(PATH, zone, authenticate=authentic, timeout=0), "timeout=0"),
+    (lambda: Inbound(PATH, zone, authenticate=authentic, methods="PUT"), r"write methods=\['PUT'\]"),
     (lambda: Inbound(PATH, zone, authenticate=None), "functions of the call"),  # type: ignore[arg-type]
 ]
 
