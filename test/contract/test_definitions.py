@@ -107,6 +107,18 @@ async def test_a_version_can_be_removed_after_the_migration(client: Client, grou
     assert {site.to_dict()["size"] for site in found} == {3}
 
 
+async def test_a_version_that_is_stored_and_not_served_yet(client: Client, group: str, server: Server) -> None:
+    await outcomes(client, definition(group, "v1"))
+    served = untyped_kind(f"{group}/v1", "Site", plural="sites")
+    await client.create(served(metadata=ObjectMeta(name="a", namespace=server.namespace)))
+    hidden = definition(group, "v2", "v1")
+    hidden["spec"]["versions"][0]["served"] = False
+    applied = await apply_definitions(client, [hidden], within=5)
+    assert [each.outcome for each in applied] == ["changed"]
+    assert await migrate_stored_versions(client, [hidden]) == Migration(1)
+    assert await stored_versions(client, group) == ["v2"]
+
+
 async def test_a_change_of_the_stored_version_during_the_migration_is_not_recorded(
     client: Client, group: str, server: Server
 ) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 
 from kaito.runtime.client.client import Client
 from kaito.runtime.client.patch import MergePatch
+from kaito.runtime.client.path import resource_path
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ApiError, Conflict, Gone, KaitoRuntimeError, NotFound, TransportError
 from kaito.runtime.kinds import CustomResourceDefinition
@@ -138,7 +139,7 @@ async def _wait_until_served(client: Client, definition: CustomResourceDefinitio
         current = await client.get(CustomResourceDefinition, definition.name)
         try:
             if current.is_established:
-                await client.raw("GET", _collection(current), query={"limit": 1})
+                await client.raw("GET", _path(current), query={"limit": 1})
                 return
         except NotFound:
             pass  # established, and not yet served
@@ -172,10 +173,10 @@ async def _migrate(client: Client, name: str) -> Migration:
     if definition.status.stored_versions == [storage]:
         return Migration()
     _log.info("migrating objects to the stored version", definition=name, version=storage)
-    collection, count = _collection(definition), 0
+    count = 0
     failed: dict[str, None] = {}
-    async for page in _pages(client, collection):
-        paths = [_path(collection, metadata) for metadata in page]
+    async for page in _pages(client, _path(definition)):
+        paths = [_path(definition, metadata.get("namespace", ""), metadata["name"]) for metadata in page]
         for start in range(0, len(paths), PARALLEL):
             batch = paths[start : start + PARALLEL]
             errors = await together(*(_rewrite(client, path) for path in batch))
@@ -222,12 +223,6 @@ async def _rewrite(client: Client, path: str) -> KaitoRuntimeError | None:
     return None
 
 
-def _path(collection: str, metadata: Mapping[str, Any]) -> str:
-    base, _, plural = collection.rpartition("/")
-    namespace = f"namespaces/{metadata['namespace']}/" if metadata.get("namespace") else ""
-    return f"{base}/{namespace}{plural}/{metadata['name']}"
-
-
 async def _record(client: Client, name: str, storage: str) -> None:
     """Remove the other versions from the status, unless the stored version has changed meanwhile."""
     for attempt in range(1, STATUS_ATTEMPTS + 1):
@@ -249,6 +244,10 @@ def _storage_version(definition: CustomResourceDefinition) -> str:
     return next(version.name for version in definition.spec.versions if version.storage)
 
 
-def _collection(definition: CustomResourceDefinition) -> str:
+def _path(definition: CustomResourceDefinition, namespace: str = "", name: str = "") -> str:
+    """Return the path of the objects or of one object, in the stored version, or in another if that is not served."""
     spec = definition.spec
-    return f"/apis/{spec.group}/{_storage_version(definition)}/{spec.names.plural}"
+    served = [version for version in spec.versions if version.served]
+    served.sort(key=lambda version: not version.storage)
+    version = served[0].name if served else _storage_version(definition)
+    return resource_path(f"{spec.group}/{version}", spec.names.plural, namespace=namespace, name=name)
