@@ -18,8 +18,8 @@
 Each argument is a stage: an object, a `Child`, or a list of them. A stage is applied when every child of the stages
 before it is ready. Children are applied with `Api.ensure`, so that an unchanged one costs no request. Each carries the
 label `runtime.kaito.dev/dependents`, in the same request that creates it: there is no inventory that a crash could
-leave behind. What carries it, is controlled by the object and is no longer declared is deleted; see `pruning` for what
-is never touched. `plan` shows what `apply` would change.
+leave behind. An object that has the label, is controlled by the owner and is not declared any more is deleted;
+`pruning` lists the conditions. `plan` shows what `apply` would change.
 """
 
 from kaito.runtime.dependents.child import (

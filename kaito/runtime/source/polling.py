@@ -145,7 +145,7 @@ class Polling(Generic[R, V]):
         concurrency: polls at the same time.
         backoff: delays after failed polls; `Retry` has its own.
         error_after: failed polls in a row after which the object is reconciled once, and again once when a poll
-            succeeds, so that the status can say it; 0 for never.
+            succeeds, so that the status can report it; 0 for never.
         name: for logs and metrics; the function's name by default.
 
     Raises:
