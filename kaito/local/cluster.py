@@ -220,7 +220,8 @@ async def _managers(
 def controller_flags(options: Options) -> list[str]:
     """The flags of the workspace controller that change what it does about Workspaces."""
     # Pods serve the tiny model of this machine, so that no artifact is pulled unless a Workspace names one.
-    return [f"--node-api={options.node_api}", "--weights-source=Download"]
+    region = CLOUD_ENVIRONMENT["LOCATION"]
+    return [f"--node-api={options.node_api}", "--weights-source=Download", f"--region={region}"]
 
 
 def _manager_environment() -> dict[str, str]:

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
-from kaito.cloud.azure.simulator import SimulatorSettings
 from kaito.console.console import Console, LocalParts, running_console
 from kaito.console.settings import ConsoleSettings
 from kaito.local.cluster import LocalCluster, controller_flags
@@ -29,7 +28,7 @@ async def local_console(cluster: LocalCluster) -> AsyncGenerator[Console]:
         trouble=trouble,
         read_quota=trouble.read_quota,
         direct_url=direct_url,
-        controller=controller.model_copy(update={"region": SimulatorSettings().location}),
+        controller=controller,
     )
     settings = ConsoleSettings(mode="local", cluster="kaito up", port=cluster.options.console_port, allow_writes=True)
     transport = HttpTransport(await find_cluster_config(cluster.kubeconfig))
