@@ -160,7 +160,7 @@ async def _local_address(client: Client, workspace: Workspace) -> str:
     """Returns the address of a ready pod of a local cluster; empty in other clusters."""
     try:
         service = await client.find(Service, workspace.name, workspace.namespace)
-        if service is None or not _is_loopback(service.spec.cluster_ip):
+        if service is None or not is_loopback(service.spec.cluster_ip):
             return ""
         pods = await client.list(Pod, namespace=workspace.namespace, labels=pod_labels(workspace))
     except Forbidden:
@@ -168,7 +168,8 @@ async def _local_address(client: Client, workspace: Workspace) -> str:
     return next((pod.status.pod_ip for pod in pods if pod.is_ready and pod.status.pod_ip), "")
 
 
-def _is_loopback(address: str | None) -> bool:
+def is_loopback(address: str | None) -> bool:
+    """Whether an address is one of this machine's loopback network, as in `kaito up`."""
     try:
         return ip_address(address or "").is_loopback
     except ValueError:

@@ -5,7 +5,6 @@ answers pass through: they are neither logged nor stored.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from aiohttp import web
 from kaito.chat.endpoint import Answer, ChatEndpoint, ChatError, Message, find_endpoint
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
-from kaito.console.views.json_values import Json
+from kaito.console.stream import EVENT_STREAM_HEADERS, KEEP_ALIVE_SECONDS
+from kaito.console.views.json_values import Json, to_json
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.meta import ObjectKey
@@ -27,8 +27,6 @@ FIRST_TOKEN_SECONDS: Final = 300.0
 
 NEXT_TOKEN_SECONDS: Final = 60.0
 """Time limit between two tokens."""
-
-KEEP_ALIVE_SECONDS: Final = 15.0
 
 MAX_CONCURRENT_CHATS: Final = 64
 
@@ -139,13 +137,7 @@ class ChatRelay:
         try:
             async with _endpoint(key, user) as endpoint:
                 model = chat.model or (await endpoint.models())[0]
-                response = web.StreamResponse(
-                    headers={
-                        "Content-Type": "text/event-stream",
-                        "Cache-Control": "no-store",
-                        "X-Accel-Buffering": "no",
-                    }
-                )
+                response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
                 await response.prepare(request)
                 try:
                     await self._answer(response, endpoint, model, chat)
@@ -246,4 +238,4 @@ def _describe(error: Exception) -> str:
 
 
 def _event(name: str, data: Json) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+    return f"event: {name}\ndata: {to_json(data)}\n\n".encode()

@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from ipaddress import ip_address
 from typing import Any, Final, final
 from urllib.parse import quote
 
 from kaito.api.json_values import json_object
+from kaito.chat.endpoint import is_loopback
 from kaito.console.views.json_values import Json, time_text
 from kaito.runtime.cache import Cache, Header
 from kaito.runtime.client import Transport
@@ -130,7 +130,7 @@ class TuningMonitor:
 
     async def _read(self, pod: Pod) -> bytes | None:
         address = pod.status.pod_ip or ""
-        if self._is_in_cluster or ip_address(address).is_loopback:
+        if self._is_in_cluster or is_loopback(address):
             return await fetch_from_pod(address, "/progress", MAX_BYTES)
         name = quote(f"http:{pod.name}:{SERVER_PORT}")
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{name}/proxy/progress"

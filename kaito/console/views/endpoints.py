@@ -1,9 +1,9 @@
 """Where the model of a Workspace answers, and commands to copy."""
 
 import json
-from ipaddress import ip_address
 from typing import Final
 
+from kaito.chat.endpoint import is_loopback
 from kaito.console.views.json_values import Json
 from kaito.diagnosis import Situation
 from kaito.runtime.kinds import Service
@@ -46,14 +46,6 @@ def _outside(service: Service) -> str | None:
         if entry.ip or entry.hostname:
             return f"http://{_bracketed(entry.ip or entry.hostname or '')}"
     return f"http://{service.spec.cluster_ip}" if is_loopback(service.spec.cluster_ip) else None
-
-
-def is_loopback(address: str | None) -> bool:
-    """Whether an address is one of this machine's loopback network, as in `kaito up`."""
-    try:
-        return ip_address(address or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _bracketed(host: str) -> str:
