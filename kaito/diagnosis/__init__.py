@@ -24,4 +24,4 @@ from kaito.diagnosis.result import (
     Link as Link,
     NextStep as NextStep,
 )
-from kaito.diagnosis.situation import Situation as Situation
+from kaito.diagnosis.situation import CONTROLLERS as CONTROLLERS, Situation as Situation, count_of as count_of

@@ -16,6 +16,11 @@ from kaito.workspace.events import last_seen_at
 from kaito.workspace.failure import shorten
 from kaito.workspace.settings import WorkspaceSettings
 
+CONTROLLERS: Final = (
+    "app.kubernetes.io/name in (workspace-controller, workspace, gpu-provisioner, karpenter, azure-karpenter-provider)"
+)
+"""Label selector of the Deployments of the controllers, those of upstream Kaito included."""
+
 EVENT_CHARACTERS: Final = 400
 """Longest note of an Event in a diagnosis."""
 
@@ -139,12 +144,16 @@ def first_seen_at(event: Event) -> datetime:
     return min((time for time in times if time is not None), default=last_seen_at(event))
 
 
+def count_of(event: Event) -> int:
+    """Returns how often an Event occurred, at least 1."""
+    return max(event.series.count if event.series is not None else event.deprecated_count or 1, 1)
+
+
 def note_of(event: Event) -> EventNote:
     """Returns the parts of an Event that a diagnosis contains."""
-    count = event.series.count if event.series is not None else event.deprecated_count or 1
     note = shorten(event.note, EVENT_CHARACTERS)
     return EventNote(
-        reason=event.reason, note=note, warning=event.type == "Warning", at=last_seen_at(event), count=max(count, 1)
+        reason=event.reason, note=note, warning=event.type == "Warning", at=last_seen_at(event), count=count_of(event)
     )
 
 

@@ -20,7 +20,7 @@ from kaito.api import (
     conditions,
     labels,
 )
-from kaito.diagnosis import Situation
+from kaito.diagnosis import CONTROLLERS, Situation
 from kaito.planning.documents import InputError
 from kaito.planning.installed import installed_settings
 from kaito.runtime.client import Client
@@ -35,18 +35,12 @@ from kaito.workspace.settings import WorkspaceSettings
 T = TypeVar("T")
 R = TypeVar("R", bound=Resource)
 
-CONTROLLERS: Final = (
-    "app.kubernetes.io/name in (workspace-controller, workspace, gpu-provisioner, karpenter, azure-karpenter-provider)"
-)
-"""Selects the Deployments of the controllers, ours and upstream's."""
-
 SYSTEM_NAMESPACE: Final = "kaito-system"
 
 _SET_KINDS: Final = frozenset({"inferenceset", "inferencesets", "is"})
 
 MAX_OBJECTS_WITH_EVENTS: Final = 24
 """Objects whose Events are read; those that are not ready come first."""
-
 
 MAX_WORKSPACES: Final = 3
 """Workspaces of a set that are explained."""

@@ -4,15 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from kaito.api import Machine, NodeClaim, Workspace, labels
+from kaito.diagnosis import CONTROLLERS
 from kaito.runtime.cache import Cache, Cached, Header, Index
 from kaito.runtime.kinds import Deployment, Event, Job, Namespace, Node, Pod, Service, StatefulSet
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS
-
-CONTROLLERS: Final = (
-    "app.kubernetes.io/name in (workspace-controller, workspace, gpu-provisioner, karpenter, azure-karpenter-provider)"
-)
-"""Selects the Deployments of the controllers, ours and upstream's."""
 
 OPTIONAL_KINDS: Final = frozenset({Machine, NodeClaim})
 """Kinds that a cluster may lack. Workspaces are served by every cluster with Kaito."""

@@ -13,7 +13,7 @@ from kaito.console.views.gpus import gpu_links
 from kaito.console.views.json_values import Json, number, time_text
 from kaito.console.views.rows import row
 from kaito.console.views.waterfall import waterfall
-from kaito.diagnosis import Cause, Diagnosis, EventNote, Link, NextStep, Situation
+from kaito.diagnosis import Cause, Diagnosis, EventNote, Link, NextStep, Situation, count_of
 from kaito.runtime.kinds import Event
 from kaito.workspace.events import last_seen_at
 
@@ -133,7 +133,7 @@ def _events(events: Sequence[Event]) -> list[Json]:
             "reason": event.reason,
             "note": event.note,
             "warning": event.type == "Warning",
-            "count": max(event.series.count if event.series is not None else event.deprecated_count or 1, 1),
+            "count": count_of(event),
         }
         for event in newest
     ]
