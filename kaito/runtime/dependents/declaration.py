@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, Final, Protocol, Self, TypeVar, final
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias, TypeVar, final
 
 from kaito.runtime.client import Api
 from kaito.runtime.dependents.child import AnyChild, Stage, key_in, stages_of
@@ -30,6 +30,9 @@ PRUNE_RETRY_SECONDS: Final = 1.0
 """Delay of the next reconcile if an object changed while it was pruned."""
 
 NOT_SERVED: Final = "its kind is not served"
+
+_Deletion: TypeAlias = Literal["requested", "pending", "not needed"]
+"""`pending`: is being deleted, or changed and has to be checked again. `not needed`: does not exist, or is foreign."""
 
 _LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
@@ -199,7 +202,7 @@ class Dependents:
         errors: list[Exception] = []
         for candidate in await self._undeclared(request, stages):
             try:
-                if await self._delete(request, candidate):
+                if await self._delete(request, candidate) == "requested":
                     pruned.append((candidate.kind, candidate.key))
             except NotLeader:
                 raise
@@ -222,20 +225,23 @@ class Dependents:
                     raise
         return found
 
-    async def _delete(self, request: Request[Any], candidate: Resource) -> bool:
-        """Delete a dependent unless it turns out not to be one; returns whether the deletion was requested."""
+    async def _delete(self, request: Request[Any], candidate: Resource) -> _Deletion:
+        """Delete a dependent unless it turns out not to be one."""
         api, owner = request.api, request.object
         managers = field_managers(api, self._former)
         try:
             live = await confirmed(api, candidate, owner, self.name, managers)
             if live is None:
-                return False
-            return await api.delete(live, if_unchanged=True, propagation="Background")
+                return "not needed"
+            if live.deleting:
+                return "pending"
+            requested = await api.delete(live, if_unchanged=True, propagation="Background")
+            return "requested" if requested else "not needed"
         except NotFound:  # the kind is not served any more
-            return False
+            return "not needed"
         except Conflict:
             request.requeue_after(PRUNE_RETRY_SECONDS, f"{candidate.kind} {candidate.key} changed while it was pruned")
-            return False
+            return "pending"
 
     async def delete(self, request: Request[R]) -> Sequence[ObjectKey]:
         """Delete all dependents, kind by kind in the reverse order of the kinds, for a clean-up that needs an order.
@@ -254,12 +260,14 @@ class Dependents:
                 if kind.gvk() not in self._optional:
                     raise
                 continue
-            left = [obj for obj in found if is_dependent(obj, owner, self.name)]
-            for obj in left:
-                if not obj.deleting:
-                    await self._delete(request, obj)
+            left = [
+                obj.key
+                for obj in found
+                if is_dependent(obj, owner, self.name)
+                and (obj.deleting or await self._delete(request, obj) != "not needed")
+            ]
             if left:
-                return [obj.key for obj in left]
+                return left
         return ()
 
     # -- planning ----------------------------------------------------------------------------------------------------
@@ -277,7 +285,7 @@ class Dependents:
         managers = field_managers(request.api, self._former)
         for candidate in await self._undeclared(request, ordered):
             live = await confirmed(request.api, candidate, request.object, self.name, managers)
-            if live is not None:
+            if live is not None and not live.deleting:
                 changes.append(PlannedChange("delete", live.kind, live.key))
         return Plan(changes)
 

@@ -51,9 +51,12 @@ async def undeclared(
 async def confirmed(
     api: Api, candidate: Resource, owner: Resource, name: str, managers: Collection[str]
 ) -> Resource | None:
-    """Read a candidate from the server; None if it does not exist, or is not a dependent of the set."""
+    """Read a candidate from the server; None if it does not exist, or is not a dependent of the set.
+
+    One that is being deleted is returned, too.
+    """
     live = await api.client.find(type(candidate), candidate.name, candidate.namespace)
-    if live is None or live.uid != candidate.uid or live.deleting or not is_dependent(live, owner, name):
+    if live is None or live.uid != candidate.uid or not is_dependent(live, owner, name):
         return None
     return live if _label_is_applied(live, managers) else None
 

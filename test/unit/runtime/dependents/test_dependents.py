@@ -479,11 +479,12 @@ async def test_a_clean_up_deletes_in_reverse_order_and_leaves_foreign_objects(wo
     async with world.manager(controller):
         put(world)
         await world.settle()
+        copy_of(world, "x", "copied")
         world.patch(Secret, "s", {"metadata": {"finalizers": ["example.com/hold"]}})
         world.delete(Site, "a")
         await world.advance(5)
         assert set(order) == {"default/s"}
-        assert names(world) == ["x"]
+        assert names(world) == ["copied", "x"]
         world.patch(Secret, "s", {"metadata": {"finalizers": []}})
         await world.advance(5)
         assert world.find(Site, "a") is None
