@@ -5,19 +5,18 @@ user; everything else is sent to the API server with the user's token, which the
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final, Generic, TypeVar, final
+from typing import Final, final
 
 from aiohttp import web
 
 from kaito.console.security.access import FIELD_MANAGER, Action, User
 from kaito.console.security.refusal import Refusal
 from kaito.runtime.client import Client, ClusterConfig, HttpTransport
-from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import KaitoRuntimeError
+from kaito.runtime.expiring import ExpiringCache
 from kaito.runtime.kinds.authentication import TokenReview, TokenReviewSpec, UserInfo
 from kaito.runtime.kinds.authorization import ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec
 
@@ -28,28 +27,6 @@ DENIED_SECONDS: Final = 10.0
 
 KEPT_RESULTS: Final = 8192
 MAX_TOKEN_CHARACTERS: Final = 16_384
-
-V = TypeVar("V")
-
-
-@final
-class ExpiringResults(Generic[V]):
-    """Results with an expiry; the oldest one is dropped first."""
-
-    def __init__(self) -> None:
-        self._results: OrderedDict[object, tuple[float, V]] = OrderedDict()
-
-    def get(self, key: object) -> V | None:
-        """Returns a result, unless it has expired."""
-        expires_at, result = self._results.get(key, (0.0, None))
-        return result if monotonic() < expires_at else None
-
-    def put(self, key: object, result: V, seconds: float) -> None:
-        """Keeps a result."""
-        self._results.pop(key, None)
-        self._results[key] = (monotonic() + seconds, result)
-        if len(self._results) > KEPT_RESULTS:
-            self._results.popitem(last=False)
 
 
 @final
@@ -100,8 +77,8 @@ class Reviews:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._users = ExpiringResults[UserInfo]()
-        self._decisions = ExpiringResults[bool]()
+        self._users = ExpiringCache[UserInfo](KEPT_RESULTS)
+        self._decisions = ExpiringCache[bool](KEPT_RESULTS)
 
     async def identify(self, token: str) -> UserInfo:
         """Returns the user of a token.

@@ -7,16 +7,14 @@ the path as a non-resource URL. Results are cached, so most scrapes cost no requ
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 from aiohttp import web
 
 from kaito.runtime.client import Client
-from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import KaitoRuntimeError
+from kaito.runtime.expiring import ExpiringCache
 from kaito.runtime.kinds.authentication import TokenReview, TokenReviewSpec, UserInfo
 from kaito.runtime.kinds.authorization import NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec
 from kaito.runtime.logging import get_logger
@@ -41,26 +39,7 @@ CACHED_RESULTS: Final = 4096
 
 _log = get_logger(__name__)
 
-V = TypeVar("V")
 R = TypeVar("R", bound=Resource)
-
-
-@dataclass(slots=True)
-class _ExpiringCache(Generic[V]):
-    """Results with an expiry; the oldest is evicted first."""
-
-    results: OrderedDict[object, tuple[float, V]] = field(default_factory=OrderedDict[object, tuple[float, V]])
-
-    def get(self, key: object) -> V | None:
-        """The result, unless it has expired."""
-        expires_at, result = self.results.get(key, (0.0, None))
-        return result if monotonic() < expires_at else None
-
-    def put(self, key: object, result: V, seconds: float) -> None:
-        """Cache a result for `seconds`."""
-        self.results[key] = (monotonic() + seconds, result)
-        if len(self.results) > CACHED_RESULTS:
-            self.results.popitem(last=False)
 
 
 @final
@@ -75,8 +54,8 @@ class MetricsAuthorizer:
     def __init__(self, client: Client, jitter: Jitter) -> None:
         self._client = client
         self._jitter = jitter
-        self._users = _ExpiringCache[UserInfo]()
-        self._decisions = _ExpiringCache[bool]()
+        self._users = ExpiringCache[UserInfo](CACHED_RESULTS)
+        self._decisions = ExpiringCache[bool](CACHED_RESULTS)
 
     def middleware(self) -> Any:
         """The authorizer as a middleware of aiohttp."""
