@@ -21,8 +21,9 @@ import aiohttp
 import pytest
 import yaml
 
-from hack.envtest import ControlPlane, Unavailable
+from hack.envtest import ControlPlane
 from kaito.apiserver import ApiServer, serve
+from test.support.control_plane import real_control_plane
 
 SETTLE_SECONDS = 0.02
 """aiohttp closes transports in the loop's next rounds; without them Python warns of unclosed sockets."""
@@ -105,15 +106,8 @@ class Server:
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
     """One real control plane for the whole run."""
-    try:
-        plane = ControlPlane()
-        plane.start()
-    except Unavailable as error:
-        pytest.skip(f"no real kube-apiserver to compare with: {error}")
-    try:
+    with real_control_plane() as plane:
         yield plane
-    finally:
-        plane.stop()
 
 
 async def _ready(server: Server) -> Server:

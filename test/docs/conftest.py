@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from hack.envtest import ControlPlane, Unavailable
+from hack.envtest import ControlPlane
 from kaito.runtime import Client
 from kaito.runtime.client import Transport
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.kinds import untyped_kind
+from test.support.control_plane import real_control_plane
 
 Apply = Callable[[Transport, Iterable[Mapping[str, Any]]], Awaitable[None]]
 
@@ -30,15 +31,8 @@ def example(root: Path) -> Path:
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
     """One real control plane for the whole run."""
-    plane = ControlPlane()
-    try:
-        plane.start()
-    except Unavailable as error:
-        pytest.skip(f"no real kube-apiserver: {error}")
-    try:
+    with real_control_plane() as plane:
         yield plane
-    finally:
-        plane.stop()
 
 
 async def _apply(transport: Transport, documents: Iterable[Mapping[str, Any]]) -> None:

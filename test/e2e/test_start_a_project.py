@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hack.envtest import ControlPlane, Unavailable
+from hack.envtest import ControlPlane
 from hack.tools import Unavailable as ToolUnavailable, locate
 from kaito.runtime import ApiError, Client, Condition, Model, NotFound, ObjectMeta, Resource
 from kaito.runtime.client import connect, find_cluster_config
@@ -32,6 +32,7 @@ from kaito.runtime.kinds import (
     untyped_kind,
 )
 from kaito.runtime.testing.envtest import free_port
+from test.support.control_plane import real_control_plane
 from test.support.dockerfiles import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,15 +124,8 @@ def test_its_image_installs_the_operator_alone_and_does_not_run_as_root(project:
 
 @pytest.fixture(scope="module")
 def control_plane() -> Iterator[ControlPlane]:
-    plane = ControlPlane()
-    try:
-        plane.start()
-    except Unavailable as error:
-        pytest.skip(f"no real kube-apiserver: {error}")
-    try:
+    with real_control_plane() as plane:
         yield plane
-    finally:
-        plane.stop()
 
 
 def as_service_account(kubeconfig: Path, folder: Path) -> Path:
