@@ -153,7 +153,7 @@ WORKSPACE_ACTIVATOR = Program(
         Rule("wake them", ("kaito.sh",), ("workspaces/scale",), ("patch",)),
         Rule("their ports", ("discovery.k8s.io",), ("endpointslices",), INFORMER),
         Rule("their ready copies", ("",), ("pods",), INFORMER),
-        Rule("sets that KEDA scales", ("kaito.sh",), ("inferencesets",), ("get",)),
+        Rule("sets that KEDA scales", ("kaito.sh",), ("inferencesets",), INFORMER),
     ),
     namespaced=(),
 )

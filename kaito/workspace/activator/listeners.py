@@ -6,7 +6,7 @@ from typing import Final, final
 
 from aiohttp import web
 
-from kaito.api import Workspace, labels
+from kaito.api import InferenceSet, Workspace, labels
 from kaito.runtime import Request
 from kaito.runtime.cache import Cached, View
 from kaito.runtime.controller import Controller
@@ -157,10 +157,11 @@ def _slice_of_workspace(workspace: Workspace, _: View) -> list[ObjectKey]:
     return [ObjectKey(workspace.namespace, slice_name(workspace.name))]
 
 
-def cached_kinds() -> list[Cached]:
-    """Returns what the activator caches."""
+def cached_kinds(*, keda: bool = False) -> list[Cached]:
+    """Returns what the activator caches; for KEDA also InferenceSets."""
     return [
         Cached(EndpointSlice, labels={labels.ACTIVATOR: labels.ACTIVATOR_WORKSPACE}),
         Cached(Pod, labels=labels.WORKSPACE, indexes=[PODS], drop=("metadata.managedFields", "spec.containers")),
         Cached(Workspace),
+        *([Cached(InferenceSet)] if keda else []),
     ]

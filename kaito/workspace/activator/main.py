@@ -11,7 +11,6 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kaito.api import InferenceSet
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.controller import Controller
@@ -123,8 +122,7 @@ def activator_manager(
             listener_controller(listeners),
             Controller.every(SWEEP_SECONDS, listeners.sweep, name="closed-listeners"),
         ],
-        cache=cached_kinds(),
-        live=[InferenceSet] if settings.keda_port else [],
+        cache=cached_kinds(keda=settings.keda_port != 0),
         runnables=[server],
         transport=transport,
         clock=manager_clock,

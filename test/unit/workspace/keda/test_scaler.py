@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kaito.api import InferenceSet, Workspace
+from kaito.api import Workspace
 from kaito.runtime.testing import World
 from kaito.workspace.activator.listeners import cached_kinds
 from kaito.workspace.keda.loads import FORGET_SECONDS, FRESH_SECONDS, LoadReader
@@ -52,7 +52,7 @@ def scene(world: World) -> Scene:
 @asynccontextmanager
 async def answers(scene: Scene, held: int = 0) -> AsyncGenerator[Answers]:
     loads = LoadReader(scene.world.clock, scene.fetch)
-    async with scene.world.manager(cache=cached_kinds(), live=[InferenceSet]) as manager:
+    async with scene.world.manager(cache=cached_kinds(keda=True)) as manager:
         yield Answers(scene, KedaScaler(lambda: manager.api, loads, lambda _: held), loads)
 
 
@@ -70,6 +70,17 @@ async def test_copies_that_do_not_report_have_the_load_of_the_others(scene: Scen
     scene.copy(1, None)
     async with answers(scene) as asked:
         assert await asked.value() == 12
+
+
+async def test_the_activity_of_a_set_is_read_from_the_cache(scene: Scene) -> None:
+    """An open stream reads it every second."""
+    scene.inference_set(replicas=2)
+    asked = parse_trigger("scaled", "default", {"inferenceSet": NAME, "requests": "16"})
+    async with answers(scene) as answering:
+        await scene.world.settle()
+        scene.world.clear_requests()
+        assert await answering.active(asked)
+        assert scene.world.count("GET") == 0
 
 
 async def test_the_load_is_read_once_for_all_metrics_and_again_later(scene: Scene, phi: Workspace) -> None:

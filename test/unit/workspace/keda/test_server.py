@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from hack.envtest.control_plane import free_port
-from kaito.api import InferenceSet, Workspace
+from kaito.api import Workspace
 from kaito.runtime.certs.authority import KeyPair, new_authority, new_leaf
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager import Manager, Settings
@@ -58,7 +58,7 @@ async def served(scene: Scene, certificates: Path | None = None, *, host: str = 
     port = free_port()
     service = KedaService(scaler, stream_seconds=0.01)
     server = KedaServer(service, host=host, port=port, certificates=certificates)
-    manager = scene.world.manager(cache=cached_kinds(), live=[InferenceSet], runnables=[server])
+    manager = scene.world.manager(cache=cached_kinds(keda=True), runnables=[server])
     managers.append(manager)
     async with manager:
         yield port
