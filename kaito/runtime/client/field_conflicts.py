@@ -5,8 +5,8 @@
         for conflict in taken:
             request.log.warning("took over a field", field=conflict.field, manager=conflict.manager)
 
-An apply that is not forced fails with `Conflict`, whose fields `field_conflicts` returns. A forced apply takes them over
-and does not report them; `apply_and_report` does.
+An apply that is not forced fails with `Conflict`, whose fields `field_conflicts` returns. A forced apply takes them
+over and does not report them; `apply_and_report` does.
 """
 
 import re
