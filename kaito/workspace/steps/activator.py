@@ -2,7 +2,7 @@
 
 Applies the EndpointSlice of a Workspace with `spec.autoscaling.minReplicas: 0`, keeps the number of copies within its
 limits, and scales to zero after the idle time (`idleness`). The slice contains the activator while no copy is ready,
-and shortly before the copies are removed.
+while the last copies end, and shortly before they are removed.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from kaito.workspace.ownership import is_controller_of
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import ActivationReport, WorkloadReport
 from kaito.workspace.steps.guards import is_foreign, unless_rejected
+from kaito.workspace.steps.inference import is_pod_of
 
 LISTEN_SECONDS: Final = 3.0
 """Time from the creation of the slice until it has endpoints: the activator opens the port meanwhile."""
@@ -54,7 +55,7 @@ async def ensure_activator(ctx: ReconcileContext, plan: Plan | None, workload: W
         ctx.request.requeue_at(decision.requeue_at, "the Workspace may be idle")
     if plan is None or workload is None or ctx.is_read_only:
         return
-    needs_activator = _ready_copies(workload) == 0 or decision.hand_over
+    needs_activator = plan.hardware.copies == 0 or _ready_copies(workload) == 0 or decision.hand_over
     await _apply_slice(ctx, present, slices, family, addresses if needs_activator else [])
     if decision.scale_to_zero:
         seconds = scaling.idle_limit_seconds if scaling is not None else 0
@@ -110,7 +111,17 @@ def _with_start(recorded: ScalingStatus, ctx: ReconcileContext, *, wanted: int, 
 
 
 def _ready_copies(workload: WorkloadReport) -> int:
-    return workload.stateful_set.status.ready_replicas if workload.stateful_set is not None else 0
+    """Returns how many copies accept new requests.
+
+    The status of a StatefulSet counts pods that are being deleted until they have ended: they leave the endpoints of the
+    Service earlier.
+    """
+    stateful_set = workload.stateful_set
+    if stateful_set is None:
+        return 0
+    ending = [pod for pod in workload.pods if pod.deleting and is_pod_of(stateful_set, pod)]
+    still_counted = sum(1 for pod in ending if (ready := pod.condition("Ready")) is not None and ready.status == "True")
+    return max(stateful_set.status.ready_replicas - still_counted, 0)
 
 
 def _since(present: EndpointSlice | None) -> datetime | None:

@@ -265,6 +265,38 @@ async def test_an_idle_workspace_is_handed_over_and_scaled_to_zero_and_back(scen
         )
 
 
+async def test_the_activator_stays_an_endpoint_while_the_last_copy_ends(scene: Scene) -> None:
+    """The status of the StatefulSet counts the copy as ready until its pod has ended, up to 40 s."""
+    world = scene.world
+    scene.install_activator("10.9.0.1")
+    world.put(scene.workspace)
+    async with scene.controller() as manager:
+        await world.advance(5)
+        await scene.serving()
+        await world.advance(360)
+        assert (scene.replicas, scene.endpoints) == (0, ["10.9.0.1"])
+        await manager.client.delete(world.get(Pod, f"{NAME}-0"), grace_seconds=40)
+        await world.advance(35)
+        assert world.get(StatefulSet, NAME).status.ready_replicas == 1
+        assert scene.endpoints == ["10.9.0.1"]
+        await scene.end_pod(manager)
+        assert scene.endpoints == ["10.9.0.1"]
+
+
+async def test_requests_are_held_while_the_only_copy_is_evicted(scene: Scene) -> None:
+    world = scene.world
+    scene.install_activator("10.9.0.1")
+    world.put(scene.workspace)
+    async with scene.controller() as manager:
+        await world.advance(5)
+        await scene.serving()
+        assert scene.endpoints == []
+        await manager.client.delete(world.get(Pod, f"{NAME}-0"), grace_seconds=40)
+        await world.settle()
+        assert world.get(StatefulSet, NAME).status.ready_replicas == 1
+        assert scene.endpoints == ["10.9.0.1"]
+
+
 async def test_a_request_during_the_hand_over_keeps_the_copies(scene: Scene) -> None:
     world = scene.world
     scene.install_activator("10.9.0.1")
