@@ -29,9 +29,9 @@ test: sync
 	@$(PYTEST) -q -n 2 test/unit/$(PACKAGE) $(ARGS)
 else
 test: sync presets-env small-model envtest tools karpenter browser ## Every test; with PACKAGE=runtime/cache the unit tests of one package
-	@$(PYTEST) -q -n 2 test/unit test/docs test/contract test/charts test/monitoring
-	@$(PYTEST) -q -n 2 --dist loadgroup test/e2e
 	@presets/.venv/bin/python presets/test/real_registry.py
+	@$(PYTEST) -q -n 2 test/unit test/docs test/contract test/charts test/monitoring
+	@$(PYTEST) -q -n 2 --dist loadscope test/e2e
 	@presets/.venv/bin/python -m pytest -q presets/test
 endif
 
@@ -47,7 +47,7 @@ test-charts: sync envtest tools ## The Helm charts against config/ and on a real
 test-contract: sync envtest ## The same tests on the in-memory API server and on a real kube-apiserver
 	@$(PYTEST) -q -n 2 test/contract $(ARGS)
 test-e2e: sync presets-env small-model envtest karpenter browser ## The programs as processes, from a Workspace to an answer of its model
-	@$(PYTEST) -q -n 2 --dist loadgroup test/e2e $(ARGS)
+	@$(PYTEST) -q -n 2 --dist loadscope test/e2e $(ARGS)
 test-docs: sync envtest ## The examples of the documentation and of docstrings
 	@$(PYTEST) -q -n 2 test/docs $(ARGS)
 test-presets: presets-env ## The inference server and the tuning job, with a tiny model

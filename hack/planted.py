@@ -63,6 +63,7 @@ def plant(bug: dict[str, str]) -> int:
     after = _functions(compile(path.read_text().replace(bug["old"], bug["new"]), str(path), "exec"))
     changed = {name for name, code in after.items() if before.get(name) != code}
     count = 0
+    gc.unfreeze()  # frozen objects are not listed
     for found in gc.get_objects():
         if isinstance(found, FunctionType) and found.__module__ == module and found.__code__.co_qualname in changed:
             found.__code__ = after[found.__code__.co_qualname]

@@ -273,6 +273,7 @@ class FunctionMutants:
 
     def _find_functions(self) -> None:
         files = {str(self._target.root / mutant.file) for mutant in self._mutants}
+        gc.unfreeze()  # frozen objects are not listed
         for found in gc.get_objects():
             if type(found) is FunctionType and found.__code__.co_filename in files:
                 code = found.__code__
