@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kaito.cli import chat_arguments, console_arguments, model, simulate_arguments
+from kaito.cli import chat_arguments, console_arguments, log_lines, model, simulate_arguments
 from kaito.cli.explain import arguments as explain_arguments
 from kaito.cli.fleet import arguments as fleet_arguments
 from kaito.cli.plan import arguments as plan_arguments
@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: always, with the exit code.
     """
     arguments = parser().parse_args(argv)
+    log_lines.configure()
     try:
         if arguments.command == "model":
             sys.exit(model.run(arguments))
@@ -116,7 +117,6 @@ async def _run(arguments: argparse.Namespace) -> None:
     from kaito.local.tuning_demo import tuning_demo
     from kaito.local.up import up
     from kaito.local.view import View
-    from kaito.runtime.logging import configure
 
     options = Options(
         folder=arguments.folder,
@@ -127,7 +127,6 @@ async def _run(arguments: argparse.Namespace) -> None:
         model=arguments.model,
         console_port=getattr(arguments, "console_port", 0),
     )
-    configure("console", "warning")
     _cancel_on_signals()
     if arguments.command == "up":
         await up(options, View())

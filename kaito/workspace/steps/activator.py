@@ -113,8 +113,8 @@ def _with_start(recorded: ScalingStatus, ctx: ReconcileContext, *, wanted: int, 
 def _ready_copies(workload: WorkloadReport) -> int:
     """Returns how many copies accept new requests.
 
-    The status of a StatefulSet counts pods that are being deleted until they have ended: they leave the endpoints of the
-    Service earlier.
+    The status of a StatefulSet counts pods that are being deleted until they have ended: they leave the endpoints of
+    the Service earlier.
     """
     stateful_set = workload.stateful_set
     if stateful_set is None:
