@@ -44,6 +44,27 @@ def check(
     return found if old is None else introduced(_violations(old, node_api, cloud, weights, preset), found)
 
 
+def wrong_names(workspace: Workspace, *, node_api: NodeApi = "machine", cloud: Cloud = "azure") -> list[Violation]:
+    """Returns the errors of the names alone: an unknown preset, and instance types of which none can be used.
+
+    Nothing else, such as annotations of a stored Workspace, changes them.
+    """
+    found: list[Violation] = []
+    try:
+        preset_of(workspace)
+    except PlanError as error:
+        found.append(error.violation())
+    named = alternatives(workspace) or tuple(filter(None, (workspace.resource.instance_type,)))
+    refused: list[Violation] = []
+    for index, name in enumerate(named if node_api != "byo" else ()):
+        try:
+            instance_type_of(resolved(workspace, name), cloud)
+        except PlanError as error:
+            field = f"{ALTERNATIVES_FIELD}[{index}]" if alternatives(workspace) else error.field
+            refused.append(Violation(field, error.message))
+    return found + (refused if len(refused) == len(named) else [])
+
+
 def _violations(
     workspace: Workspace, node_api: NodeApi, cloud: Cloud, weights: WeightsDefaults, preset: Preset | None
 ) -> Iterator[Violation]:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from kaito.api import InferenceSet, conditions
+from kaito.models.admission import wrong_names
 from kaito.planning.comparison import Change, LiveComparison, merged
 from kaito.planning.documents import Documents, Source
 from kaito.planning.reader import PlanReader
@@ -26,7 +27,8 @@ async def plan_workspace(
     clock: Clock,
     read_model: ReadModel | None = None,
 ) -> PlanReport:
-    """Plans one Workspace.
+    """Plans one Workspace. An unknown preset or instance type is refused before the cluster is read, because no right
+    in the cluster changes that.
 
     Args:
         source: the Workspace as it was read.
@@ -45,6 +47,8 @@ async def plan_workspace(
         errors = tuple(Finding(conditions.INVALID_SPEC, field, message) for field, message in source.errors)
         refused = Preview(workspace=workspace, errors=errors)
         return PlanReport(preview=refused, origin=source.origin, settings=settings, changes=())
+    if live is not None and (misnamed := refused_by_name(source, settings)) is not None:
+        return misnamed
     if live is not None:
         old = await live.stored(workspace)
         workspace = merged(workspace, old) if old is not None else workspace
@@ -84,6 +88,17 @@ async def plan_workspace(
         notes=notes,
         inference_set=_set_plan(source.inference_set, found),
     )
+
+
+def refused_by_name(source: Source, settings: WorkspaceSettings) -> PlanReport | None:
+    """Returns the refusal of a Workspace whose preset or instance type does not exist; None if they exist."""
+    if source.errors:
+        return None
+    found = wrong_names(source.workspace, node_api=settings.node_api.value, cloud=settings.cloud)
+    if not found:
+        return None
+    refused = Preview(workspace=identified(source.workspace), errors=tuple(map(Finding.from_violation, found)))
+    return PlanReport(preview=refused, origin=source.origin, settings=settings, changes=())
 
 
 def _rejections(inference_set: InferenceSet | None, settings: WorkspaceSettings, found: Preview) -> tuple[Finding, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Final, TextIO
 from kaito.planning.comparison import LiveComparison, connected
 from kaito.planning.documents import Documents, InputError, read_documents, to_yaml
 from kaito.planning.installed import installed_settings
-from kaito.planning.planner import plan_workspace
+from kaito.planning.planner import plan_workspace, refused_by_name
 from kaito.planning.report import PlanReport, PriceQuestion, as_data
 from kaito.planning.style import Style
 from kaito.planning.text import render
@@ -73,7 +73,8 @@ async def plan_documents(
 ) -> list[PlanReport]:
     """Plans every Workspace of the files.
 
-    With a cluster, and without flags of the controller, the settings are those of the controller in the cluster.
+    With a cluster, and without flags of the controller, the settings are those of the controller in the cluster. It is
+    not connected if the presets of all Workspaces do not exist.
 
     Raises:
         InputError: the flags of the controller in the cluster are not those of this version.
@@ -83,6 +84,8 @@ async def plan_documents(
     async with AsyncExitStack() as stack:
         live: LiveComparison | None = None
         notes: tuple[str, ...] = ()
+        if arguments.cluster and (refused := _refused_presets(documents, given)) is not None:
+            return refused
         if arguments.cluster:
             client = await stack.enter_async_context(connected(arguments.kubeconfig, arguments.context))
             if not arguments.controller_flags:
@@ -101,6 +104,17 @@ async def plan_documents(
                 await plan_workspace(source, documents, settings, question, live=live, clock=clock or SystemClock())
             )
         return reports
+
+
+def _refused_presets(documents: Documents, given: Invocation) -> list[PlanReport] | None:
+    """Returns the refusals if no Workspace names a preset that exists, and None otherwise.
+
+    The instance types are not checked: which ones exist depends on the settings of the controller in the cluster.
+    """
+    settings = given.workspace.model_copy(update={"node_api": NodeApi.BYO})
+    reports = [refused_by_name(source, settings) for source in documents.workspaces]
+    refused = [report for report in reports if report is not None]
+    return refused if len(refused) == len(reports) else None
 
 
 @asynccontextmanager
