@@ -26,6 +26,7 @@ from kaito.workspace.hub.reads import ReadModel
 from kaito.workspace.in_use_policy import POLICY_KINDS, installation_guard
 from kaito.workspace.inference_sets.admission import inference_set_webhook
 from kaito.workspace.inference_sets.controller import InferenceSetReconciler, inference_set_controller
+from kaito.workspace.inference_sets.loads import CopyLoads
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.orphans import orphan_collector
@@ -80,11 +81,12 @@ def workspace_manager(
     kind = claim_kind(workspace.node_api)
     periodic = [] if kind is None else [orphan_collector(kind, workspace, reconciler.prices, metrics)]
     guards = [installation_guard(workspace)] if workspace.installation_guard else []
-    sets = inference_set_controller(InferenceSetReconciler(workspace))
     webhooks: list[Webhook[Any]] = []
     if webhook:
         webhooks = [workspace_webhook(workspace, prices), inference_set_webhook(workspace, prices)]
     manager_clock = clock or SystemClock()
+    loads = CopyLoads(fetch_load, manager_clock)
+    sets = inference_set_controller(InferenceSetReconciler(workspace, loads))
     autoscalers: list[AnyController] = [
         workspace_autoscaler(Autoscaler(LoadMonitor(fetch_load, manager_clock))),
         inference_set_autoscaler(Autoscaler(LoadMonitor(fetch_load, manager_clock))),

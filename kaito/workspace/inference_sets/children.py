@@ -6,6 +6,7 @@ one twice, after a crash or with a stale cache, therefore ends in the same name 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from typing import Any, Final, Literal, final
 
@@ -40,6 +41,10 @@ class Child:
     is_settled: bool = False
     """Whether it is ready with everything that was requested: no pod is about to be replaced."""
     is_deleting: bool = False
+    requests: float | None = None
+    """Running and waiting requests; None if they are unknown or were not read."""
+    created: datetime | None = None
+    """When it was created."""
     nodes: int = 0
     """Number of nodes that it needs; 0 if unknown."""
     pending: str = ""
@@ -131,6 +136,7 @@ def evaluate_child(
         is_serving=is_serving,
         is_settled=is_ready and is_rolled,
         is_deleting=workspace.deleting,
+        created=workspace.metadata.creation_timestamp,
         nodes=workspace.status.target_node_count,
         cause=_cause(workspace, inference if inference is not None and not inference.is_true else summary),
     )

@@ -20,19 +20,23 @@ from kaito.runtime.cache import View
 from kaito.runtime.client import ConditionUpdate, MergePatch, StatusScope
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import ApiError, NotLeader
-from kaito.runtime.kinds import Service, StatefulSet
+from kaito.runtime.kinds import Pod, Service, StatefulSet
 from kaito.runtime.meta import Condition, ObjectKey, find_condition
 from kaito.runtime.predicate import changed, differs
+from kaito.runtime.source import FunctionSource
 from kaito.workspace.failure import format_error, is_rejection
+from kaito.workspace.indexes import PODS
 from kaito.workspace.inference_sets.admission import validate_inference_set
 from kaito.workspace.inference_sets.children import Change, Child, child_workspace, evaluate_child, free_names
 from kaito.workspace.inference_sets.gateway import GATEWAY_KINDS, ensure_route
+from kaito.workspace.inference_sets.loads import CopyLoads, requests_of
 from kaito.workspace.inference_sets.nodes import nodes_per_workspace
-from kaito.workspace.inference_sets.rollout import Bounds, Decision, NodeBudget, decide
+from kaito.workspace.inference_sets.rollout import Bounds, Decision, NodeBudget, decide, is_choice
 from kaito.workspace.inference_sets.service import pod_selector, set_service
 from kaito.workspace.inference_sets.status import SetState, condition_updates
 from kaito.workspace.inference_sets.upgrade import upgrade_change, upgrade_time
 from kaito.workspace.ownership import inference_set_name, is_controller_of, name_conflict_message
+from kaito.workspace.scaling.copies import ready_copies
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.steps.status import MAX_MESSAGE_CHARACTERS
 
@@ -42,6 +46,9 @@ RESYNC_SECONDS: Final = 60.0
 WORKERS: Final = 8
 """Number of InferenceSets reconciled concurrently."""
 
+LOAD_RESYNC_SECONDS: Final = 5.0
+"""Interval at which a set that waits for the load of its Workspaces is reconciled without an event."""
+
 DELETION_RESYNC_SECONDS: Final = 10.0
 """Interval at which a deletion is reconciled without an event while Workspaces exist."""
 
@@ -50,8 +57,9 @@ DELETION_RESYNC_SECONDS: Final = 10.0
 class InferenceSetReconciler:
     """Reconciles InferenceSets. All state that must survive a restart is in the cluster."""
 
-    def __init__(self, settings: WorkspaceSettings) -> None:
+    def __init__(self, settings: WorkspaceSettings, loads: CopyLoads | None = None) -> None:
         self.settings = settings
+        self.loads = loads or CopyLoads()
 
     async def reconcile(self, request: Request[InferenceSet]) -> None:
         """Creates, changes and deletes Workspaces, applies the Service, and writes the status, also after a failure.
@@ -78,12 +86,19 @@ class InferenceSetReconciler:
             state.invalid = conditions.INVALID_SPEC, "; ".join(str(error) for error in errors)
         workspaces: Sequence[Workspace] = await api.list(Workspace, owned_by=inference_set)
         decision = await self._decide(request, state, workspaces)
+        if is_choice(state.children or (), decision):
+            decision = await self._by_load(request, state, workspaces, decision)
+        else:
+            self.loads.forget(request.key)
         if decision.create or decision.delete:
             everything = await api.list(
                 Workspace, namespace=inference_set.namespace, consistency="live", unreadable="fail"
             )
             own = [workspace for workspace in everything if is_controller_of(inference_set, workspace)]
             decision = await self._decide(request, state, own)
+            if state.requests is None and is_choice(state.children or (), decision):
+                request.requeue_after(LOAD_RESYNC_SECONDS, "the load of the workspaces was not read")
+                decision = _without_serving(state, decision)
             await _delete(request, [workspace for workspace in own if workspace.name in decision.delete])
             taken = [workspace.name for workspace in everything]
             await _create(request, state, islice(free_names(inference_set, taken), decision.create))
@@ -110,6 +125,23 @@ class InferenceSetReconciler:
         state.is_limited = decision.is_limited
         return decision
 
+    async def _by_load(
+        self, request: Request[InferenceSet], state: SetState, workspaces: Sequence[Workspace], decision: Decision
+    ) -> Decision:
+        """Decides again with the requests of the Workspaces; deletes none that serves while they are read."""
+        addresses: dict[str, str] = {}
+        owners: dict[str, str] = {}
+        for workspace in workspaces:
+            for pod in ready_copies(await request.api.list(Pod, index=PODS(str(workspace.key)))):
+                if pod.status.pod_ip and not workspace.deleting:
+                    addresses[pod.uid], owners[pod.uid] = pod.status.pod_ip, workspace.name
+        found = self.loads.take(request.key, addresses)
+        if found is None:
+            request.requeue_after(LOAD_RESYNC_SECONDS, "the load of the workspaces is being read")
+            return _without_serving(state, decision)
+        state.requests = requests_of(found, owners)
+        return await self._decide(request, state, workspaces)
+
     async def _evaluate(
         self, request: Request[InferenceSet], state: SetState, workspaces: Sequence[Workspace]
     ) -> list[Child]:
@@ -121,7 +153,8 @@ class InferenceSetReconciler:
             upgrade = upgrade_change(request.object, request.clock.now(), is_in_progress=is_in_progress)
         for workspace in workspaces:
             stateful_set = await request.api.find(StatefulSet, workspace.name, workspace.namespace)
-            found.append(evaluate_child(request.object, workspace, stateful_set, upgrade))
+            child = evaluate_child(request.object, workspace, stateful_set, upgrade)
+            found.append(replace(child, requests=(state.requests or {}).get(child.name)))
         return found
 
     async def _apply_service(self, request: Request[InferenceSet], state: SetState) -> None:
@@ -140,6 +173,7 @@ class InferenceSetReconciler:
     async def finalize(self, request: Request[InferenceSet]) -> Again | None:
         """Deletes the Workspaces of a set that is being deleted; returns None when none exists."""
         inference_set, api = request.object, request.api
+        self.loads.forget(request.key)
         workspaces: Sequence[Workspace] = await api.list(Workspace, owned_by=inference_set)
         if not workspaces:
             workspaces = await api.list(Workspace, owned_by=inference_set, consistency="live", unreadable="fail")
@@ -156,6 +190,12 @@ class InferenceSetReconciler:
             metadata = {"finalizers": remaining, "resourceVersion": inference_set.metadata.resource_version}
             await api.patch(inference_set, MergePatch({"metadata": metadata}))
         return None
+
+
+def _without_serving(state: SetState, decision: Decision) -> Decision:
+    """Returns the decision without the deletion of Workspaces that serve."""
+    serving = {child.name for child in state.children or () if child.is_serving}
+    return replace(decision, delete=tuple(name for name in decision.delete if name not in serving))
 
 
 def _bounds(inference_set: InferenceSet) -> Bounds:
@@ -345,6 +385,7 @@ def inference_set_controller(reconciler: InferenceSetReconciler) -> Controller[I
         .owns(Workspace, when=differs(_child_state))
         .owns(Service, when=changed("spec", "labels"))
         .watches(StatefulSet, to=_set_of, when=changed("generation", "status"))
+        .receives(FunctionSource(reconciler.loads.run, name="copy-loads"))
         .finalizes(labels.INFERENCESET_FINALIZER, reconciler.finalize)
     )
     if reconciler.settings.inference_gateway:

@@ -4,8 +4,9 @@ The rules, in the order in which they are applied:
 
 * Workspaces that the current template can reach ("kept") are created until there are `replicas` of them. While others
   have to be replaced, at most `max_surge` Workspaces exist above `replicas`, and never more than the node limit allows.
-* Surplus Workspaces are deleted: those that do not serve first, then those with an old template, then the highest
-  number. The number that serves never falls below `replicas` because of a scale-down.
+* Surplus Workspaces are deleted: those that do not serve first, then those with an old template, then those with the
+  fewest requests, then the newest. One whose requests are unknown follows those whose requests are known. The number
+  that serves never falls below `replicas` because of a scale-down.
 * Workspaces that have to be replaced are deleted as soon as more than `replicas` serve. One that does not serve is
   deleted at once. Where no additional Workspace may exist, one that serves is deleted within `max_unavailable`.
 * Other changes are applied in place, within `max_unavailable`; those that do not serve first.
@@ -13,6 +14,7 @@ The rules, in the order in which they are applied:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import final
 
 from kaito.workspace.inference_sets.children import Child
@@ -121,7 +123,20 @@ def _creations(
 
 def _by_expendability(children: Sequence[Child]) -> list[Child]:
     """Returns the Workspaces in the order in which they are deleted."""
-    return sorted(children, key=lambda child: (child.is_serving, child.change == "none", -child.number, child.name))
+
+    def order(child: Child) -> tuple[bool, bool, float, float, int, str]:
+        requests = inf if child.requests is None else child.requests
+        age = -child.created.timestamp() if child.created is not None else 0.0
+        return child.is_serving, child.change == "none", requests, age, -child.number, child.name
+
+    return sorted(children, key=order)
+
+
+def is_choice(children: Sequence[Child], decision: Decision) -> bool:
+    """Whether the decision deletes some of several Workspaces that serve, so that their load matters."""
+    serving = [child.name for child in children if child.is_serving and not child.is_deleting]
+    deleted = [name for name in serving if name in decision.delete]
+    return 0 < len(deleted) < len(serving)
 
 
 def _retired(old: Sequence[Child], serving: int, replicas: int, bounds: Bounds, *, is_blocked: bool) -> list[Child]:

@@ -1,6 +1,6 @@
 """Computes the conditions of an InferenceSet from what a reconcile observed: a pure function."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, final
@@ -26,6 +26,8 @@ class SetState:
     replicas: int
     children: Sequence[Child] | None = None
     """None before they were listed."""
+    requests: Mapping[str, float] | None = None
+    """Running and waiting requests by name of the Workspace, as far as they are known; None if they were not read."""
     bounds: Bounds = field(default_factory=Bounds)
     budget: NodeBudget = field(default_factory=NodeBudget)
     is_limited: bool = False

@@ -22,7 +22,6 @@ from kaito.prices.azure_retail import Found, PricesUnavailable
 from kaito.prices.book import PriceBook
 from kaito.prices.price import Offering, Price
 from kaito.runtime.client import Client
-from kaito.runtime.errors import Forbidden
 from kaito.runtime.kinds import ConfigMap, Deployment, Node, Service, ServicePort, ServiceSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World, builders
@@ -527,45 +526,6 @@ async def test_flags_of_another_version_are_an_error(live: World) -> None:
     live.put(Deployment.model_validate(deployment("--flag-of-next-year")))
     with pytest.raises(InputError, match="Deployment default/workspace-controller are not those of this version"):
         await compare(workspace())
-
-
-def selected(**fields: Any) -> dict[str, Any]:
-    return {"labelSelector": {"matchLabels": {"apps": "w"}}, **fields}
-
-
-@pytest.mark.parametrize(
-    ("part", "field"),
-    [
-        ({"inference": {"preset": {"name": "phi-5-typo"}}}, "inference.preset.name"),
-        ({"resource": selected(instanceType="Standard_NC6s_v33")}, "resource.instanceType"),
-        ({"resource": selected(instanceTypes=["Standard_NC6s_v33", "nothing"])}, "resource.instanceTypes[0]"),
-    ],
-)
-async def test_wrong_names_are_refused_before_the_cluster_is_read(
-    live: World, part: dict[str, Any], field: str
-) -> None:
-    """A user without rights sees the error of the file, not that of the permissions."""
-    live.deny("get", Workspace)
-    with pytest.raises(Forbidden):
-        await compare(workspace())
-    live.clear_requests()
-    data = await compare(workspace(**part))
-    assert data["result"] == "refused"
-    assert data["errors"][0]["field"] == field
-    assert all("deployments" in request.path for request in live.requests)
-
-
-async def test_without_a_preset_that_exists_the_cluster_is_not_connected(live: World) -> None:
-    await compare_all(*(workspace(name, inference={"preset": {"name": "phi-5-typo"}}) for name in "ab"))
-    assert live.requests == []
-    await compare_all(workspace(), workspace("b", inference={"preset": {"name": "phi-5-typo"}}))
-    assert live.requests != []
-
-
-async def test_an_alternative_that_does_not_exist_is_skipped_and_the_cluster_is_read(live: World) -> None:
-    data = await compare(workspace(resource=selected(instanceTypes=["Standard_NC6s_v33", A100])))
-    assert data["result"] == "planned"
-    assert live.requests != []
 
 
 async def test_a_note_about_one_workspace_is_not_in_the_plan_of_the_next(

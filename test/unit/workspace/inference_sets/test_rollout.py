@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -44,6 +45,31 @@ def test_a_workspace_that_is_being_deleted_is_replaced() -> None:
 )
 def test_the_least_useful_workspace_is_deleted_first(children: list[Child], deleted: tuple[str, ...]) -> None:
     assert decide(children, 2, Bounds(max_unavailable=1), UNLIMITED).delete == deleted
+
+
+EARLY, LATE = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("children", "deleted"),
+    [
+        ([replace(child(0), requests=1.0), replace(child(1), requests=5.0), child(2)], ("phi-0",)),
+        (
+            [replace(child(0), requests=5.0), replace(child(1), requests=0.0), replace(child(2), requests=5.0)],
+            ("phi-1",),
+        ),
+        (
+            [replace(child(0), created=LATE), replace(child(1), created=EARLY), replace(child(2), created=EARLY)],
+            ("phi-0",),
+        ),
+        ([replace(child(0), requests=0.0), child(1, "starting"), replace(child(2), requests=9.0)], ("phi-1",)),
+        ([replace(child(0), requests=0.0), child(1, change="in-place"), child(2)], ("phi-1",)),
+    ],
+)
+def test_of_those_that_serve_the_one_with_the_fewest_requests_is_deleted(
+    children: list[Child], deleted: tuple[str, ...]
+) -> None:
+    assert decide(children, 2, Bounds(), UNLIMITED).delete == deleted
 
 
 def test_a_replacement_serves_before_the_old_workspace_is_deleted() -> None:

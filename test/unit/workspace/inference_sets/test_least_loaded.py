@@ -1,0 +1,99 @@
+"""A set that becomes smaller deletes the Workspaces with the fewest requests: in virtual time, with polled metrics."""
+
+import pytest
+
+from kaito.api import labels
+from kaito.runtime.kinds import Pod
+from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.testing import World, builders
+from kaito.workspace.main import workspace_manager
+from kaito.workspace.settings import WorkspaceSettings
+from test.unit.workspace.inference_sets.conftest import Sets
+
+
+class Loaded(Sets):
+    """A cluster whose servers report the requests in `requests`, by address of the pod."""
+
+    requests: dict[str, float | None]
+
+    def __init__(self, world: World, settings: WorkspaceSettings) -> None:
+        super().__init__(world, settings)
+        self.requests, self.polls = {}, list[str]()
+
+    async def fetch(self, address: str) -> bytes | None:
+        self.polls.append(address)
+        share = self.requests.get(address)
+        return None if share is None else f"vllm:num_requests_running {share}\nvllm:num_requests_waiting 0\n".encode()
+
+    def polling(self) -> Manager:
+        runtime = Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False)
+        manager = workspace_manager(
+            self.settings, runtime, transport=self.world.transport(), clock=self.world.clock, fetch_load=self.fetch
+        )
+        self.world.track(manager)
+        return manager
+
+    async def serve_set(self, requests: dict[str, float | None]) -> None:
+        """Makes every Workspace serve with one ready pod that has these requests."""
+        await self.provision()
+        for number, name in enumerate(self.names(), 1):
+            address = f"10.0.0.{number}"
+            self.world.put(builders.pod(f"{name}-0", labels={labels.WORKSPACE: name}))
+            self.world.patch(Pod, f"{name}-0", {"status": {"podIP": address}}, subresource="status")
+            self.requests[address] = requests[name]
+        await self.world.settle()
+
+
+@pytest.fixture
+async def loaded(world: World, settings: WorkspaceSettings) -> Loaded:
+    return Loaded(world, settings)
+
+
+async def test_the_workspaces_with_the_fewest_requests_are_deleted_first(loaded: Loaded) -> None:
+    loaded.put(replicas=4)
+    async with loaded.polling():
+        await loaded.serve_set({"phi-0": 1, "phi-1": 7, "phi-2": 0, "phi-3": 9})
+        assert loaded.polls == [], "loads are read only when they matter"
+        loaded.scale(2)
+        await loaded.world.advance(5)
+        assert loaded.names() == ["phi-1", "phi-3"]
+        assert sorted(loaded.polls) == ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"], "each server once"
+        loaded.scale(0)
+        await loaded.world.advance(5)
+        assert loaded.names() == []
+        assert len(loaded.polls) == 4, "without a choice nothing is read"
+
+
+async def test_a_load_that_changed_is_read_again(loaded: Loaded) -> None:
+    loaded.put(replicas=3)
+    async with loaded.polling():
+        await loaded.serve_set({"phi-0": 5, "phi-1": 1, "phi-2": 5})
+        loaded.scale(2)
+        await loaded.world.advance(60)
+        assert loaded.names() == ["phi-0", "phi-2"]
+        loaded.requests |= {"10.0.0.1": 2.0, "10.0.0.3": 3.0}
+        loaded.scale(1)
+        await loaded.world.advance(5)
+        assert loaded.names() == ["phi-2"]
+
+
+async def test_servers_that_report_no_load_do_not_prevent_the_deletion(loaded: Loaded) -> None:
+    loaded.put(replicas=3)
+    async with loaded.polling():
+        await loaded.serve_set({"phi-0": None, "phi-1": None, "phi-2": 50})
+        loaded.scale(2)
+        await loaded.world.advance(5)
+        assert loaded.names() == ["phi-0", "phi-1"], "the only one whose load is known"
+        loaded.scale(1)
+        await loaded.world.advance(5)
+        assert loaded.names() == ["phi-0"], "then the newest"
+
+
+async def test_the_load_is_read_again_after_a_restart(loaded: Loaded) -> None:
+    loaded.put(replicas=3)
+    async with loaded.polling():
+        await loaded.serve_set({"phi-0": 0, "phi-1": 3, "phi-2": 4})
+    loaded.scale(2)
+    async with loaded.polling():
+        await loaded.world.advance(5)
+        assert loaded.names() == ["phi-1", "phi-2"]
