@@ -7,7 +7,8 @@ import asyncio
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, final
 
 from kaito.api.karpenter import Claim
@@ -19,8 +20,9 @@ from kaito.provisioner.controllers import cached, controllers
 from kaito.provisioner.flags import Invocation, parse
 from kaito.provisioner.installation import Installation
 from kaito.provisioner.kinds import served_kinds
-from kaito.provisioner.nodes import is_managed
+from kaito.provisioner.metrics import managed_phase
 from kaito.runtime import Manager
+from kaito.runtime.cache import Derived
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock
 from kaito.runtime.errors import KaitoRuntimeError
@@ -89,15 +91,15 @@ def manager_for(
         tracer=tracer,
     )
     cloud_metrics.register(manager.metrics.registry)
-    deps.metrics.register(manager.metrics.registry, lambda: _claims_of_leader(manager, kinds))
+    phases = [Derived(kind, managed_phase) for kind in kinds]
+
+    def of_leader() -> Iterable[str] | None:
+        if not manager.is_leader:  # so that claims are counted once
+            return None
+        return chain.from_iterable(each.values(manager.cache) for each in phases)
+
+    deps.metrics.register(manager.metrics.registry, of_leader)
     return manager
-
-
-def _claims_of_leader(manager: Manager, kinds: Sequence[type[Claim]]) -> list[Claim] | None:
-    """The cached claims for the gauge of phases; None unless this replica leads, so that claims are counted once."""
-    if not manager.is_leader:
-        return None
-    return [claim for kind in kinds for claim in manager.cache.list(kind) if is_managed(claim)]
 
 
 @final

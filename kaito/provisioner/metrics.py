@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kaito.api.karpenter import Claim
+from kaito.provisioner.nodes import is_managed
 
 PHASES = ("pending", "failed", "launched", "registered", "ready", "unhealthy", "terminating")
 """In the order in which a claim reaches them; `unhealthy` claims were ready before."""
@@ -72,9 +73,13 @@ class ProvisionerMetrics:
             "gpu_provisioner_orphan_pools", "Instances without a claim at the last garbage collection.", registry=None
         )
 
-    def register(self, registry: CollectorRegistry, claims: Callable[[], Iterable[Claim] | None]) -> None:
-        """Adds all metrics to a registry; `claims` is called at each scrape and returns None on a standby."""
-        registry.register(PhaseCollector(claims))
+    def register(self, registry: CollectorRegistry, phases: Callable[[], Iterable[str] | None]) -> None:
+        """Adds all metrics to a registry.
+
+        `phases` is called at each scrape: it returns the phase of each claim, empty for claims that are not counted, or
+        None on a standby.
+        """
+        registry.register(PhaseCollector(phases))
         for collector in (
             self.terminated,
             self.disrupted,
@@ -106,12 +111,17 @@ def phase(claim: Claim) -> str:
     return reached[-1] if reached else "pending"
 
 
+def managed_phase(claim: Claim) -> str:
+    """The phase of a claim; empty if the provisioner does not manage it."""
+    return phase(claim) if is_managed(claim) else ""
+
+
 @final
 class PhaseCollector(Collector):
     """Counts claims by phase at each scrape, on the leader."""
 
-    def __init__(self, claims: Callable[[], Iterable[Claim] | None]) -> None:
-        self._claims = claims
+    def __init__(self, phases: Callable[[], Iterable[str] | None]) -> None:
+        self._phases = phases
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Describes the metric without reading claims, for the registration."""
@@ -119,10 +129,10 @@ class PhaseCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Counts the claims; nothing is exported on a standby."""
-        claims = self._claims()
-        if claims is None:
+        phases = self._phases()
+        if phases is None:
             return
-        counts = Tally(phase(claim) for claim in claims)
+        counts = Tally(phases)
         family = _phases()
         for name in PHASES:
             family.add_metric([name], counts[name])

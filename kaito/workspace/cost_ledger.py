@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Final, Literal, final
+from typing import Final, Literal, Self, final
 
 from kaito.api import Claim, Workspace
 from kaito.api.workspace.cost import CostStatus, EndedCost, NodeCost
@@ -156,11 +156,32 @@ def has_changed(before: CostStatus | None, after: CostStatus) -> bool:
     return before.evolve(**timeless) != after.evolve(**timeless)
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Accrual:
+    """The cost of a Workspace as a function of time, from an account."""
+
+    ended: Decimal
+    """Cost of the nodes that ended."""
+    rates: tuple[tuple[datetime, Decimal], ...]
+    """Start and price per hour of the nodes that exist."""
+
+    @classmethod
+    def of(cls, cost: CostStatus) -> Self | None:
+        """Returns the accrual of an account; None if a price is or was unknown."""
+        if cost.total is None or any(node.per_hour is None for node in cost.nodes):
+            return None
+        return cls(_decimal(cost.ended.total), _rates(cost.nodes))
+
+    def total_at(self, now: datetime) -> Decimal:
+        """Returns the cost until a time after the account."""
+        return self.ended + _accrued(self.rates, now)
+
+
 def total_at(cost: CostStatus, now: datetime) -> Decimal | None:
     """Returns the cost until a time after the account; None if a price is or was unknown."""
-    if cost.total is None or any(node.per_hour is None for node in cost.nodes):
-        return None
-    return _decimal(cost.ended.total) + accrued(cost.nodes, now)
+    accrual = Accrual.of(cost)
+    return None if accrual is None else accrual.total_at(now)
 
 
 def rate_of(nodes: Sequence[NodeCost]) -> Decimal:
@@ -170,7 +191,14 @@ def rate_of(nodes: Sequence[NodeCost]) -> Decimal:
 
 def accrued(nodes: Sequence[NodeCost], now: datetime) -> Decimal:
     """Returns the cost until now of the nodes whose price is known."""
-    rates = [(node.since, _decimal(node.per_hour)) for node in nodes if node.per_hour is not None]
+    return _accrued(_rates(nodes), now)
+
+
+def _rates(nodes: Sequence[NodeCost]) -> tuple[tuple[datetime, Decimal], ...]:
+    return tuple((node.since, _decimal(node.per_hour)) for node in nodes if node.per_hour is not None)
+
+
+def _accrued(rates: Sequence[tuple[datetime, Decimal]], now: datetime) -> Decimal:
     return sum((hours_between(since, now) * rate for since, rate in rates), Decimal(0))
 
 

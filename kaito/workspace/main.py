@@ -11,6 +11,7 @@ from typing import Any
 
 from kaito.api import Workspace
 from kaito.prices.book import PriceBook
+from kaito.runtime.cache import Derived
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.controller import AnyController
@@ -21,6 +22,7 @@ from kaito.runtime.webhook import Webhook
 from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.admission import workspace_webhook
 from kaito.workspace.controller import WorkspaceReconciler, cached_kinds, live_kinds, workspace_controller
+from kaito.workspace.figures import WorkspaceFigures
 from kaito.workspace.flags import parse
 from kaito.workspace.hub.reads import ReadModel
 from kaito.workspace.in_use_policy import POLICY_KINDS, installation_guard
@@ -105,13 +107,13 @@ def workspace_manager(
         rng=rng,
         tracer=tracer,
     )
-    metrics.register(manager.metrics.registry, lambda: _known_workspaces(manager), manager_clock.now)
+    figures = Derived(Workspace, WorkspaceFigures.of)
+
+    def of_leader() -> Iterable[WorkspaceFigures] | None:
+        return figures.values(manager.cache) if manager.is_leader else None  # other replicas export no gauges
+
+    metrics.register(manager.metrics.registry, of_leader, manager_clock.now)
     return manager
-
-
-def _known_workspaces(manager: Manager) -> Iterable[Workspace] | None:
-    """Returns the cached Workspaces on the leader, and None on other replicas, which export no gauges."""
-    return manager.cache.list(Workspace) if manager.is_leader else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

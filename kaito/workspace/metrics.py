@@ -1,8 +1,8 @@
 """Prometheus metrics of the workspace controller, in the same registry as the framework's.
 
-The gauges are computed from the cache when Prometheus scrapes, without a request to the API server. Only the leader
-exports them: a standby that exported zeros would make every aggregation over replicas depend on the replica. Phases
-follow from `status.state`, so that a Workspace that is still starting is not counted as an error.
+The gauges are computed from the cache when Prometheus scrapes, without a request to the API server: from the figures of
+each Workspace, which are derived once for each version of it. Only the leader exports them: a standby that exported
+zeros would make every aggregation over replicas depend on the replica.
 """
 
 from collections import Counter as Tally
@@ -14,29 +14,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from kaito.api import Workspace
 from kaito.prices.price import Price
 from kaito.runtime.clock import SystemClock
-from kaito.workspace.cost_ledger import idle_share, rate_of, total_at
-from kaito.workspace.start_figures import cache_tokens
+from kaito.workspace.figures import WorkspaceFigures
 
 PROVISION_BOUNDS_SECONDS = (10, 30, 60, 120, 180, 240, 300, 420, 600, 900, 1800, 3600)
 """Bucket bounds: a GPU node takes minutes, an exhausted quota takes hours."""
-
-_PHASES = {
-    "Ready": "succeeded",
-    "ScaledToZero": "succeeded",
-    "Succeeded": "succeeded",
-    "Failed": "error",
-    "NotReady": "error",
-}
-
-
-def phase(workspace: Workspace) -> str:
-    """Returns upstream's phase: `deleting`, `succeeded`, `error` or `pending`."""
-    if workspace.deleting:
-        return "deleting"
-    return _PHASES.get(workspace.status.state or "", "pending")
 
 
 @final
@@ -83,23 +66,23 @@ class WorkspaceMetrics:
     def register(
         self,
         registry: CollectorRegistry,
-        workspaces: Callable[[], Iterable[Workspace] | None],
+        figures: Callable[[], Iterable[WorkspaceFigures] | None],
         now: Callable[[], datetime] = SystemClock().now,
     ) -> None:
-        """Registers all metrics; `workspaces` is called at each scrape and returns None on a standby."""
+        """Registers all metrics; `figures` is called at each scrape and returns None on a standby."""
         own = (self.claim_creates, self.claim_ready_seconds, self.time_to_ready_seconds)
         for collector in (*own, self.orphan_nodes, self.orphan_cost_per_hour):
             registry.register(collector)
-        registry.register(WorkspaceCollector(workspaces))
-        registry.register(CostCollector(workspaces, now))
+        registry.register(WorkspaceCollector(figures))
+        registry.register(CostCollector(figures, now))
 
 
 @final
 class WorkspaceCollector(Collector):
     """Gauges of the Workspaces that exist at the time of a scrape."""
 
-    def __init__(self, workspaces: Callable[[], Iterable[Workspace] | None]) -> None:
-        self._workspaces = workspaces
+    def __init__(self, figures: Callable[[], Iterable[WorkspaceFigures] | None]) -> None:
+        self._figures = figures
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Returns the metrics without samples, so that registration does not read the cache."""
@@ -107,20 +90,20 @@ class WorkspaceCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Returns the current gauges; none on a standby."""
-        known = self._workspaces()
+        known = self._figures()
         if known is None:
             return
         workspaces = list(known)
         count, presets, phases, cache = _count(), _presets(), _phases(), _cache_tokens()
-        by_phase = Tally(phase(workspace) for workspace in workspaces)
+        by_phase = Tally(each.phase for each in workspaces)
         for name in ("succeeded", "error", "pending", "deleting"):
             count.add_metric([name], by_phase[name])
-        for preset, amount in sorted(Tally(w.preset_name for w in workspaces if w.inference and w.preset_name).items()):
+        for preset, amount in sorted(Tally(each.preset for each in workspaces if each.preset).items()):
             presets.add_metric([preset], amount)
-        for workspace in workspaces:
-            phases.add_metric([workspace.namespace, workspace.name, phase(workspace)], 1)
-            for source, tokens in cache_tokens(workspace.status.performance):
-                cache.add_metric([workspace.namespace, workspace.name, source], tokens)
+        for each in workspaces:
+            phases.add_metric([each.namespace, each.name, each.phase], 1)
+            for source, tokens in each.cache_tokens:
+                cache.add_metric([each.namespace, each.name, source], tokens)
         yield from (count, presets, phases, cache)
 
 
@@ -131,8 +114,8 @@ class CostCollector(Collector):
     A Workspace whose price is unknown has no amounts, and is counted in `kaito_workspace_unpriced_nodes`.
     """
 
-    def __init__(self, workspaces: Callable[[], Iterable[Workspace] | None], now: Callable[[], datetime]) -> None:
-        self._workspaces, self._now = workspaces, now
+    def __init__(self, figures: Callable[[], Iterable[WorkspaceFigures] | None], now: Callable[[], datetime]) -> None:
+        self._figures, self._now = figures, now
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Returns the metrics without samples, so that registration does not read the cache."""
@@ -140,25 +123,22 @@ class CostCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Returns the current gauges; none on a standby."""
-        known = self._workspaces()
+        known = self._figures()
         if known is None:
             return
         per_hour, idle, total, unpriced = families = _cost_families()
         now = self._now()
-        for workspace in known:
-            cost = workspace.status.cost
+        for each in known:
+            cost = each.cost
             if cost is None:
                 continue
-            names = [workspace.namespace, workspace.name]
-            unknown = sum(node.per_hour is None for node in cost.nodes)
-            unpriced.add_metric(names, unknown)
-            if not cost.currency or unknown:
+            names = [each.namespace, each.name]
+            unpriced.add_metric(names, cost.unpriced)
+            if not cost.currency or cost.unpriced:
                 continue
-            rate = rate_of(cost.nodes)
-            per_hour.add_metric([*names, cost.currency], float(rate))
-            share, reason = idle_share(workspace)
-            idle.add_metric([*names, cost.currency, reason], float(rate * share))
-            until_now = total_at(cost, now)
+            per_hour.add_metric([*names, cost.currency], cost.per_hour)
+            idle.add_metric([*names, cost.currency, cost.idle_reason], cost.idle_per_hour)
+            until_now = cost.total_at(now)
             if until_now is not None:
                 total.add_metric([*names, cost.currency], float(until_now))
         yield from families

@@ -369,6 +369,7 @@ class Cache:
                 namespace=namespace,
                 owner=owner,
                 index=index,
+                labels=labels,
                 with_unfiled=with_unfiled,
             )
         )

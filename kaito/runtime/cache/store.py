@@ -11,10 +11,11 @@ from typing import Any, cast, final
 
 from kaito.runtime.cache.entry import Entry, decode
 from kaito.runtime.cache.index import Index
+from kaito.runtime.cache.labels import LabelTables
 from kaito.runtime.client.consistency import IndexKey
 from kaito.runtime.errors import ConfigurationError, UnreadableObject
 from kaito.runtime.logging import get_logger
-from kaito.runtime.meta import ObjectKey
+from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 
 _log = get_logger(__name__)
 
@@ -83,6 +84,7 @@ class Store:
         self._owners: dict[str, set[ObjectKey]] = {}
         self._tables = {index.name: _Table(index) for index in indexes}
         self._unfinished: dict[str, _Table] = {}
+        self._labels = LabelTables()
         self.size: int = 0
         """Bytes of JSON text held."""
 
@@ -116,8 +118,10 @@ class Store:
         self.size += len(entry.text)
         for owner in entry.header.owners:
             self._owners.setdefault(owner.uid, set()).add(key)
+        self._labels.put(key, None if old is None else old.header.labels, entry.header.labels)
+        decoded: dict[type[Resource], Resource] = {}
         for table in (*self._tables.values(), *self._unfinished.values()):
-            table.file(key, self._values(table.index, entry))
+            table.file(key, self._values(table.index, entry, decoded))
         return old
 
     def remove(self, key: ObjectKey) -> Entry | None:
@@ -131,6 +135,7 @@ class Store:
         if not namespace:
             del self._namespaces[key.namespace]
         self._disown(old)
+        self._labels.put(key, old.header.labels, None)
         for table in (*self._tables.values(), *self._unfinished.values()):
             table.drop(key)
         return old
@@ -143,9 +148,13 @@ class Store:
                 if not keys:
                     del self._owners[owner.uid]
 
-    def _values(self, index: Index[Any], entry: Entry) -> tuple[str, ...]:
+    def _values(self, index: Index[Any], entry: Entry, decoded: dict[type[Resource], Resource]) -> tuple[str, ...]:
+        """The values of an entry; `decoded` holds the object for further indexes of its class."""
         try:
-            return _listed(index.values(decode(entry, index.kind, metadata_only=self._metadata_only)))
+            obj = decoded.get(index.kind)
+            if obj is None:
+                obj = decoded[index.kind] = decode(entry, index.kind, metadata_only=self._metadata_only)
+            return _listed(index.values(obj))
         except Exception as error:  # noqa: BLE001 -- foreign code: the object must stay readable by key
             _log.warning(
                 "object not filed, lists by this index will fail",
@@ -178,7 +187,7 @@ class Store:
         for key in keys:
             entry = self._entries.get(key)
             if entry is not None:
-                table.file(key, self._values(table.index, entry))
+                table.file(key, self._values(table.index, entry, {}))
 
     def finish_index(self, name: str) -> None:
         """Mark an index as complete: reads may use it."""
@@ -197,11 +206,13 @@ class Store:
         namespace: str = "",
         owner: str = "",
         index: IndexKey[Any] | None = None,
+        labels: LabelSelector | None = None,
         with_unfiled: bool = False,
     ) -> Iterator[Entry]:
         """Entries in the namespace (empty: all), owned by that UID, selected by the index query; in no order.
 
-        `with_unfiled` adds those on which the index function failed, which could be in the result.
+        `labels` may leave out entries that do not match; callers compare the others. `with_unfiled` adds those on which
+        the index function failed, which could be in the result.
 
         Raises:
             ConfigurationError: no such index.
@@ -214,11 +225,17 @@ class Store:
                 keys = [key for key in keys if key in self._owners.get(owner, ())]
         elif owner:
             keys = self._owners.get(owner, ())
-        elif namespace:
-            return (self._entries[key] for key in self._namespaces.get(namespace, ()))
         else:
-            return iter(self._entries.values())
+            labeled = None if labels is None else self._labeled(labels)
+            local = self._namespaces.get(namespace, {}) if namespace else self._entries
+            if labeled is None or len(local) <= len(labeled):
+                return (self._entries[key] for key in local)
+            keys = labeled
         return (self._entries[key] for key in keys if not namespace or key.namespace == namespace)
+
+    def _labeled(self, selector: LabelSelector) -> Collection[ObjectKey] | None:
+        every = ((key, entry.header.labels) for key, entry in self._entries.items())
+        return self._labels.candidates(selector, len(self._entries), every)
 
     def _filed(self, question: IndexKey[Any], *, with_unfiled: bool) -> Iterable[ObjectKey]:
         name = question.name

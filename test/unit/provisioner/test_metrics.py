@@ -45,7 +45,7 @@ async def test_gauge_counts_claims_by_phase(stage: "Stage") -> None:
     await stage.world.settle()
     assert stage.deps is not None
     registry = CollectorRegistry()
-    stage.deps.metrics.register(registry, lambda: stage.world.list(stage.kind))
+    stage.deps.metrics.register(registry, lambda: map(phase, stage.world.list(stage.kind)))
 
     def count(name: str) -> float | None:
         return registry.get_sample_value("gpu_provisioner_nodeclaim_phase", {"phase": name})

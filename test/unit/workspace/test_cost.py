@@ -12,6 +12,7 @@ from kaito.api.workspace import CostStatus, EndedCost, NodeCost
 from kaito.prices.price import Price
 from kaito.runtime.kinds import Node
 from kaito.workspace.cost_ledger import Instance, account, has_changed, idle_share, total_at
+from kaito.workspace.figures import WorkspaceFigures
 from kaito.workspace.metrics import WorkspaceMetrics
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def test_metrics_are_computed_at_the_time_of_the_scrape() -> None:
     unpriced = after(None, instance("a", cost=None), hours=1)
     other = serving.evolve(metadata=serving.metadata.evolve(name="o"), status=serving.status.evolve(cost=unpriced))
     registry, metrics = CollectorRegistry(), WorkspaceMetrics()
-    metrics.register(registry, lambda: [serving, unknown, other], lambda: START + 3 * HOUR)
+    metrics.register(registry, lambda: map(WorkspaceFigures.of, [serving, unknown, other]), lambda: START + 3 * HOUR)
     names = {"namespace": "default", "name": "w"}
     money = names | {"currency": "USD"}
     assert registry.get_sample_value("kaito_workspace_cost_per_hour", money) == 8

@@ -6,7 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from kaito.api import Workspace
-from kaito.workspace.metrics import WorkspaceMetrics, phase
+from kaito.workspace.figures import phase
+from kaito.workspace.metrics import WorkspaceMetrics
 
 if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster

@@ -11,7 +11,8 @@ from kaito.runtime.errors import ApiError
 from kaito.runtime.kinds import ContainerStatus, Pod
 from kaito.workspace import in_use_policy
 from kaito.workspace.failure import Step, StepFailure, format_error, is_rejection
-from kaito.workspace.metrics import PROVISION_BOUNDS_SECONDS, WorkspaceMetrics, phase
+from kaito.workspace.figures import WorkspaceFigures, phase
+from kaito.workspace.metrics import PROVISION_BOUNDS_SECONDS, WorkspaceMetrics
 from kaito.workspace.pod_faults import find_fault, has_started, termination_summary
 
 
@@ -279,7 +280,7 @@ def test_metrics_of_many_workspaces(phi: Workspace) -> None:
         phi.with_metadata(name="e", deletion_timestamp="2030-01-01T00:00:00Z"),
     ]
     registry, metrics = CollectorRegistry(), WorkspaceMetrics()
-    metrics.register(registry, lambda: workspaces)
+    metrics.register(registry, lambda: map(WorkspaceFigures.of, workspaces))
 
     def value(metric: str, **labels: str) -> float | None:
         return registry.get_sample_value(metric, labels)
