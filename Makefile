@@ -73,6 +73,10 @@ test-changed: sync ## The unit tests of the packages that differ from main
 simulate: sync ## Simulate days of trouble in virtual time (ARGS="--seeds 200", ARGS="--seed 7 --explain"; docs/reliability.md)
 	@.venv/bin/kaito simulate $(ARGS)
 
+.PHONY: soak
+soak: sync ## The same users and failures on real processes, which are killed in turn (ARGS="--minutes 60 --seed 1")
+	@.venv/bin/python -m hack.soak $(ARGS)
+
 .PHONY: mutate
 IN_PRESETS := $(filter presets/%,$(PACKAGE))
 mutate: sync .venv-mutate/.synced $(if $(IN_PRESETS),presets-env) ## Plant small bugs and list those that no test notices (PACKAGE=models SAMPLE=200 SEED=1)
