@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +88,12 @@ def missing() -> list[Program]:
     return [program for program in PROGRAMS if not program.path.is_file()]
 
 
-def build(report: Callable[[str], None]) -> None:
+def build(report: Callable[[str], None], names: Container[str] | None = None) -> None:
     """Build every program that is missing, with a line of progress at least every 20 s.
+
+    Args:
+        report: prints a line.
+        names: the programs that are needed beside etcd and kube-apiserver; all by default.
 
     Raises:
         Unavailable: a build failed, or Go is not installed.
@@ -98,7 +102,7 @@ def build(report: Callable[[str], None]) -> None:
     with (binaries_folder() / ".lock").open("w") as lock:  # parallel runs build once
         fcntl.flock(lock, fcntl.LOCK_EX)
         _build_control_plane(report)
-        programs = missing()
+        programs = [program for program in missing() if names is None or program.name in names]
         for number, program in enumerate(programs, start=1):
             _build(program, f"[{number}/{len(programs)}] {program.name}", report)
 

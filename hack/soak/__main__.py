@@ -24,7 +24,7 @@ from hack.soak.kubelets import Kubelets
 from hack.soak.live import LiveServer
 from hack.soak.programs import ROOT, Programs
 from hack.soak.run import SoakRun
-from hack.soak.steps import describe_counts, process_faults
+from hack.soak.steps import KUBERNETES, describe_counts, process_faults
 from kaito.api import Workspace
 from kaito.api.karpenter import Claim, Machine, NodeClaim
 from kaito.runtime.client import connect
@@ -97,7 +97,7 @@ async def _phases(run: SoakRun, scenario: Scenario, kinds: Sequence[StepKind], s
 def main() -> int:
     """Run the command line."""
     options = parser().parse_args()
-    binaries.build(lambda line: print(line, file=sys.stderr, flush=True))
+    binaries.build(lambda line: print(line, file=sys.stderr, flush=True), KUBERNETES)
     options.folder.mkdir(parents=True, exist_ok=True)
     with ControlPlane(options.folder.resolve()) as plane:
         for crd in sorted((ROOT / "config" / "crd").glob("*.sh_*.yaml")):
