@@ -109,6 +109,18 @@ async def test_failed_requests_only_delay_the_nodes(world: World, simulator: Sim
     assert gpus(only(world)) == 1
 
 
+async def test_a_node_that_a_node_controller_has_marked_reports_again(world: World, simulator: Simulator) -> None:
+    """A node that the API server could not hear for long is Unknown until its kubelet reports again."""
+    simulator.cluster.put("ws1", {"properties": POOL})
+    await world.advance(400)
+    unknown = [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]
+    world.patch(Node, only(world).name, {"status": {"conditions": unknown}}, subresource="status")
+    assert not only(world).is_ready
+    await world.advance(11)
+    assert only(world).is_ready
+    assert gpus(only(world)) == 1
+
+
 async def test_failed_pool_has_no_nodes(world: World, simulator: Simulator) -> None:
     simulator.cluster.capacity["standard_nc24ads_a100_v4"] = 0
     simulator.cluster.put("ws1", {"properties": POOL})

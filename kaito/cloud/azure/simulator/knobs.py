@@ -23,7 +23,7 @@ class Knobs(BaseModel):
     gpu_delay: float = 30.0
     """From Ready until the device plugin registers the GPUs."""
     heartbeat_seconds: float = 10.0
-    """Interval of lease renewals."""
+    """Interval of lease renewals, in real seconds: the node controller of a real control plane measures them."""
     never_join: bool = False
     """No Node is created."""
     join_twice: bool = False

@@ -187,6 +187,9 @@ class SimulatedNode:
                 if loop.time() >= next_lease:
                     next_lease = loop.time() + knobs.heartbeat_seconds
                     await self._retry(self._renew)
+                    if not await self._is_reported():
+                        written = None
+                        continue
                 wait = min(next_lease - loop.time(), self._until_gpus(knobs, ready_since))
             elif written is not None:
                 written = None
@@ -248,6 +251,14 @@ class SimulatedNode:
                 await self._client.update(lease.evolve(spec=spec))
         except NotFound:
             return  # a control plane without the namespace keeps no node leases
+
+    async def _is_reported(self) -> bool:
+        """Whether the status of the Node is the one that was reported: a node controller sets conditions to Unknown."""
+        try:
+            node = await self._client.find(Node, self.name)
+        except (ApiError, TransportError):
+            return True  # asked again with the next renewal
+        return node is None or all(condition.status != "Unknown" for condition in node.status.conditions)
 
     async def _write(self, mutate: Callable[[Node], Node], *, status: bool) -> None:
         node = await self._client.find(Node, self.name)
