@@ -1,4 +1,5 @@
-"""Writes the generated files: CRDs from `kaito.api`, roles from `hack.generate.rbac`, pages of `docs` from code.
+"""Writes the generated files: CRDs from `kaito.api`, roles from `hack.generate.rbac`, pages of `docs` from code, and
+models of built-in kinds from the definitions of Kubernetes.
 
 python -m hack.generate            write them; runs the conformance tests, whose results are on their page
 python -m hack.generate --check    write and run nothing; exit 1 naming every file that differs from what would be
@@ -22,6 +23,7 @@ from hack.generate import (
     reference,
     serving_api,
 )
+from hack.kubernetes import kinds
 from kaito.api.crds import manifests
 from kaito.runtime.crd import to_yaml
 
@@ -50,7 +52,7 @@ def generated() -> dict[Path, str]:
     files[Path("config", "components", "activator", "rbac.yaml")] = activator
     for module in (configuration_files, dashboard, flags, metrics_page, serving_api):
         files[module.PATH] = module.page()
-    return files | charts.files() | api_page.pages() | reference.pages()
+    return files | charts.files() | api_page.pages() | reference.pages() | kinds.generated()
 
 
 def drift(files: dict[Path, str]) -> list[str]:

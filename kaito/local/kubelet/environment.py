@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from kaito.local.kubelet.volumes import GetConfigMap, GetSecret
-from kaito.runtime.kinds import Container, EnvVarSource, KeySelector, LocalObjectReference, Pod
+from kaito.runtime.kinds import Container, EnvVarSource, KeySelector, Pod
 
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 
@@ -41,12 +41,12 @@ class Environment:
             if source.config_map_ref is not None:
                 config_map = source.config_map_ref
                 found = await self._config_map(self._pod.namespace, config_map.name)
-                if found is None and not _optional(config_map):
+                if found is None and not config_map.optional:
                     raise MissingReference(f'configmap "{config_map.name}" not found')
                 env |= {prefix + key: value for key, value in (found.data if found else {}).items()}
             if source.secret_ref is not None:
                 secret = await self._secret(self._pod.namespace, source.secret_ref.name)
-                if secret is None and not _optional(source.secret_ref):
+                if secret is None and not source.secret_ref.optional:
                     raise MissingReference(f'secret "{source.secret_ref.name}" not found')
                 values = secret.data if secret else {}
                 env |= {prefix + key: base64.b64decode(value).decode() for key, value in values.items()}
@@ -93,8 +93,3 @@ def _required(value: str | None, kind: str, selector: KeySelector) -> str | None
     if value is None and not selector.optional:
         raise MissingReference(f'{kind} "{selector.name}" has no key "{selector.key}", or does not exist')
     return value
-
-
-def _optional(reference: LocalObjectReference) -> bool:
-    """Whether the object of an `envFrom` entry may be absent (an extra field of the model)."""
-    return (reference.model_extra or {}).get("optional") is True

@@ -13,32 +13,10 @@ from pathlib import Path
 from typing import final
 
 from kaito.runtime.kinds import ConfigMap, Container, KeyToPath, Pod, Secret, Volume
-from kaito.runtime.meta import Model
 
 
 class MountError(Exception):
     """A volume cannot be set up yet; the message contains the missing object."""
-
-
-class ObjectProjection(Model):
-    """A ConfigMap or Secret in a projected volume."""
-
-    name: str = ""
-    items: list[KeyToPath] = []
-    optional: bool | None = None
-
-
-class VolumeProjection(Model):
-    """One source of a projected volume."""
-
-    config_map: ObjectProjection | None = None
-    secret: ObjectProjection | None = None
-
-
-class ProjectedVolumeSource(Model):
-    """Several sources in one folder."""
-
-    sources: list[VolumeProjection] = []
 
 
 GetConfigMap = Callable[[str, str], Awaitable[ConfigMap | None]]
@@ -91,13 +69,17 @@ class Volumes:
             await self._write_secret(
                 pod.namespace, origin.secret_name, origin.items, folder, optional=bool(origin.optional)
             )
-        for entry in _projected(volume).sources:
+        for entry in volume.projected.sources if volume.projected else ():
             if entry.config_map is not None:
                 part = entry.config_map
-                await self._write_config_map(pod.namespace, part.name, part.items, folder, optional=bool(part.optional))
+                await self._write_config_map(
+                    pod.namespace, part.name or "", part.items, folder, optional=bool(part.optional)
+                )
             if entry.secret is not None:
                 part = entry.secret
-                await self._write_secret(pod.namespace, part.name, part.items, folder, optional=bool(part.optional))
+                await self._write_secret(
+                    pod.namespace, part.name or "", part.items, folder, optional=bool(part.optional)
+                )
         return folder
 
     async def _write_config_map(
@@ -120,10 +102,6 @@ class Volumes:
         data = {key: base64.b64decode(value) for key, value in secret.data.items()}
         named = f'secret "{namespace}/{name}"'
         return _write(data, items, folder, mode=0o600, source=named, kind="secret", optional=optional)
-
-
-def _projected(volume: Volume) -> ProjectedVolumeSource:
-    return ProjectedVolumeSource.model_validate((volume.model_extra or {}).get("projected") or {})
 
 
 def _missing(kind: str, namespace: str, name: str, *, optional: bool) -> None:

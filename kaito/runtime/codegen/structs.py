@@ -117,13 +117,12 @@ class Structs:
     def _fields(self, parent: str, schema: Mapping[str, Any], *, is_kind: bool) -> tuple[FieldDefinition, ...]:
         """Returns the fields of a class, the required ones first."""
         properties, required = _object(schema.get("properties")), _required(schema)
-        reserved = _OF_RESOURCES if is_kind else _OF_MODELS
         names: set[str] = set()
         fields: list[FieldDefinition] = []
         for json_name in sorted(properties):
             if is_kind and json_name in _IDENTITY:
                 continue
-            name = _python_name(json_name, reserved, names)
+            name = python_name(json_name, is_kind=is_kind, used=names)
             names.add(name)
             fields.append(
                 self._field(
@@ -235,13 +234,21 @@ def _field_doc(schema: Mapping[str, Any]) -> str:
     return f"{text}\n\nOne of {listed}." if text else f"One of {listed}."
 
 
-def _words(json_name: str) -> list[str]:
+def json_words(json_name: str) -> list[str]:
+    """Returns the words of a name in JSON, in its spelling: `podCIDRs` is `pod` and `CIDRs`."""
     return [word for part in re.split(r"[^A-Za-z0-9]+", json_name) for word in _WORDS.findall(part)]
 
 
-def _python_name(json_name: str, reserved: frozenset[str], used: Collection[str]) -> str:
-    """Returns the name of a field in Python, which is neither reserved nor used."""
-    base = "_".join(word.lower() for word in _words(json_name)) or "field"
+def python_name(json_name: str, *, is_kind: bool, used: Collection[str] = ()) -> str:
+    """Returns the name of a field in Python, which is not used, and is not an attribute of the base class.
+
+    Args:
+        json_name: the name in JSON.
+        is_kind: whether the class is a kind, not a struct.
+        used: names of the other fields.
+    """
+    reserved = _OF_RESOURCES if is_kind else _OF_MODELS
+    base = "_".join(word.lower() for word in json_words(json_name)) or "field"
     if base[0].isdigit():
         base = f"n{base}"
     name, number = base, 2
@@ -253,7 +260,7 @@ def _python_name(json_name: str, reserved: frozenset[str], used: Collection[str]
 
 
 def _pascal(json_name: str) -> str:
-    return "".join(word[:1].upper() + word[1:] for word in _words(json_name)) or "Field"
+    return "".join(word[:1].upper() + word[1:] for word in json_words(json_name)) or "Field"
 
 
 def _singular(name: str) -> str:

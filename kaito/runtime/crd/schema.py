@@ -70,8 +70,8 @@ _BUILT_IN = "kaito.runtime.kinds."
 """The modules of built-in kinds."""
 
 
-def is_narrow(model: type) -> bool:
-    """Whether the model, or a base class, declares only some fields of a built-in struct."""
+def is_built_in(model: type) -> bool:
+    """Whether the model, or a base class, is a built-in struct, to which later releases of Kubernetes add fields."""
     return any(base.__module__.startswith(_BUILT_IN) for base in model.__mro__)
 
 
@@ -97,7 +97,7 @@ class _Generator(GenerateJsonSchema):
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         """Add CEL rules, and preserve unknown fields of built-in structs.
 
-        Models of built-in structs declare only some fields: the API server would prune a pod's `seccompProfile`.
+        Models of built-in structs have the fields of one release: the API server would prune those of a later one.
         """
         model = schema["cls"]
         if issubclass(model, ObjectMeta):
@@ -107,7 +107,7 @@ class _Generator(GenerateJsonSchema):
             _describe(produced.get("properties", {}), model)
         if issubclass(model, Resource):
             produced["properties"] = _TYPE_META | produced.get("properties", {})
-        if is_narrow(model):
+        if is_built_in(model):
             produced[PRESERVE] = True
         given: Iterable[Rule] = getattr(model, "rules", ())
         if validations := [rule.to_schema() for rule in given]:

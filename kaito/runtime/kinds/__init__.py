@@ -1,12 +1,14 @@
-"""Models of the built-in kinds with the fields that operators use; other fields are preserved as unknown fields.
+"""Models of the built-in kinds with every field of Kubernetes 1.35; fields of later releases are preserved.
 
 Structs are never None (`pod.status.phase`), and only fields that were set are written. Every kind and struct can be
 imported from this package; each is loaded on first use, because creating the class of a struct takes about a
-millisecond, and there are two hundred.
+millisecond, and there are three hundred. `structs` has the generated ones, which the objects of most clusters lack:
+fields of them are loaded when the first object has them.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from kaito.runtime.kinds.structs.index import MODULE_OF
 from kaito.runtime.lazy import load
 
 if TYPE_CHECKING:
@@ -74,6 +76,29 @@ if TYPE_CHECKING:
         ConfigMap as ConfigMap,
         Secret as Secret,
     )
+    from kaito.runtime.kinds.containers import (
+        Capabilities as Capabilities,
+        ConfigMapEnvSource as ConfigMapEnvSource,
+        Container as Container,
+        ContainerPort as ContainerPort,
+        EnvFromSource as EnvFromSource,
+        EnvVar as EnvVar,
+        EnvVarSource as EnvVarSource,
+        ExecAction as ExecAction,
+        FieldSelector as FieldSelector,
+        HttpGetAction as HttpGetAction,
+        HttpHeader as HttpHeader,
+        KeySelector as KeySelector,
+        Lifecycle as Lifecycle,
+        LifecycleHandler as LifecycleHandler,
+        Probe as Probe,
+        ResourceFieldSelector as ResourceFieldSelector,
+        ResourceRequirements as ResourceRequirements,
+        SecretEnvSource as SecretEnvSource,
+        SecurityContext as SecurityContext,
+        TcpSocketAction as TcpSocketAction,
+        VolumeMount as VolumeMount,
+    )
     from kaito.runtime.kinds.coordination import (
         Lease as Lease,
         LeaseSpec as LeaseSpec,
@@ -82,6 +107,7 @@ if TYPE_CHECKING:
         LoadBalancerIngress as LoadBalancerIngress,
         LoadBalancerStatus as LoadBalancerStatus,
         Namespace as Namespace,
+        NamespaceCondition as NamespaceCondition,
         NamespaceSpec as NamespaceSpec,
         NamespaceStatus as NamespaceStatus,
         Node as Node,
@@ -92,6 +118,7 @@ if TYPE_CHECKING:
         NodeSystemInfo as NodeSystemInfo,
         PersistentVolume as PersistentVolume,
         PersistentVolumeClaim as PersistentVolumeClaim,
+        PersistentVolumeClaimCondition as PersistentVolumeClaimCondition,
         PersistentVolumeClaimStatus as PersistentVolumeClaimStatus,
         PersistentVolumeSpec as PersistentVolumeSpec,
         PersistentVolumeStatus as PersistentVolumeStatus,
@@ -134,10 +161,7 @@ if TYPE_CHECKING:
     )
     from kaito.runtime.kinds.pod import (
         Affinity as Affinity,
-        Capabilities as Capabilities,
         ConfigMapVolumeSource as ConfigMapVolumeSource,
-        Container as Container,
-        ContainerPort as ContainerPort,
         ContainerState as ContainerState,
         ContainerStateRunning as ContainerStateRunning,
         ContainerStateTerminated as ContainerStateTerminated,
@@ -145,19 +169,9 @@ if TYPE_CHECKING:
         ContainerStatus as ContainerStatus,
         CsiVolumeSource as CsiVolumeSource,
         EmptyDirVolumeSource as EmptyDirVolumeSource,
-        EnvFromSource as EnvFromSource,
-        EnvVar as EnvVar,
-        EnvVarSource as EnvVarSource,
         EphemeralVolumeSource as EphemeralVolumeSource,
-        ExecAction as ExecAction,
-        FieldSelector as FieldSelector,
         HostPathVolumeSource as HostPathVolumeSource,
-        HttpGetAction as HttpGetAction,
-        HttpHeader as HttpHeader,
-        KeySelector as KeySelector,
         KeyToPath as KeyToPath,
-        Lifecycle as Lifecycle,
-        LifecycleHandler as LifecycleHandler,
         NodeAffinity as NodeAffinity,
         NodeSelector as NodeSelector,
         NodeSelectorRequirement as NodeSelectorRequirement,
@@ -175,16 +189,10 @@ if TYPE_CHECKING:
         PodStatus as PodStatus,
         PodTemplateSpec as PodTemplateSpec,
         PreferredSchedulingTerm as PreferredSchedulingTerm,
-        Probe as Probe,
-        ResourceFieldSelector as ResourceFieldSelector,
-        ResourceRequirements as ResourceRequirements,
         SecretVolumeSource as SecretVolumeSource,
-        SecurityContext as SecurityContext,
-        TcpSocketAction as TcpSocketAction,
         Toleration as Toleration,
         TopologySpreadConstraint as TopologySpreadConstraint,
         Volume as Volume,
-        VolumeMount as VolumeMount,
         VolumeResourceRequirements as VolumeResourceRequirements,
         WeightedPodAffinityTerm as WeightedPodAffinityTerm,
     )
@@ -209,6 +217,7 @@ if TYPE_CHECKING:
     from kaito.runtime.kinds.storage import (
         StorageClass as StorageClass,
     )
+    from kaito.runtime.kinds.structs import *  # noqa: F403 -- the list of names is generated
     from kaito.runtime.kinds.untyped import (
         Untyped as Untyped,
         untyped_kind as untyped_kind,
@@ -274,11 +283,36 @@ _HOMES = {
         "ConfigMap",
         "Secret",
     ),
+    "containers": (
+        "SecretEnvSource",
+        "ConfigMapEnvSource",
+        "Capabilities",
+        "Container",
+        "ContainerPort",
+        "EnvFromSource",
+        "EnvVar",
+        "EnvVarSource",
+        "ExecAction",
+        "FieldSelector",
+        "HttpGetAction",
+        "HttpHeader",
+        "KeySelector",
+        "Lifecycle",
+        "LifecycleHandler",
+        "Probe",
+        "ResourceFieldSelector",
+        "ResourceRequirements",
+        "SecurityContext",
+        "TcpSocketAction",
+        "VolumeMount",
+    ),
     "coordination": (
         "Lease",
         "LeaseSpec",
     ),
     "core": (
+        "PersistentVolumeClaimCondition",
+        "NamespaceCondition",
         "LoadBalancerIngress",
         "LoadBalancerStatus",
         "Namespace",
@@ -334,10 +368,7 @@ _HOMES = {
     ),
     "pod": (
         "Affinity",
-        "Capabilities",
         "ConfigMapVolumeSource",
-        "Container",
-        "ContainerPort",
         "ContainerState",
         "ContainerStateRunning",
         "ContainerStateTerminated",
@@ -345,19 +376,9 @@ _HOMES = {
         "ContainerStatus",
         "CsiVolumeSource",
         "EmptyDirVolumeSource",
-        "EnvFromSource",
-        "EnvVar",
-        "EnvVarSource",
         "EphemeralVolumeSource",
-        "ExecAction",
-        "FieldSelector",
         "HostPathVolumeSource",
-        "HttpGetAction",
-        "HttpHeader",
-        "KeySelector",
         "KeyToPath",
-        "Lifecycle",
-        "LifecycleHandler",
         "NodeAffinity",
         "NodeSelector",
         "NodeSelectorRequirement",
@@ -375,16 +396,10 @@ _HOMES = {
         "PodStatus",
         "PodTemplateSpec",
         "PreferredSchedulingTerm",
-        "Probe",
-        "ResourceFieldSelector",
-        "ResourceRequirements",
         "SecretVolumeSource",
-        "SecurityContext",
-        "TcpSocketAction",
         "Toleration",
         "TopologySpreadConstraint",
         "Volume",
-        "VolumeMount",
         "VolumeResourceRequirements",
         "WeightedPodAffinityTerm",
     ),
@@ -414,13 +429,16 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [*_HOME_OF]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll] -- checkers read the imports
+HANDWRITTEN: tuple[str, ...] = (*_HOME_OF,)
+"""Names that are not generated."""
+
+__all__ = [*_HOME_OF, *MODULE_OF]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll] -- checkers read the imports
 
 
 def __getattr__(name: str) -> Any:
     """Load a name from its module."""
-    return load(__name__, name, _HOME_OF)
+    return load(__name__, name, _HOME_OF | dict.fromkeys(MODULE_OF, "structs"))
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOME_OF)
+    return sorted(__all__)

@@ -66,6 +66,7 @@ class CustomResourceDefinitionCondition(Model):
     reason: str = ""
     message: str = ""
     last_transition_time: Time | None = None
+    observed_generation: int | None = None
 
 
 class CustomResourceDefinitionStatus(Model):
@@ -73,6 +74,8 @@ class CustomResourceDefinitionStatus(Model):
 
     conditions: list[CustomResourceDefinitionCondition] = []
     stored_versions: list[str] = []
+    accepted_names: CustomResourceDefinitionNames | None = None
+    observed_generation: int | None = None
 
 
 class CustomResourceDefinition(

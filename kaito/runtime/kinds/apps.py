@@ -1,10 +1,15 @@
 """Workloads of the `apps` group."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kaito.runtime.kinds.core import PersistentVolumeClaim
 from kaito.runtime.kinds.pod import PodTemplateSpec
 from kaito.runtime.meta import IntOrString, LabelSelector, Model, Resource, Time
+
+if TYPE_CHECKING:
+    from kaito.runtime.kinds.structs import DaemonSetUpdateStrategy, StatefulSetOrdinals
+else:
+    from kaito.runtime.kinds.deferred import DaemonSetUpdateStrategy, StatefulSetOrdinals
 
 
 class WorkloadCondition(Model):
@@ -16,6 +21,7 @@ class WorkloadCondition(Model):
     message: str = ""
     last_update_time: Time | None = None
     last_transition_time: Time | None = None
+    last_probe_time: Time | None = None
 
 
 class RollingUpdateDeployment(Model):
@@ -56,6 +62,8 @@ class DeploymentStatus(Model):
     available_replicas: int = 0
     unavailable_replicas: int = 0
     conditions: list[WorkloadCondition] = []
+    collision_count: int | None = None
+    terminating_replicas: int | None = None
 
 
 class Deployment(Resource, api="apps/v1", kind="Deployment"):
@@ -103,6 +111,7 @@ class StatefulSetSpec(Model):
     persistent_volume_claim_retention_policy: StatefulSetRetentionPolicy | None = None
     revision_history_limit: int | None = None
     min_ready_seconds: int | None = None
+    ordinals: StatefulSetOrdinals | None = None
 
 
 class StatefulSetStatus(Model):
@@ -117,6 +126,7 @@ class StatefulSetStatus(Model):
     current_revision: str = ""
     update_revision: str = ""
     conditions: list[WorkloadCondition] = []
+    collision_count: int | None = None
 
 
 class StatefulSet(Resource, api="apps/v1", kind="StatefulSet"):
@@ -132,6 +142,8 @@ class DaemonSetSpec(Model):
     selector: LabelSelector = LabelSelector()
     template: PodTemplateSpec = PodTemplateSpec()
     min_ready_seconds: int | None = None
+    revision_history_limit: int | None = None
+    update_strategy: DaemonSetUpdateStrategy | None = None
 
 
 class DaemonSetStatus(Model):
@@ -143,6 +155,10 @@ class DaemonSetStatus(Model):
     number_ready: int = 0
     number_available: int = 0
     updated_number_scheduled: int = 0
+    collision_count: int | None = None
+    conditions: list[WorkloadCondition] = []
+    number_misscheduled: int | None = None
+    number_unavailable: int | None = None
 
 
 class DaemonSet(Resource, api="apps/v1", kind="DaemonSet"):

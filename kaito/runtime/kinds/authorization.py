@@ -1,6 +1,13 @@
 """Subject access reviews: check a permission of a user."""
 
+from typing import TYPE_CHECKING
+
 from kaito.runtime.meta import Model, Resource
+
+if TYPE_CHECKING:
+    from kaito.runtime.kinds.structs import FieldSelectorAttributes, LabelSelectorAttributes
+else:
+    from kaito.runtime.kinds.deferred import FieldSelectorAttributes, LabelSelectorAttributes
 
 
 class NonResourceAttributes(Model):
@@ -20,6 +27,8 @@ class ResourceAttributes(Model):
     resource: str = ""
     subresource: str = ""
     name: str = ""
+    field_selector: FieldSelectorAttributes | None = None
+    label_selector: LabelSelectorAttributes | None = None
 
 
 class SubjectAccessReviewSpec(Model):

@@ -1,11 +1,16 @@
 """Jobs and CronJobs: pods that run to completion, once or on a schedule."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from kaito.runtime.kinds.apps import WorkloadCondition
 from kaito.runtime.kinds.pod import PodTemplateSpec
 from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import LabelSelector, Model, ObjectMeta, Resource, Time
+
+if TYPE_CHECKING:
+    from kaito.runtime.kinds.structs import PodFailurePolicy, SuccessPolicy, UncountedTerminatedPods
+else:
+    from kaito.runtime.kinds.deferred import PodFailurePolicy, SuccessPolicy, UncountedTerminatedPods
 
 
 class JobSpec(Model):
@@ -22,7 +27,12 @@ class JobSpec(Model):
     selector: LabelSelector | None = None
     manual_selector: bool | None = None
     suspend: bool | None = None
-    pod_failure_policy: dict[str, Any] | None = None
+    backoff_limit_per_index: int | None = None
+    managed_by: str | None = None
+    max_failed_indexes: int | None = None
+    pod_failure_policy: PodFailurePolicy | None = None
+    pod_replacement_policy: str | None = None
+    success_policy: SuccessPolicy | None = None
 
 
 class JobStatus(Model):
@@ -35,6 +45,10 @@ class JobStatus(Model):
     start_time: Time | None = None
     completion_time: Time | None = None
     conditions: list[WorkloadCondition] = []
+    completed_indexes: str | None = None
+    failed_indexes: str | None = None
+    terminating: int | None = None
+    uncounted_terminated_pods: UncountedTerminatedPods | None = None
 
 
 class Job(Resource, api="batch/v1", kind="Job"):

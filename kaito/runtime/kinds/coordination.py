@@ -11,6 +11,8 @@ class LeaseSpec(Model):
     acquire_time: MicroTime | None = None
     renew_time: MicroTime | None = None
     lease_transitions: int | None = None
+    preferred_holder: str | None = None
+    strategy: str | None = None
 
 
 class Lease(Resource, api="coordination.k8s.io/v1", kind="Lease"):

@@ -1,8 +1,83 @@
 """The core group without pods: nodes, Services, volumes and claims, namespaces."""
 
-from kaito.runtime.kinds.pod import NodeSelector, PersistentVolumeClaimSpec
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from kaito.runtime.kinds.pod import HostPathVolumeSource, NodeSelector, PersistentVolumeClaimSpec
 from kaito.runtime.kinds.references import LocalObjectReference, ObjectReference
-from kaito.runtime.meta import IntOrString, Model, Quantity, Resource, Time
+from kaito.runtime.meta import Condition, IntOrString, Model, Quantity, Resource, Time
+
+if TYPE_CHECKING:
+    from kaito.runtime.kinds.structs import (
+        AttachedVolume,
+        AwsElasticBlockStoreVolumeSource,
+        AzureDiskVolumeSource,
+        AzureFilePersistentVolumeSource,
+        CephFsPersistentVolumeSource,
+        CinderPersistentVolumeSource,
+        ContainerImage,
+        CsiPersistentVolumeSource,
+        FcVolumeSource,
+        FlexPersistentVolumeSource,
+        FlockerVolumeSource,
+        GcePersistentDiskVolumeSource,
+        GlusterfsPersistentVolumeSource,
+        IscsiPersistentVolumeSource,
+        LocalVolumeSource,
+        ModifyVolumeStatus,
+        NfsVolumeSource,
+        NodeConfigSource,
+        NodeConfigStatus,
+        NodeDaemonEndpoints,
+        NodeFeatures,
+        NodeRuntimeHandler,
+        NodeSwapStatus,
+        PhotonPersistentDiskVolumeSource,
+        PortStatus,
+        PortworxVolumeSource,
+        QuobyteVolumeSource,
+        RbdPersistentVolumeSource,
+        ScaleIoPersistentVolumeSource,
+        SessionAffinityConfig,
+        StorageOsPersistentVolumeSource,
+        VsphereVirtualDiskVolumeSource,
+    )
+else:
+    from kaito.runtime.kinds.deferred import (
+        AttachedVolume,
+        AwsElasticBlockStoreVolumeSource,
+        AzureDiskVolumeSource,
+        AzureFilePersistentVolumeSource,
+        CephFsPersistentVolumeSource,
+        CinderPersistentVolumeSource,
+        ContainerImage,
+        CsiPersistentVolumeSource,
+        FcVolumeSource,
+        FlexPersistentVolumeSource,
+        FlockerVolumeSource,
+        GcePersistentDiskVolumeSource,
+        GlusterfsPersistentVolumeSource,
+        IscsiPersistentVolumeSource,
+        LocalVolumeSource,
+        ModifyVolumeStatus,
+        NfsVolumeSource,
+        NodeConfigSource,
+        NodeConfigStatus,
+        NodeDaemonEndpoints,
+        NodeFeatures,
+        NodeRuntimeHandler,
+        NodeSwapStatus,
+        PhotonPersistentDiskVolumeSource,
+        PortStatus,
+        PortworxVolumeSource,
+        QuobyteVolumeSource,
+        RbdPersistentVolumeSource,
+        ScaleIoPersistentVolumeSource,
+        SessionAffinityConfig,
+        StorageOsPersistentVolumeSource,
+        VsphereVirtualDiskVolumeSource,
+    )
 
 
 class NamespaceSpec(Model):
@@ -11,10 +86,21 @@ class NamespaceSpec(Model):
     finalizers: list[str] = []
 
 
+class NamespaceCondition(Model):
+    """Condition of a namespace that is being deleted: `NamespaceContentRemaining`, `NamespaceFinalizersRemaining`."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: Time | None = None
+
+
 class NamespaceStatus(Model):
-    """`Active` or `Terminating`."""
+    """`Active` or `Terminating`, and what remains of a namespace that is being deleted."""
 
     phase: str = ""
+    conditions: list[NamespaceCondition] = []
 
 
 class Namespace(Resource, api="v1", kind="Namespace", namespaced=False):
@@ -40,6 +126,9 @@ class NodeSpec(Model):
     unschedulable: bool = False
     taints: list[Taint] = []
     pod_cidr: str | None = None
+    config_source: NodeConfigSource | None = None
+    external_id: str | None = None
+    pod_cidrs: list[str] = []
 
 
 class NodeCondition(Model):
@@ -73,6 +162,7 @@ class NodeSystemInfo(Model):
     container_runtime_version: str = ""
     kubelet_version: str = ""
     kube_proxy_version: str = ""
+    swap: NodeSwapStatus | None = None
 
 
 class NodeStatus(Model):
@@ -84,6 +174,14 @@ class NodeStatus(Model):
     addresses: list[NodeAddress] = []
     node_info: NodeSystemInfo = NodeSystemInfo()
     phase: str | None = None
+    config: NodeConfigStatus | None = None
+    daemon_endpoints: NodeDaemonEndpoints | None = None
+    declared_features: list[str] = []
+    features: NodeFeatures | None = None
+    images: list[ContainerImage] = []
+    runtime_handlers: list[NodeRuntimeHandler] = []
+    volumes_attached: list[AttachedVolume] = []
+    volumes_in_use: list[str] = []
 
 
 class Node(Resource, api="v1", kind="Node", namespaced=False):
@@ -128,6 +226,15 @@ class ServiceSpec(Model):
     internal_traffic_policy: str | None = None
     ip_families: list[str] = []
     ip_family_policy: str | None = None
+    allocate_load_balancer_node_ports: bool | None = None
+    external_ips: list[str] = []
+    external_traffic_policy: str | None = None
+    health_check_node_port: int | None = None
+    load_balancer_class: str | None = None
+    load_balancer_ip: str | None = None
+    load_balancer_source_ranges: list[str] = []
+    session_affinity_config: SessionAffinityConfig | None = None
+    traffic_distribution: str | None = None
 
 
 class LoadBalancerIngress(Model):
@@ -135,6 +242,8 @@ class LoadBalancerIngress(Model):
 
     ip: str | None = None
     hostname: str | None = None
+    ip_mode: str | None = None
+    ports: list[PortStatus] = []
 
 
 class LoadBalancerStatus(Model):
@@ -147,6 +256,7 @@ class ServiceStatus(Model):
     """Observed state of a Service."""
 
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+    conditions: list[Condition] = []
 
 
 class Service(Resource, api="v1", kind="Service"):
@@ -164,12 +274,28 @@ class ServiceAccount(Resource, api="v1", kind="ServiceAccount"):
     automount_service_account_token: bool | None = None
 
 
+class PersistentVolumeClaimCondition(Model):
+    """Condition of a claim: `Resizing`, `FileSystemResizePending`."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_probe_time: Time | None = None
+    last_transition_time: Time | None = None
+
+
 class PersistentVolumeClaimStatus(Model):
-    """Phase and capacity of a claim."""
+    """Phase, capacity and conditions of a claim."""
 
     phase: str = ""
+    conditions: list[PersistentVolumeClaimCondition] = []
     access_modes: list[str] = []
     capacity: dict[str, Quantity] = {}
+    allocated_resource_statuses: dict[str, str] = {}
+    allocated_resources: dict[str, Quantity] = {}
+    current_volume_attributes_class_name: str | None = None
+    modify_volume_status: ModifyVolumeStatus | None = None
 
 
 class PersistentVolumeClaim(Resource, api="v1", kind="PersistentVolumeClaim"):
@@ -195,6 +321,30 @@ class PersistentVolumeSpec(Model):
     storage_class_name: str | None = None
     volume_mode: str | None = None
     node_affinity: VolumeNodeAffinity | None = None
+    aws_elastic_block_store: AwsElasticBlockStoreVolumeSource | None = None
+    azure_disk: AzureDiskVolumeSource | None = None
+    azure_file: AzureFilePersistentVolumeSource | None = None
+    cephfs: CephFsPersistentVolumeSource | None = None
+    cinder: CinderPersistentVolumeSource | None = None
+    csi: CsiPersistentVolumeSource | None = None
+    fc: FcVolumeSource | None = None
+    flex_volume: FlexPersistentVolumeSource | None = None
+    flocker: FlockerVolumeSource | None = None
+    gce_persistent_disk: GcePersistentDiskVolumeSource | None = None
+    glusterfs: GlusterfsPersistentVolumeSource | None = None
+    host_path: HostPathVolumeSource | None = None
+    iscsi: IscsiPersistentVolumeSource | None = None
+    local: LocalVolumeSource | None = None
+    mount_options: list[str] = []
+    nfs: NfsVolumeSource | None = None
+    photon_persistent_disk: PhotonPersistentDiskVolumeSource | None = None
+    portworx_volume: PortworxVolumeSource | None = None
+    quobyte: QuobyteVolumeSource | None = None
+    rbd: RbdPersistentVolumeSource | None = None
+    scale_io: ScaleIoPersistentVolumeSource | None = Field(default=None, alias="scaleIO")
+    storageos: StorageOsPersistentVolumeSource | None = None
+    volume_attributes_class_name: str | None = None
+    vsphere_volume: VsphereVirtualDiskVolumeSource | None = None
 
 
 class PersistentVolumeStatus(Model):
@@ -203,6 +353,7 @@ class PersistentVolumeStatus(Model):
     phase: str = ""
     reason: str = ""
     message: str = ""
+    last_phase_transition_time: Time | None = None
 
 
 class PersistentVolume(Resource, api="v1", kind="PersistentVolume", namespaced=False):

@@ -1,6 +1,14 @@
 """EndpointSlices: the addresses behind Services."""
 
+from typing import TYPE_CHECKING
+
+from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import Model, Resource
+
+if TYPE_CHECKING:
+    from kaito.runtime.kinds.structs import EndpointHints
+else:
+    from kaito.runtime.kinds.deferred import EndpointHints
 
 
 class EndpointConditions(Model):
@@ -19,6 +27,11 @@ class Endpoint(Model):
     """IP addresses or names of this one backend; consumers use the first."""
     conditions: EndpointConditions = EndpointConditions()
     node_name: str | None = None
+    deprecated_topology: dict[str, str] = {}
+    hints: EndpointHints | None = None
+    hostname: str | None = None
+    target_ref: ObjectReference | None = None
+    zone: str | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -32,6 +45,7 @@ class EndpointPort(Model):
     name: str = ""
     port: int | None = None
     protocol: str = ""
+    app_protocol: str | None = None
 
 
 class EndpointSlice(Resource, api="discovery.k8s.io/v1", kind="EndpointSlice", plural="endpointslices"):

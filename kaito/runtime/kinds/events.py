@@ -1,7 +1,14 @@
 """Events of the `events.k8s.io` group."""
 
+from typing import TYPE_CHECKING
+
 from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import MicroTime, Model, Resource, Time
+
+if TYPE_CHECKING:
+    from kaito.runtime.kinds.structs import EventSource
+else:
+    from kaito.runtime.kinds.deferred import EventSource
 
 
 class EventSeries(Model):
@@ -28,3 +35,4 @@ class Event(Resource, api="events.k8s.io/v1", kind="Event"):
     deprecated_count: int | None = None
     deprecated_first_timestamp: Time | None = None
     deprecated_last_timestamp: Time | None = None
+    deprecated_source: EventSource | None = None

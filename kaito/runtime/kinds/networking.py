@@ -1,8 +1,14 @@
 """Ingresses and network policies."""
 
+from typing import TYPE_CHECKING
+
 from kaito.runtime.kinds.core import LoadBalancerStatus
-from kaito.runtime.meta import LabelSelector, Model, Resource
-from kaito.runtime.meta.model import IntOrString
+from kaito.runtime.meta import IntOrString, LabelSelector, Model, Resource
+
+if TYPE_CHECKING:
+    from kaito.runtime.kinds.structs import TypedLocalObjectReference
+else:
+    from kaito.runtime.kinds.deferred import TypedLocalObjectReference
 
 GROUP = "networking.k8s.io"
 
@@ -25,6 +31,7 @@ class IngressBackend(Model):
     """Backend of requests."""
 
     service: IngressServiceBackend | None = None
+    resource: TypedLocalObjectReference | None = None
 
 
 class HttpIngressPath(Model):

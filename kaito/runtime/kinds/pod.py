@@ -1,193 +1,107 @@
-"""Pods and pod templates: the fields that operators use."""
+"""Pods and pod templates."""
 
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from kaito.runtime.kinds.containers import Container, ResourceRequirements
 from kaito.runtime.kinds.references import LocalObjectReference
-from kaito.runtime.meta import IntOrString, LabelSelector, Model, ObjectMeta, Quantity, Resource, Time
+from kaito.runtime.meta import LabelSelector, Model, ObjectMeta, Quantity, Resource, Time
 
-
-class KeySelector(Model):
-    """One key of a ConfigMap or Secret."""
-
-    name: str = ""
-    key: str
-    optional: bool | None = None
-
-
-class FieldSelector(Model):
-    """Field of the pod."""
-
-    field_path: str
-    api_version: str | None = None
-
-
-class ResourceFieldSelector(Model):
-    """A container's resource request or limit."""
-
-    resource: str
-    container_name: str | None = None
-    divisor: Quantity | None = None
-
-
-class EnvVarSource(Model):
-    """Source of an environment variable's value; exactly one is set."""
-
-    config_map_key_ref: KeySelector | None = None
-    secret_key_ref: KeySelector | None = None
-    field_ref: FieldSelector | None = None
-    resource_field_ref: ResourceFieldSelector | None = None
-
-
-class EnvVar(Model):
-    """One environment variable."""
-
-    name: str
-    value: str | None = None
-    value_from: EnvVarSource | None = None
-
-
-class EnvFromSource(Model):
-    """All keys of a ConfigMap or Secret as environment variables."""
-
-    prefix: str | None = None
-    config_map_ref: LocalObjectReference | None = None
-    secret_ref: LocalObjectReference | None = None
-
-
-class ContainerPort(Model):
-    """A port a container listens on."""
-
-    container_port: int
-    name: str | None = None
-    protocol: str | None = None
-    host_port: int | None = None
-
-
-class ResourceRequirements(Model):
-    """Resource requests and limits of a container."""
-
-    requests: dict[str, Quantity] = {}
-    limits: dict[str, Quantity] = {}
-
-
-class VolumeMount(Model):
-    """Mount of a volume in a container."""
-
-    name: str
-    mount_path: str
-    read_only: bool | None = None
-    sub_path: str | None = None
-    mount_propagation: str | None = None
-
-
-class HttpHeader(Model):
-    """A header of an HTTP probe."""
-
-    name: str
-    value: str
-
-
-class HttpGetAction(Model):
-    """An HTTP request to the container; 200 to 399 is success."""
-
-    path: str | None = None
-    port: IntOrString
-    host: str | None = None
-    scheme: str | None = None
-    http_headers: list[HttpHeader] = []
-
-
-class ExecAction(Model):
-    """A command in the container; exit code 0 is success."""
-
-    command: list[str] = []
-
-
-class TcpSocketAction(Model):
-    """A TCP connection to the container."""
-
-    port: IntOrString
-    host: str | None = None
-
-
-class Probe(Model):
-    """A periodic check of a container."""
-
-    http_get: HttpGetAction | None = None
-    exec: ExecAction | None = None
-    tcp_socket: TcpSocketAction | None = None
-    initial_delay_seconds: int | None = None
-    timeout_seconds: int | None = None
-    period_seconds: int | None = None
-    success_threshold: int | None = None
-    failure_threshold: int | None = None
-    termination_grace_period_seconds: int | None = None
-
-
-class LifecycleHandler(Model):
-    """An action at a container's start or stop."""
-
-    exec: ExecAction | None = None
-    http_get: HttpGetAction | None = None
-
-
-class Lifecycle(Model):
-    """Lifecycle hooks of a container."""
-
-    post_start: LifecycleHandler | None = None
-    pre_stop: LifecycleHandler | None = None
-
-
-class Capabilities(Model):
-    """Linux capabilities to add or drop."""
-
-    add: list[str] = []
-    drop: list[str] = []
-
-
-class SecurityContext(Model):
-    """Privileges of one container."""
-
-    privileged: bool | None = None
-    run_as_user: int | None = None
-    run_as_group: int | None = None
-    run_as_non_root: bool | None = None
-    read_only_root_filesystem: bool | None = None
-    allow_privilege_escalation: bool | None = None
-    capabilities: Capabilities | None = None
-
-
-class PodSecurityContext(Model):
-    """Privileges of all containers of a pod."""
-
-    run_as_user: int | None = None
-    run_as_group: int | None = None
-    run_as_non_root: bool | None = None
-    fs_group: int | None = None
-    supplemental_groups: list[int] = []
-
-
-class Container(Model):
-    """One container of a pod."""
-
-    name: str
-    image: str | None = None
-    command: list[str] = []
-    args: list[str] = []
-    working_dir: str | None = None
-    ports: list[ContainerPort] = []
-    env: list[EnvVar] = []
-    env_from: list[EnvFromSource] = []
-    resources: ResourceRequirements = ResourceRequirements()
-    volume_mounts: list[VolumeMount] = []
-    liveness_probe: Probe | None = None
-    readiness_probe: Probe | None = None
-    startup_probe: Probe | None = None
-    lifecycle: Lifecycle | None = None
-    image_pull_policy: str | None = None
-    """`Always`, `IfNotPresent` or `Never`, or a value of a newer API server."""
-    restart_policy: str | None = None
-    security_context: SecurityContext | None = None
-    termination_message_path: str | None = None
-    termination_message_policy: str | None = None
+if TYPE_CHECKING:
+    from kaito.runtime.kinds.structs import (
+        AppArmorProfile,
+        AwsElasticBlockStoreVolumeSource,
+        AzureDiskVolumeSource,
+        AzureFileVolumeSource,
+        CephFsVolumeSource,
+        CinderVolumeSource,
+        ContainerUser,
+        DownwardApiVolumeSource,
+        EphemeralContainer,
+        FcVolumeSource,
+        FlexVolumeSource,
+        FlockerVolumeSource,
+        GcePersistentDiskVolumeSource,
+        GitRepoVolumeSource,
+        GlusterfsVolumeSource,
+        HostAlias,
+        HostIP,
+        ImageVolumeSource,
+        IscsiVolumeSource,
+        NfsVolumeSource,
+        PhotonPersistentDiskVolumeSource,
+        PodDnsConfig,
+        PodExtendedResourceClaimStatus,
+        PodOs,
+        PodReadinessGate,
+        PodResourceClaim,
+        PodResourceClaimStatus,
+        PodSchedulingGate,
+        PortworxVolumeSource,
+        ProjectedVolumeSource,
+        QuobyteVolumeSource,
+        RbdVolumeSource,
+        ResourceStatus,
+        ScaleIoVolumeSource,
+        SeccompProfile,
+        SeLinuxOptions,
+        StorageOsVolumeSource,
+        Sysctl,
+        TypedLocalObjectReference,
+        TypedObjectReference,
+        VolumeMountStatus,
+        VsphereVirtualDiskVolumeSource,
+        WindowsSecurityContextOptions,
+        WorkloadReference,
+    )
+else:
+    from kaito.runtime.kinds.deferred import (
+        AppArmorProfile,
+        AwsElasticBlockStoreVolumeSource,
+        AzureDiskVolumeSource,
+        AzureFileVolumeSource,
+        CephFsVolumeSource,
+        CinderVolumeSource,
+        ContainerUser,
+        DownwardApiVolumeSource,
+        EphemeralContainer,
+        FcVolumeSource,
+        FlexVolumeSource,
+        FlockerVolumeSource,
+        GcePersistentDiskVolumeSource,
+        GitRepoVolumeSource,
+        GlusterfsVolumeSource,
+        HostAlias,
+        HostIP,
+        ImageVolumeSource,
+        IscsiVolumeSource,
+        NfsVolumeSource,
+        PhotonPersistentDiskVolumeSource,
+        PodDnsConfig,
+        PodExtendedResourceClaimStatus,
+        PodOs,
+        PodReadinessGate,
+        PodResourceClaim,
+        PodResourceClaimStatus,
+        PodSchedulingGate,
+        PortworxVolumeSource,
+        ProjectedVolumeSource,
+        QuobyteVolumeSource,
+        RbdVolumeSource,
+        ResourceStatus,
+        ScaleIoVolumeSource,
+        SeccompProfile,
+        SeLinuxOptions,
+        StorageOsVolumeSource,
+        Sysctl,
+        TypedLocalObjectReference,
+        TypedObjectReference,
+        VolumeMountStatus,
+        VsphereVirtualDiskVolumeSource,
+        WindowsSecurityContextOptions,
+        WorkloadReference,
+    )
 
 
 class Toleration(Model):
@@ -271,6 +185,9 @@ class PersistentVolumeClaimSpec(Model):
     volume_name: str | None = None
     volume_mode: str | None = None
     selector: LabelSelector | None = None
+    data_source: TypedLocalObjectReference | None = None
+    data_source_ref: TypedObjectReference | None = None
+    volume_attributes_class_name: str | None = None
 
 
 class PersistentVolumeClaimTemplate(Model):
@@ -286,6 +203,8 @@ class CsiVolumeSource(Model):
     driver: str
     read_only: bool | None = None
     volume_attributes: dict[str, str] = {}
+    fs_type: str | None = None
+    node_publish_secret_ref: LocalObjectReference | None = None
 
 
 class Volume(Model):
@@ -299,6 +218,29 @@ class Volume(Model):
     persistent_volume_claim: PersistentVolumeClaimVolumeSource | None = None
     ephemeral: EphemeralVolumeSource | None = None
     csi: CsiVolumeSource | None = None
+    aws_elastic_block_store: AwsElasticBlockStoreVolumeSource | None = None
+    azure_disk: AzureDiskVolumeSource | None = None
+    azure_file: AzureFileVolumeSource | None = None
+    cephfs: CephFsVolumeSource | None = None
+    cinder: CinderVolumeSource | None = None
+    downward_api: DownwardApiVolumeSource | None = Field(default=None, alias="downwardAPI")
+    fc: FcVolumeSource | None = None
+    flex_volume: FlexVolumeSource | None = None
+    flocker: FlockerVolumeSource | None = None
+    gce_persistent_disk: GcePersistentDiskVolumeSource | None = None
+    git_repo: GitRepoVolumeSource | None = None
+    glusterfs: GlusterfsVolumeSource | None = None
+    image: ImageVolumeSource | None = None
+    iscsi: IscsiVolumeSource | None = None
+    nfs: NfsVolumeSource | None = None
+    photon_persistent_disk: PhotonPersistentDiskVolumeSource | None = None
+    portworx_volume: PortworxVolumeSource | None = None
+    projected: ProjectedVolumeSource | None = None
+    quobyte: QuobyteVolumeSource | None = None
+    rbd: RbdVolumeSource | None = None
+    scale_io: ScaleIoVolumeSource | None = Field(default=None, alias="scaleIO")
+    storageos: StorageOsVolumeSource | None = None
+    vsphere_volume: VsphereVirtualDiskVolumeSource | None = None
 
 
 class NodeSelectorRequirement(Model):
@@ -343,6 +285,9 @@ class PodAffinityTerm(Model):
     topology_key: str
     label_selector: LabelSelector | None = None
     namespaces: list[str] = []
+    match_label_keys: list[str] = []
+    mismatch_label_keys: list[str] = []
+    namespace_selector: LabelSelector | None = None
 
 
 class WeightedPodAffinityTerm(Model):
@@ -374,6 +319,28 @@ class TopologySpreadConstraint(Model):
     topology_key: str
     when_unsatisfiable: str
     label_selector: LabelSelector | None = None
+    match_label_keys: list[str] = []
+    min_domains: int | None = None
+    node_affinity_policy: str | None = None
+    node_taints_policy: str | None = None
+
+
+class PodSecurityContext(Model):
+    """Privileges of all containers of a pod."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    fs_group: int | None = None
+    supplemental_groups: list[int] = []
+    app_armor_profile: AppArmorProfile | None = None
+    fs_group_change_policy: str | None = None
+    se_linux_change_policy: str | None = None
+    se_linux_options: SeLinuxOptions | None = None
+    seccomp_profile: SeccompProfile | None = None
+    supplemental_groups_policy: str | None = None
+    sysctls: list[Sysctl] = []
+    windows_options: WindowsSecurityContextOptions | None = None
 
 
 class PodSpec(Model):
@@ -406,6 +373,22 @@ class PodSpec(Model):
     scheduler_name: str | None = None
     share_process_namespace: bool | None = None
     enable_service_links: bool | None = None
+    dns_config: PodDnsConfig | None = None
+    ephemeral_containers: list[EphemeralContainer] = []
+    host_aliases: list[HostAlias] = []
+    host_users: bool | None = None
+    hostname_override: str | None = None
+    os: PodOs | None = None
+    overhead: dict[str, Quantity] = {}
+    preemption_policy: str | None = None
+    priority: int | None = None
+    readiness_gates: list[PodReadinessGate] = []
+    resource_claims: list[PodResourceClaim] = []
+    resources: ResourceRequirements | None = None
+    scheduling_gates: list[PodSchedulingGate] = []
+    service_account: str | None = None
+    set_hostname_as_fqdn: bool | None = Field(default=None, alias="setHostnameAsFQDN")
+    workload_ref: WorkloadReference | None = None
 
 
 class PodTemplateSpec(Model):
@@ -460,6 +443,12 @@ class ContainerStatus(Model):
     container_id: str | None = None
     state: ContainerState = ContainerState()
     last_state: ContainerState = ContainerState()
+    allocated_resources: dict[str, Quantity] = {}
+    allocated_resources_status: list[ResourceStatus] = []
+    resources: ResourceRequirements | None = None
+    stop_signal: str | None = None
+    user: ContainerUser | None = None
+    volume_mounts: list[VolumeMountStatus] = []
 
 
 class PodCondition(Model):
@@ -471,6 +460,7 @@ class PodCondition(Model):
     message: str | None = None
     last_probe_time: Time | None = None
     last_transition_time: Time | None = None
+    observed_generation: int | None = None
 
 
 class PodIP(Model):
@@ -495,6 +485,14 @@ class PodStatus(Model):
     start_time: Time | None = None
     nominated_node_name: str | None = None
     qos_class: str | None = None
+    allocated_resources: dict[str, Quantity] = {}
+    ephemeral_container_statuses: list[ContainerStatus] = []
+    extended_resource_claim_status: PodExtendedResourceClaimStatus | None = None
+    host_ips: list[HostIP] = []
+    observed_generation: int | None = None
+    resize: str | None = None
+    resource_claim_statuses: list[PodResourceClaimStatus] = []
+    resources: ResourceRequirements | None = None
 
 
 class Pod(Resource, api="v1", kind="Pod"):

@@ -1,7 +1,6 @@
 """PodDisruptionBudgets, which limit evictions."""
 
-from kaito.runtime.meta import Condition, LabelSelector, Model, Resource
-from kaito.runtime.meta.model import IntOrString
+from kaito.runtime.meta import Condition, IntOrString, LabelSelector, Model, Resource, Time
 
 
 class PodDisruptionBudgetSpec(Model):
@@ -23,6 +22,7 @@ class PodDisruptionBudgetStatus(Model):
     desired_healthy: int = 0
     expected_pods: int = 0
     conditions: list[Condition] = []
+    disrupted_pods: dict[str, Time] = {}
 
 
 class PodDisruptionBudget(Resource, api="policy/v1", kind="PodDisruptionBudget"):

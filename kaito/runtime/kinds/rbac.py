@@ -1,6 +1,15 @@
 """Roles and role bindings."""
 
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
 from kaito.runtime.meta import Model, Resource
+
+if TYPE_CHECKING:
+    from kaito.runtime.kinds.structs import AggregationRule
+else:
+    from kaito.runtime.kinds.deferred import AggregationRule
 
 GROUP = "rbac.authorization.k8s.io"
 
@@ -12,7 +21,7 @@ class PolicyRule(Model):
     api_groups: list[str] = []
     resources: list[str] = []
     resource_names: list[str] = []
-    non_resource_urls: list[str] = []
+    non_resource_urls: list[str] = Field(default_factory=list, alias="nonResourceURLs")
 
 
 class RoleRef(Model):
@@ -44,6 +53,7 @@ class ClusterRole(Resource, api=f"{GROUP}/v1", kind="ClusterRole", namespaced=Fa
     """Permissions in all namespaces, or in that of a RoleBinding."""
 
     rules: list[PolicyRule] = []
+    aggregation_rule: AggregationRule | None = None
 
 
 class RoleBinding(Resource, api=f"{GROUP}/v1", kind="RoleBinding"):

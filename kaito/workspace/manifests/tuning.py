@@ -12,7 +12,7 @@ import yaml
 
 from kaito.api import Workspace, labels
 from kaito.api.workspace import TuningSpec
-from kaito.runtime.kinds import ConfigMap, Job, JobSpec, PodTemplateSpec
+from kaito.runtime.kinds import ConfigMap, Job, JobSpec, PodFailurePolicy, PodTemplateSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.workspace.digest import digest
 from kaito.workspace.manifests.adapters import CREDENTIALS_DIR, PodParts, add_image_source
@@ -106,7 +106,9 @@ def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) ->
             },
         ),
         spec=JobSpec(
-            backoff_limit=0, pod_failure_policy=_FAILURE_POLICY, template=PodTemplateSpec.model_validate(template)
+            backoff_limit=0,
+            pod_failure_policy=PodFailurePolicy.model_validate(_FAILURE_POLICY),
+            template=PodTemplateSpec.model_validate(template),
         ),
     )
 

@@ -30,24 +30,6 @@ from kaito.workspace.weights import preset_spec
 
 _TEMPLATE: Final = "inference.template"
 
-_OTHER_FIELDS: Final[dict[type[BaseModel], frozenset[str]]] = {
-    PodSpec: frozenset(
-        """dnsConfig ephemeralContainers hostAliases hostUsers hostnameOverride os overhead preemptionPolicy priority
-        readinessGates resourceClaims resources schedulingGates serviceAccount setHostnameAsFQDN
-        workloadRef""".split()  # noqa: SIM905 - a list of words reads better as words
-    ),
-    Container: frozenset(
-        "resizePolicy restartPolicyRules stdin stdinOnce tty volumeDevices".split()  # noqa: SIM905
-    ),
-    Probe: frozenset({"grpc", "terminationGracePeriodSeconds"}),
-    Volume: frozenset(
-        """awsElasticBlockStore azureDisk azureFile cephfs cinder downwardAPI fc flexVolume flocker gcePersistentDisk
-        gitRepo glusterfs image iscsi nfs photonPersistentDisk portworxVolume projected quobyte rbd scaleIO storageos
-        vsphereVolume""".split()  # noqa: SIM905
-    ),
-}
-"""Fields of Kubernetes 1.35 that the typed models do not have."""
-
 _CUTOFF: Final = 0.8
 """Similarity (difflib's ratio) from which an unknown field is reported as misspelled. The dry run reports others."""
 
@@ -159,5 +141,4 @@ def _names(value: Mapping[str, Any], known: frozenset[str], path: str) -> Iterat
 
 
 def _fields(model: type[BaseModel]) -> frozenset[str]:
-    own = frozenset(field.alias or name for name, field in model.model_fields.items())
-    return own | _OTHER_FIELDS.get(model, frozenset())
+    return frozenset(field.alias or name for name, field in model.model_fields.items())

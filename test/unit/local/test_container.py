@@ -6,7 +6,7 @@ from pathlib import Path
 from kaito.local.kubelet.container import ContainerWorker
 from kaito.local.kubelet.images import Launch, NoLocalProgram
 from kaito.runtime.clock import SystemClock
-from kaito.runtime.kinds.pod import Container
+from kaito.runtime.kinds import Container
 from kaito.runtime.tasks import TaskScope
 
 

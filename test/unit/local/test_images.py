@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kaito.local.kubelet.images import Images, NoLocalProgram, Place
-from kaito.runtime.kinds.pod import Container
+from kaito.runtime.kinds import Container
 
 PRESETS = Path("/presets")
 PLACE = Place("127.64.0.7", Path("/pods/a"), {"/mnt/config": Path("/pods/a/volumes/config"), "/mnt": Path("/v/mnt")})

@@ -3,19 +3,20 @@
 import pytest
 
 from kaito.local.scheduler import problem_of, tolerated
-from kaito.runtime.kinds import Node, Pod
-from kaito.runtime.kinds.core import NodeCondition, NodeSpec, NodeStatus, Taint
-from kaito.runtime.kinds.pod import (
+from kaito.runtime.kinds import (
     Affinity,
     Container,
+    Node,
     NodeAffinity,
     NodeSelector,
     NodeSelectorRequirement,
     NodeSelectorTerm,
+    Pod,
     PodSpec,
     ResourceRequirements,
     Toleration,
 )
+from kaito.runtime.kinds.core import NodeCondition, NodeSpec, NodeStatus, Taint
 from kaito.runtime.meta import ObjectMeta, Quantity
 
 GPU = "nvidia.com/gpu"

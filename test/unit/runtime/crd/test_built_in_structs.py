@@ -1,6 +1,6 @@
 """Structs of `kaito.runtime.kinds` inside custom kinds keep every field.
 
-framework-01: the models are narrow, and the API server pruned what they do not name, without an error.
+framework-01: the API server pruned what the models do not name, without an error. A later release adds fields.
 """
 
 import types
@@ -13,7 +13,7 @@ import yaml
 
 from kaito.runtime import kinds
 from kaito.runtime.crd import Version, crd
-from kaito.runtime.crd.schema import PRESERVE, is_narrow
+from kaito.runtime.crd.schema import PRESERVE, is_built_in
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.kinds import (
     EnvVar,
@@ -29,7 +29,7 @@ from kaito.runtime.testing import World
 STRUCTS = sorted(
     name
     for name in dir(kinds)
-    if isinstance(model := getattr(kinds, name), type) and issubclass(model, Model) and is_narrow(model)
+    if isinstance(model := getattr(kinds, name), type) and issubclass(model, Model) and is_built_in(model)
 )
 
 TEMPLATE = Path(__file__).parents[3] / "contract" / "manifests" / "pod-template.yaml"
@@ -120,7 +120,7 @@ _HOLDER: dict[str, Any] = {"api": "example.com/v1", "kind": "Holder"}
 
 COMPLETE = {
     *("selector", "labelSelector", "podSelector", "namespaceSelector", "objectSelector", "matchExpressions"),
-    *("ownerReferences", "conditions"),
+    *("ownerReferences", "conditions", "clusterRoleSelectors", "requirements"),
 }
 """Where a struct of `metav1` stands, whose model names every field."""
 
