@@ -76,9 +76,9 @@ class Volumes:
                     pod.namespace, part.name or "", part.items, folder, optional=bool(part.optional)
                 )
             if entry.secret is not None:
-                part = entry.secret
+                secret = entry.secret
                 await self._write_secret(
-                    pod.namespace, part.name or "", part.items, folder, optional=bool(part.optional)
+                    pod.namespace, secret.name or "", secret.items, folder, optional=bool(secret.optional)
                 )
         return folder
 
