@@ -108,6 +108,8 @@ IMPORTS: Final[Mapping[str, str]] = {
     "Field": "pydantic",
     **dict.fromkeys([*_OF_META.split(), "OwnerReference", "Quantity", "Resource", "Time"], "kaito.runtime.meta"),
 }
+MISSPELLED: Final = ("paramer" + "ized", "parameterized")
+"""A misspelled word in the definitions, and its correction."""
 _NAME: Final = re.compile(r"\b[A-Za-z_]\w*\b")
 
 
@@ -311,7 +313,7 @@ def class_lines(classes: Classes, name: str) -> list[str]:
         for each, schema in sorted(definition["properties"].items())
         if not is_kind or each not in {"apiVersion", "kind", "metadata"}
     ] if "properties" in definition else []  # fmt: skip
-    text = definition.get("description", "").replace("\\", "").replace('"', "'").strip()
+    text = definition.get("description", "").replace("\\", "").replace('"', "'").replace(*MISSPELLED).strip()
     lines = [f"class {classes.class_name(name)}({bases}):", f'    """{wrapped(text or last(name))}"""', ""]
     return lines + [f"    {each.text}" for each in sorted(fields, key=lambda line: not line.is_required)]
 

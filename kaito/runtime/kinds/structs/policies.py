@@ -132,6 +132,6 @@ class ValidatingAdmissionPolicyBinding(
     plural="validatingadmissionpolicybindings",
     namespaced=False,
 ):
-    """ValidatingAdmissionPolicyBinding binds the ValidatingAdmissionPolicy with paramerized resources."""
+    """ValidatingAdmissionPolicyBinding binds the ValidatingAdmissionPolicy with parameterized resources."""
 
     spec: ValidatingAdmissionPolicyBindingSpec = ValidatingAdmissionPolicyBindingSpec()
