@@ -108,7 +108,7 @@ IMPORTS: Final[Mapping[str, str]] = {
     "Field": "pydantic",
     **dict.fromkeys([*_OF_META.split(), "OwnerReference", "Quantity", "Resource", "Time"], "kaito.runtime.meta"),
 }
-MISSPELLED: Final = ("paramer" + "ized", "parameterized")
+MISSPELLED: Final = ("merized", "meterized")
 """A misspelled word in the definitions, and its correction."""
 _NAME: Final = re.compile(r"\b[A-Za-z_]\w*\b")
 
