@@ -248,6 +248,19 @@ class CacheNotSynced(KaitoRuntimeError):
     """A cached read before the first list of the kind; the message contains the last error of a list or watch."""
 
 
+class ClusterUnavailable(KaitoRuntimeError):
+    """A cluster of a `kaito.runtime.clusters.ClusterSet` cannot be used at present."""
+
+    def __init__(self, cluster: str, problem: str) -> None:
+        super().__init__(f"cluster {cluster}: {problem}")
+        self.cluster: str = cluster
+        """Its name."""
+
+
+class ClusterRemoved(ClusterUnavailable, TransportError):
+    """The cluster was removed from its `ClusterSet`, or replaced by another of the same name."""
+
+
 class NotLeader(KaitoRuntimeError):
     """A write was fenced, because this process may no longer hold the lease."""
 

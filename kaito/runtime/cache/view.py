@@ -20,10 +20,20 @@ R = TypeVar("R", bound=Resource)
 
 @final
 class View:
-    """Synchronous reads of the informers' objects."""
+    """Synchronous reads of the informers' objects.
 
-    def __init__(self, cache: Cache) -> None:
+    Args:
+        cache: the cache to read.
+        cluster: name of its cluster; empty for the manager's own.
+        home: the view of the manager's own cluster, for that of another cluster.
+    """
+
+    def __init__(self, cache: Cache, *, cluster: str = "", home: "View | None" = None) -> None:
         self._cache = cache
+        self.cluster: str = cluster
+        """Name of the cluster that it reads; empty for the manager's own."""
+        self.home: View = self if home is None else home
+        """The view of the manager's own cluster: a mapper of another cluster's objects finds its keys there."""
 
     def find(self, kind: type[R], name: str, namespace: str = "") -> R | None:
         """The object, or None.

@@ -49,6 +49,11 @@ class TlsConfig:
     """Bundle of the trusted CAs; empty means those of the system."""
     certificate_file: str = ""
     key_file: str = ""
+    ca_data: str = field(default="", repr=False)
+    """PEM text of the trusted CAs, instead of a file."""
+    certificate_data: str = field(default="", repr=False)
+    """PEM text of the client certificate, instead of a file; with `key_data`."""
+    key_data: str = field(default="", repr=False)
     verify: bool = True
     server_name: str = ""
     """Expected name in the server's certificate, if it differs from the host."""

@@ -34,7 +34,7 @@ from kaito.runtime.client.observe import RequestObserver
 from kaito.runtime.client.patch import is_object
 from kaito.runtime.client.transport import REQUEST_SECONDS, Reply, Transport, sending_guarded_by
 from kaito.runtime.clock import monotonic
-from kaito.runtime.errors import ApiError, TransportError, api_error
+from kaito.runtime.errors import ApiError, ClusterRemoved, TransportError, api_error
 from kaito.runtime.logging import get_logger
 from kaito.runtime.token_bucket import TokenBucket
 from kaito.runtime.tracing import NO_TRACER, Tracer
@@ -181,7 +181,8 @@ class Sender:
     def _retry_delay(self, request: ApiRequest, error: ApiError | TransportError, attempt: int) -> float | None:
         """Return the delay in seconds before the next attempt, or None if there must be none."""
         if isinstance(error, TransportError):
-            return None if request.retry_on is RetryOn.THROTTLING else self._backoff(attempt)
+            final = request.retry_on is RetryOn.THROTTLING or isinstance(error, ClusterRemoved)
+            return None if final else self._backoff(attempt)
         if error.code == 429:
             return error.retry_after
         if error.code in _SERVER_ERRORS and request.retry_on is RetryOn.ANY_FAILURE:

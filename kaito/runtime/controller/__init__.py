@@ -10,9 +10,15 @@ from kaito.runtime.controller.build import (
     build as build,
 )
 from kaito.runtime.controller.cache_needs import (
+    AnyCluster as AnyCluster,
     CacheNeed as CacheNeed,
     ClusterRef as ClusterRef,
     WatchedFields as WatchedFields,
+)
+from kaito.runtime.controller.cluster_sets import (
+    BaseClusterSet as BaseClusterSet,
+    Discard as Discard,
+    cluster_of as cluster_of,
 )
 from kaito.runtime.controller.declaration import Controller as Controller
 from kaito.runtime.controller.engine import Engine as Engine

@@ -8,7 +8,8 @@ from kaito.runtime.cache import Cache, View
 from kaito.runtime.client import Api
 from kaito.runtime.clock import Clock
 from kaito.runtime.controller.base import BaseController
-from kaito.runtime.controller.cache_needs import ClusterRef
+from kaito.runtime.controller.cache_needs import AnyCluster, CacheNeed
+from kaito.runtime.controller.cluster_sets import BaseClusterSet
 from kaito.runtime.controller.declaration import Controller
 from kaito.runtime.controller.engine import Engine, WorkFunction
 from kaito.runtime.controller.failure_handling import FailureHooks
@@ -35,7 +36,7 @@ K = TypeVar("K", bound=Hashable)
 AnyController: TypeAlias = Controller[Any] | Periodic | Keyed[Any]
 """Every sort of controller that a manager runs."""
 
-_ClusterSource: TypeAlias = tuple[Source, ClusterRef | None]
+_ClusterSource: TypeAlias = tuple[Source, AnyCluster | None]
 """A source, and the cluster whose cache it uses."""
 
 
@@ -128,9 +129,9 @@ def _running(
     start_sources: list[StartSource] = []
     optional: list[OptionalSource] = []
     for source, cluster in sources:
-        start = _start_source(source, services.cache if cluster is None else cluster.cache, engine.queue)
         kind = cast("KindSource[Resource]", source).kind if isinstance(source, KindSource) else None
         need = None if kind is None else needs[cluster, kind.gvk()]
+        start = _start_source(source, need, cluster, services, engine)
         if need is not None and need.optional:
             optional.append(OptionalSource(start, need, availability([need.cached.kind])))
         else:
@@ -205,5 +206,19 @@ def _no_keys(_: Resource, __: View) -> None:
     """Not reached: a watch has `to` or a handler."""
 
 
-def _start_source(source: Source, cache: Cache, queue: WorkQueue[Any]) -> StartSource:
-    return lambda scope: source.start(cache, queue, scope)
+def _start_source(
+    source: Source,
+    need: CacheNeed | None,
+    cluster: AnyCluster | None,
+    services: ControllerServices,
+    engine: Engine[Any],
+) -> StartSource:
+    if cluster is None or need is None:
+        return lambda scope: source.start(services.cache, engine.queue, scope)
+    home, of_kind = View(services.cache), cast("KindSource[Any]", source)
+    if isinstance(cluster, BaseClusterSet):
+        return lambda scope: cluster.start_source(
+            of_kind, need.cached, home=home, queue=engine.queue, discard=engine.discard, scope=scope
+        )
+    view = View(cluster.cache, cluster=cluster.name, home=home)
+    return lambda _: of_kind.deliver(cluster.cache, engine.queue, view)

@@ -7,10 +7,11 @@ controller are rejected here, those of different controllers by `kaito.runtime.m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, final
 
 from kaito.runtime.cache import Cache, Cached, Index
 from kaito.runtime.controller.arguments import check_cached, reject
+from kaito.runtime.controller.cluster_sets import BaseClusterSet
 from kaito.runtime.meta import GroupVersionKind, LabelSelector, Resource
 from kaito.runtime.predicate import Predicate
 
@@ -32,13 +33,17 @@ class ClusterRef(Protocol):
         ...
 
 
+AnyCluster: TypeAlias = ClusterRef | BaseClusterSet
+"""A cluster, or a set of clusters that changes while the manager runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheNeed:
     """A kind that a controller needs in a cache."""
 
     cached: Cached
     """The kind, and how much of it."""
-    cluster: ClusterRef | None = None
+    cluster: AnyCluster | None = None
     """The cluster whose cache it is; None for the manager's own."""
     explicit: bool = False
     """Whether options were given; otherwise the kind is only named, and any form in the cache will do."""
@@ -52,7 +57,7 @@ class WatchedFields:
 
     kind: type[Resource]
     when: Predicate | None
-    cluster: ClusterRef | None = None
+    cluster: AnyCluster | None = None
     reader: str = ""
     """What compares the fields, for the error message; the predicate `when` of a source when empty."""
 
@@ -77,7 +82,7 @@ class CacheNeeds:
         labels: "LabelSelector | Mapping[str, str] | str | None" = None,
         only: "Only" = None,
         indexes: Sequence[Index[Any]] = (),
-        cluster: ClusterRef | None = None,
+        cluster: AnyCluster | None = None,
         optional: bool = False,
     ) -> None:
         """Add a kind, in an explicit form if there are options.

@@ -24,7 +24,7 @@ from kaito.runtime.controller.arguments import (
     reject,
 )
 from kaito.runtime.controller.base import BaseController
-from kaito.runtime.controller.cache_needs import ClusterRef, WatchedFields
+from kaito.runtime.controller.cache_needs import AnyCluster, WatchedFields
 from kaito.runtime.controller.failures import REPORT_AFTER, Failure
 from kaito.runtime.controller.options import DEADLINE_SECONDS, RunKeywords, RunOptions, check_seconds
 from kaito.runtime.controller.watched_kind import watched_kind
@@ -151,7 +151,7 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         labels: "LabelSelector | Mapping[str, str] | str | None" = None,
         only: "Only" = None,
         indexes: Sequence[Index[Any]] = (),
-        cluster: ClusterRef | None = None,
+        cluster: AnyCluster | None = None,
         optional: bool = False,
     ) -> Self:
         """Reconcile the keys that `to` returns when an object of this kind changes.

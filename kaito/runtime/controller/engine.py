@@ -374,6 +374,11 @@ class Engine(Generic[K]):
         """Whether this replica reconciles the key."""
         return self._gate is None or self._gate.hold_of(key) is not None
 
+    def discard(self, match: Callable[[K], bool]) -> None:
+        """Drop the matching keys from the queue and from the failing keys."""
+        self.queue.discard(match)
+        self._failures.discard(match)
+
     def watch_stuck(self, stuck: Callable[[], Sequence[str]]) -> None:
         """Include work of a source that ignores its cancellation in `stuck`."""
         self._stuck.append(stuck)

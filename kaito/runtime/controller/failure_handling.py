@@ -163,6 +163,12 @@ class FailureHandler(Generic[K]):
         if self.tracker.recover(key) is not None:
             self._export()
 
+    def discard(self, match: Callable[[K], bool]) -> None:
+        """Drop the matching keys, which do not exist any more."""
+        for key in self.tracker.matching(match):
+            self.tracker.recover(key)
+        self._export()
+
     def close(self) -> None:
         """Drop all failing keys: nothing reconciles them any more."""
         self.tracker = FailureTracker()

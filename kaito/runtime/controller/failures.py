@@ -161,6 +161,10 @@ class FailureTracker(Generic[K]):
         """Drop the state of a key that succeeded, and return it."""
         return self._states.pop(key, None)
 
+    def matching(self, match: Callable[[K], bool]) -> list[K]:
+        """Return the failing keys that match."""
+        return [key for key in self._states if match(key)]
+
     def keep(self, key: K, state: FailureState) -> None:
         """Keep the state of a key whose recovery has not been reported."""
         self._states[key] = state

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 from kaito.runtime.cache import Cached, Index
 from kaito.runtime.controller.arguments import check_function, reject
 from kaito.runtime.controller.base import BaseController
-from kaito.runtime.controller.cache_needs import ClusterRef, WatchedFields
+from kaito.runtime.controller.cache_needs import AnyCluster, WatchedFields
 from kaito.runtime.controller.failures import REPORT_AFTER, Failure
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.watched_kind import watched_kind
@@ -48,7 +48,7 @@ class Keyed(BaseController[K], Generic[K]):
         labels: "LabelSelector | Mapping[str, str] | str | None" = None,
         only: "Only" = None,
         indexes: Sequence[Index[Any]] = (),
-        cluster: ClusterRef | None = None,
+        cluster: AnyCluster | None = None,
         optional: bool = False,
     ) -> Self:
         """Reconcile the keys that `to` returns when an object of this kind changes.
@@ -61,7 +61,7 @@ class Keyed(BaseController[K], Generic[K]):
             labels: cache (and watch) only objects with these labels.
             only: `"metadata"` caches nothing else of them.
             indexes: indexes that reconciles use to list them.
-            cluster: the cluster to watch, if not the manager's own.
+            cluster: the cluster or `ClusterSet` to watch, if not the manager's own.
             optional: the kind may be missing; see `Controller.watches`.
 
         Raises:

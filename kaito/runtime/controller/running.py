@@ -10,6 +10,7 @@ from typing import Any, final
 
 from kaito.runtime.cache import Cache, InformerRef
 from kaito.runtime.controller.cache_needs import CacheNeed
+from kaito.runtime.controller.cluster_sets import BaseClusterSet
 from kaito.runtime.controller.engine import Engine
 from kaito.runtime.controller.kind_availability import KindAvailability
 from kaito.runtime.errors import ConfigurationError, InvariantError
@@ -56,7 +57,7 @@ class RunningController:
     ) -> None:
         self.engine = engine
         self._sources = sources
-        self._needs = [need for need in needs if not need.optional]
+        self._needs = [need for need in needs if not (need.optional or isinstance(need.cluster, BaseClusterSet))]
         self._cache = cache
         self._availability = availability
         self._optional = optional
@@ -100,7 +101,12 @@ class RunningController:
             self._informers.pop().release()
 
     def _cache_of(self, need: CacheNeed) -> Cache:
-        return self._cache if need.cluster is None else need.cluster.cache
+        if need.cluster is None:
+            return self._cache
+        if isinstance(need.cluster, BaseClusterSet):
+            message = f"{self.engine.name}: the informers of {need.cluster.name} belong to its source"
+            raise InvariantError(message)
+        return need.cluster.cache
 
     # -- sources -----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaito.runtime.controller.arguments import check_handler, check_kind, check_mapper, check_predicate, reject
-from kaito.runtime.controller.cache_needs import ClusterRef
+from kaito.runtime.controller.cache_needs import AnyCluster
 from kaito.runtime.handler import Handler, KeyMapper
 from kaito.runtime.meta import Resource
 from kaito.runtime.predicate import Predicate
@@ -19,7 +19,7 @@ class WatchedKind:
     handler: Handler[Any] | None
     """Given instead of `to`."""
     when: Predicate | None
-    cluster: ClusterRef | None
+    cluster: AnyCluster | None
     """The watched cluster; None for the manager's own."""
 
 
@@ -30,7 +30,7 @@ def watched_kind(
     to: KeyMapper[Any, Any] | None,
     handler: Handler[Any] | None,
     when: Predicate | None,
-    cluster: ClusterRef | None,
+    cluster: AnyCluster | None,
 ) -> WatchedKind:
     """Validate the arguments of `watches`.
 

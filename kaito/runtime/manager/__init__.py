@@ -8,6 +8,7 @@ loop), `lifespan` (resources of the process), `leadership` and `election` (the l
 """
 
 from kaito.runtime.manager.cluster import Cluster as Cluster
+from kaito.runtime.manager.dynamic_clusters import DynamicClusters as DynamicClusters, HomeServices as HomeServices
 from kaito.runtime.manager.manager import Lifespan as Lifespan, Manager as Manager
 from kaito.runtime.manager.runnable import (
     Background as Background,

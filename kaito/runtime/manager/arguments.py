@@ -8,6 +8,7 @@ from kaito.runtime.cache import Cached
 from kaito.runtime.client.checks import check_field_manager
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.manager.cluster import Cluster
+from kaito.runtime.manager.dynamic_clusters import DynamicClusters
 from kaito.runtime.manager.runnable_groups import CONTROLLERS
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.manager.sharding import Shards
@@ -21,7 +22,7 @@ _LABEL_LENGTH: Final = 63
 _EXPECTED: Final = {
     "controllers": ("Controller(...), Controller.every(...) and Controller.keyed(...)", CONTROLLERS),
     "cache": ("Cached(...)", (Cached,)),
-    "clusters": ("Cluster(...)", (Cluster,)),
+    "clusters": ("Cluster(...) and ClusterSet(...)", (Cluster, DynamicClusters)),
     "live": ("kinds", (type,)),
 }
 

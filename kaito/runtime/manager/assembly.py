@@ -59,6 +59,8 @@ class ClusterServices:
     cache: Cache
     api: Api
     recorder: EventRecorder
+    requests: RequestMetrics
+    """Counts its requests."""
 
     def for_controllers(self, shared: SharedServices, *, gate: ShardGate | None = None) -> ControllerServices:
         """The services that controllers use. `gate`: which keys this replica reconciles; None for all."""
@@ -148,6 +150,7 @@ def assemble(
     for plan in plans:
         cache.declare(plan.cached, pinned=plan.pinned)
     shared.metrics.watch_cache(cache.stats, cluster=cluster)
+    shared.metrics.watch_host(connection.transport.host)
     recorder = EventRecorder(
         client,
         component=shared.name,
@@ -166,4 +169,4 @@ def assemble(
         clock=shared.clock,
         rng=shared.rng,
     )
-    return ClusterServices(connection, client, discovery, cache, api, recorder)
+    return ClusterServices(connection, client, discovery, cache, api, recorder, observer)

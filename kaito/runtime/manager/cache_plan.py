@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.controller import CacheNeed, ClusterRef, WatchedFields
+from kaito.runtime.controller import AnyCluster, CacheNeed, WatchedFields
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.meta import GroupVersionKind, Resource
 from kaito.runtime.predicate import paths_of
@@ -30,7 +30,7 @@ def plan_cache(
     declared: Sequence[Cached],
     controllers: Mapping[str, Sequence[CacheNeed]],
     *,
-    cluster: ClusterRef,
+    cluster: AnyCluster,
     namespaces: Sequence[str],
     argument: str,
 ) -> list[CachePlan]:
@@ -108,7 +108,7 @@ def check_live(live: Iterable[type[Resource]], plans: Iterable[CachePlan]) -> No
 
 
 def check_watched_fields(
-    watched_fields: Mapping[str, Sequence[WatchedFields]], plans: Iterable[CachePlan], *, cluster: ClusterRef
+    watched_fields: Mapping[str, Sequence[WatchedFields]], plans: Iterable[CachePlan], *, cluster: AnyCluster
 ) -> None:
     """Raise ConfigurationError if a predicate compares fields that the cache drops: it would never see a change."""
     by_kind = {plan.cached.kind.gvk(): plan for plan in plans}
@@ -126,7 +126,7 @@ def check_watched_fields(
                     raise ConfigurationError(message)
 
 
-def check_clusters(clusters: Sequence[ClusterRef], needs: Mapping[str, Sequence[CacheNeed]]) -> None:
+def check_clusters(clusters: Sequence[AnyCluster], needs: Mapping[str, Sequence[CacheNeed]]) -> None:
     """Raise ConfigurationError if two clusters have one name, or a controller watches a cluster that is not listed."""
     names = [cluster.name for cluster in clusters]
     for name in names:

@@ -31,6 +31,7 @@ from kaito.runtime.manager.arguments import check_arguments, check_names
 from kaito.runtime.manager.assembly import ClusterServices, SharedServices
 from kaito.runtime.manager.caches import Caches
 from kaito.runtime.manager.cluster import Cluster
+from kaito.runtime.manager.dynamic_clusters import DynamicClusters
 from kaito.runtime.manager.election import Candidate
 from kaito.runtime.manager.health.checks import add_default_checks
 from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
@@ -44,7 +45,7 @@ from kaito.runtime.manager.threads import Threads
 from kaito.runtime.meta import Resource
 from kaito.runtime.metrics import Metrics
 from kaito.runtime.source import InboundEndpoint
-from kaito.runtime.tasks import TaskScope, together
+from kaito.runtime.tasks import TaskScope
 from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.runtime.workqueue import WorkQueue
 
@@ -80,7 +81,8 @@ class Manager:
         controllers: the controllers. The kinds that they need are cached without being named here.
         cache: further kinds to cache, or selectors, indexes and forms of watched kinds for all controllers.
         live: kinds that `api` reads from the server each time.
-        clusters: clusters other than the manager's own that controllers watch or reconciles use.
+        clusters: clusters other than the manager's own that controllers watch or reconciles use: each a `Cluster`, or a
+            `kaito.runtime.clusters.ClusterSet` of clusters that come and go.
         lease: name of the lease; without it (or with `settings.leader_elect` off) this process always leads.
         shards: divide the keys of the controllers among all replicas, instead of reconciling all in the leader, which
             then runs only periodic controllers and elected runnables.
@@ -114,7 +116,7 @@ class Manager:
         controllers: Sequence[AnyController] = (),
         cache: Sequence[Cached] = (),
         live: Sequence[type[Resource]] = (),
-        clusters: Sequence[Cluster] = (),
+        clusters: Sequence[Cluster | DynamicClusters] = (),
         lease: str | None = None,
         shards: Shards | None = None,
         webhooks: "Sequence[Webhook[Any]]" = (),
@@ -307,10 +309,7 @@ class Manager:
 
     def busy(self) -> Sequence[str]:
         """Work in progress; tests use it to wait until idle. Delayed keys do not count."""
-        busy = [*self._groups.busy()]
-        if not all(cache.idle for cache in self._caches.by_cluster().values()):
-            busy.append(f"{self.name}: a handler has events")
-        return busy
+        return [*self._groups.busy(), *self._caches.busy()]
 
     @property
     def queues(self) -> Sequence[WorkQueue[Any]]:
@@ -414,9 +413,8 @@ class Manager:
         await self._start_endpoints()
         await self._start_lifespan()
         await self._start_webhooks(services)
-        await self._start_caches()
-        for cluster in self._caches.clusters:
-            self._groups.spawn("events", Background(cluster.qualified("recorder"), cluster.services.recorder.run))
+        _log.info("starting", stage="caches")
+        await self._caches.start(shared, self.wait_elected, self.settings.cache_sync_seconds)
         self._groups.start_on_every_replica()
         _log.info("starting", stage="sources")
         await self._groups.start_sources()
@@ -457,7 +455,7 @@ class Manager:
         await endpoints.start(
             health=(self.healthz, self.readyz),
             metrics=self.metrics,
-            debug=Debugging(lambda: self.queues, self._caches.by_cluster, self._groups.failures),
+            debug=Debugging(lambda: self.queues, self._caches.with_sets, self._groups.failures),
             client=self.client,
             jitter=self._rng.random,
         )
@@ -482,13 +480,6 @@ class Manager:
         keeper = self._webhooks.prepare(services.client, services.connection.namespace, self._rng)
         self._groups.spawn("webhooks", keeper)
         await self._webhooks.start()
-
-    async def _start_caches(self) -> None:
-        _log.info("starting", stage="caches")
-        clusters = self._caches.clusters
-        for cluster in clusters:
-            self._groups.spawn("caches", Background(cluster.qualified("cache"), cluster.cache.run))
-        await together(*(cluster.cache.wait_synced(self.settings.cache_sync_seconds) for cluster in clusters))
 
     async def _start_election(self) -> None:
         _log.info("starting", stage="election")

@@ -41,6 +41,11 @@ class Histogram(Collector):
             series = self._series[values] = Buckets(self._bounds)
         return series
 
+    def remove_last(self, value: str) -> None:
+        """Remove the series whose last label has this value."""
+        for values in [values for values in self._series if values[-1] == value]:
+            del self._series[values]
+
     def describe(self) -> Iterator[Metric]:
         """The name only, which reserves it in the registry."""
         yield HistogramMetricFamily(self._name, self._text, labels=self._labels)

@@ -7,6 +7,7 @@ with the cluster.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, final
 
 from prometheus_client import (
@@ -62,6 +63,7 @@ class Metrics:
             GCCollector(registry=self.registry)
         self._queues: dict[str, WorkQueue[Any]] = {}
         self._cache_stats: list[tuple[str, Callable[[], Iterable[KindStats]]]] = []
+        self._hosts: dict[str, int] = {}
         self.registry.register(QueueCollector(self._queues))
         self.registry.register(CacheCollector(self._cache_stats))
         self._reconciles()
@@ -185,6 +187,12 @@ class Metrics:
         self.request_retries: Counter = self._counter(
             f"{client}_request_retries_total", "Retried requests.", "code", "verb", "host"
         )
+        self.request_series: set[tuple[str, str, str]] = set()
+        """The label values of `requests`, for `forget_host`."""
+        self.retry_series: set[tuple[str, str, str]] = set()
+        self.cluster_up: Gauge = self._gauge(
+            f"{PREFIX}_cluster_up", "1 while a cluster of a ClusterSet is synced and reachable, else 0.", "cluster"
+        )
         self.events_dropped: Counter = self._counter(
             f"{PREFIX}_events_dropped_total", "Kubernetes Events that were dropped.", "reason"
         )
@@ -240,6 +248,30 @@ class Metrics:
     def watch_cache(self, stats: Callable[[], Iterable[KindStats]], *, cluster: str = "") -> None:
         """Export the metrics of a cache's informers; `cluster` is empty for the manager's own cluster."""
         self._cache_stats.append((cluster, stats))
+
+    def forget_cache(self, cluster: str) -> None:
+        """Stop exporting the caches of a cluster that was removed, and whether it is reachable."""
+        self._cache_stats[:] = [each for each in self._cache_stats if each[0] != cluster]
+        with suppress(KeyError):
+            self.cluster_up.remove(cluster)
+
+    def watch_host(self, host: str) -> None:
+        """Count a cluster at this host; see `forget_host`."""
+        self._hosts[host] = self._hosts.get(host, 0) + 1
+
+    def forget_host(self, host: str) -> None:
+        """Drop the series of requests to a host, unless another cluster is at the same host."""
+        self._hosts[host] = self._hosts.get(host, 1) - 1
+        if self._hosts[host] > 0:
+            return
+        del self._hosts[host]
+        for counter, series in ((self.requests, self.request_series), (self.request_retries, self.retry_series)):
+            for labels in [labels for labels in series if labels[-1] == host]:
+                series.discard(labels)
+                with suppress(KeyError):
+                    counter.remove(*labels)
+        for histogram in (self.request_seconds, self.throttled_seconds, self.request_bytes, self.response_bytes):
+            histogram.remove_last(host)
 
     def value(self, metric: str, /, **labels: str) -> float:
         """The value of one series, by its name in the exposition; 0.0 if it does not exist. For tests."""

@@ -14,16 +14,24 @@ class RequestMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._closed = False
         # `labels()` costs more than counting, so each series is looked up once. The registry keeps the series as long
         # as these dictionaries do.
         self._counters: dict[tuple[str, str, str], Counter] = {}
         self._histograms: dict[tuple[str, str], tuple[Buckets, Buckets, Buckets]] = {}
 
+    def close(self) -> None:
+        """Count nothing more: the cluster was removed, and requests that end later must not make its series again."""
+        self._closed = True
+
     def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
         """Count an attempt that ended."""
+        if self._closed:
+            return
         counter = self._counters.get((code, method, host))
         if counter is None:
             counter = self._counters[code, method, host] = self._metrics.requests.labels(code, method, host)
+            self._metrics.request_series.add((code, method, host))
         histograms = self._histograms.get((method, host))
         if histograms is None:
             histograms = self._histograms[method, host] = self._make_histograms(method, host)
@@ -43,11 +51,15 @@ class RequestMetrics:
 
     def retried(self, *, method: str, host: str, code: str) -> None:
         """Count an attempt that will be retried."""
+        if self._closed:
+            return
+        self._metrics.retry_series.add((code, method, host))
         self._metrics.request_retries.labels(code, method, host).inc()
 
     def limited(self, *, method: str, host: str, seconds: float) -> None:
         """Observe the time that a request waited for the client-side rate limiter."""
-        self._metrics.throttled_seconds.labels(method, host).observe(seconds)
+        if not self._closed:
+            self._metrics.throttled_seconds.labels(method, host).observe(seconds)
 
     def resolved(self, host: str, seconds: float) -> None:
         """Observe a DNS lookup of the API server."""

@@ -71,16 +71,19 @@ class KindSource(Generic[R]):
         return Cached(self.kind)
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> "StartedKind[R]":  # noqa: ARG002 -- the protocol's; the informer owns the task
-        """Start to deliver events to `queue`.
+        """Start to deliver events to `queue`; raises as `deliver`."""
+        return self.deliver(cache, queue, View(cache))
+
+    def deliver(self, cache: Cache, queue: Enqueue, view: View) -> "StartedKind[R]":
+        """Start to deliver the events of a cache to `queue`. Handlers receive `view`.
 
         Raises:
             ConfigurationError: The predicate compares fields that are not cached, so that it would never detect a
                 change.
         """
-        view = View(cache)
         handler, when, resyncs, finalizers = self._handler, self._when, self.resync > 0, self.finalizers
 
-        def deliver(event: Event[R]) -> Awaitable[None] | None:
+        def handle(event: Event[R]) -> Awaitable[None] | None:
             if (
                 when is None
                 or (finalizers and _awaits_clean_up(event, finalizers))
@@ -96,7 +99,7 @@ class KindSource(Generic[R]):
                 ref.release()
                 field = ".".join(path)
                 raise ConfigurationError(f"{self.name}: {when} compares {field}, which {declaration!r} does not cache")
-        return StartedKind(ref, ref.informer.subscribe(deliver, name=self.name, resync=self.resync))
+        return StartedKind(ref, ref.informer.subscribe(handle, name=self.name, resync=self.resync))
 
     def __repr__(self) -> str:
         return f"KindSource({self.kind.kind}, {self._handler})"

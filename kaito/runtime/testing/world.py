@@ -28,7 +28,7 @@ from kaito.runtime.client import Transport
 from kaito.runtime.clock import LoopClock, monotonic
 from kaito.runtime.controller import AnyController
 from kaito.runtime.kinds import PolicyRule
-from kaito.runtime.manager import Cluster, Lifespan, Manager, Runnable, Settings, Shards
+from kaito.runtime.manager import Cluster, DynamicClusters, Lifespan, Manager, Runnable, Settings, Shards
 from kaito.runtime.meta import Resource
 from kaito.runtime.source import Reply
 from kaito.runtime.testing.admission import InProcessWebhooks
@@ -111,7 +111,7 @@ class World(ServerObjects):
         *controllers: AnyController,
         cache: Sequence[Cached] = (),
         live: Sequence[type[Resource]] = (),
-        clusters: Sequence[Cluster] = (),
+        clusters: Sequence[Cluster | DynamicClusters] = (),
         lease: str | None = None,
         shards: Shards | None = None,
         runnables: Sequence[Runnable] = (),

@@ -5,7 +5,7 @@ comparing their heads is cheap. Aging needs no sorting, because the head of a le
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from enum import Enum
 from typing import Generic, TypeVar, final
 
@@ -75,6 +75,13 @@ class Levels(Generic[K]):
         self._counts[entry.priority] -= 1
         entry.priority = priority
         self.push(entry)
+
+    def remove(self, keys: Collection[K]) -> None:
+        """Remove the entries of some keys. Linear in the number of entries."""
+        for priority, level in self._levels.items():
+            kept = deque(entry for entry in level if entry.key not in keys)
+            self._counts[priority] = sum(entry.priority == priority for entry in kept)
+            self._levels[priority] = kept
 
     def pop(self, now: float) -> Entry[K] | None:
         """Remove and return the entry with the highest priority after aging; the oldest among equals."""
