@@ -75,5 +75,9 @@ class Fleet:
                 transport.reachable = True
 
     @property
+    def unclosed(self) -> list[InMemoryTransport]:
+        return [transport for transport in self.opened if not transport.is_closed]
+
+    @property
     def open_streams(self) -> int:
         return sum(transport.open_streams for transport in self.opened)

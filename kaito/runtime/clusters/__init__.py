@@ -13,6 +13,7 @@ that the program adds with `add`. Each is a `Member` with client, cache and even
 affects neither the others nor the manager's start and readiness. Lease and webhooks belong to the manager's cluster.
 """
 
+from kaito.runtime.client.config import ClusterConfig as ClusterConfig
 from kaito.runtime.clusters.cluster_set import ClusterSet as ClusterSet
 from kaito.runtime.clusters.kubeconfig import (
     KubeconfigRefused as KubeconfigRefused,

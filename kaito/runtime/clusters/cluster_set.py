@@ -176,6 +176,18 @@ class ClusterSet(DynamicClusters):
         found = (self._members[name] for name in sorted(self._members))
         return [each for each in found if selector is None or selector.matches(each.labels)]
 
+    def views(self) -> List[View]:
+        """Return a view of each cluster whose caches are complete, for mappers from the own cluster's objects.
+
+        The caches of a cluster that cannot be reached at present contain its last known state.
+        """
+        home = self._home
+        if home is None:
+            return []
+        own = View(home.cluster.cache)
+        connected = [member for member in self.list() if member.is_connected and member.cache.synced]
+        return [View(member.cache, cluster=member.name, home=own) for member in connected]
+
     async def each(
         self,
         function: Callable[[Member], Awaitable[T]],
@@ -202,20 +214,25 @@ class ClusterSet(DynamicClusters):
         slots = asyncio.Semaphore(PARALLEL)
 
         async def call(member: Member) -> None:
-            try:
-                async with slots:
-                    async with asyncio.timeout(seconds) as limit:
+            async with slots:
+                limit = asyncio.timeout(seconds)
+                try:
+                    async with limit:
                         await member.wait_connected()
                         member.check()
                         results[member.name] = await function(member)
-            except (NotLeader, InvariantError):
-                raise
-            except TimeoutError as error:
-                if limit.expired():
-                    member.report_overdue(seconds)
-                errors[member.name] = ClusterUnavailable(member.name, member.problem) if limit.expired() else error
-            except Exception as error:  # noqa: BLE001 -- of one cluster; the caller decides
-                errors[member.name] = error
+                except (NotLeader, InvariantError):
+                    raise
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():  # the caller is cancelled
+                        raise
+                    errors[member.name] = RuntimeError("the function awaited something that was cancelled")
+                except Exception as error:  # noqa: BLE001 -- of one cluster; the caller decides
+                    errors[member.name] = error
+                    if limit.expired():
+                        member.report_overdue(seconds)
+                        errors[member.name] = ClusterUnavailable(member.name, member.problem)
 
         await together(*(call(member) for member in (self.list() if members is None else members)))
         return Outcomes(results, errors)

@@ -100,7 +100,8 @@ def parse_kubeconfig(
     known = _mapping(_entry(document, "contexts", "context", chosen), f"context {chosen!r}")
     cluster_name, user_name = _text(known, "cluster", "the context"), _text(known, "user", "the context")
     cluster = _mapping(_entry(document, "clusters", "cluster", cluster_name), "the cluster")
-    user = _mapping(_entry(document, "users", "user", user_name), "the user") if user_name else {}
+    nobody: Mapping[str, Any] = {}
+    user = _mapping(_entry(document, "users", "user", user_name), "the user") if user_name else nobody
     _check_fields(cluster, _CLUSTER_FIELDS, "cluster")
     _check_fields(user, _USER_FIELDS, "user")
     server = _server(cluster, insecure=insecure)
@@ -171,7 +172,7 @@ def _text(mapping: Mapping[str, Any], name: str, what: str) -> str:
 
 
 def _entry(document: Mapping[str, Any], group: str, content: str, name: str) -> object:
-    entries = document.get(group) or []
+    entries: object = document.get(group) or []
     if not isinstance(entries, list):
         _refuse(f"{group} is not a list")
     found = [cast("Mapping[str, object]", each) for each in cast("Sequence[object]", entries) if isinstance(each, dict)]

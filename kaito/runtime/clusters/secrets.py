@@ -33,6 +33,9 @@ from kaito.runtime.tasks import TaskScope, sleep_forever
 LABEL: Final = "sigs.k8s.io/multicluster-runtime-kubeconfig"
 """Label of the Secrets of multicluster-runtime's kubeconfig provider; its value is `true`."""
 
+REPORT_SECONDS: Final = 30.0
+"""Time limit of a report."""
+
 REPORT_RETRY_SECONDS: Final = 10.0
 """Delay before a report that failed is repeated."""
 
@@ -273,7 +276,8 @@ class KubeconfigSecrets(ClusterProvider):
             home.cluster.services.recorder.record(entry.secret, severity, state.reason, state.message, action="Connect")
             entry.announced = state
         if self._report is not None:
-            await self._report(entry.secret, state, home.cluster.api)
+            async with asyncio.timeout(REPORT_SECONDS):
+                await self._report(entry.secret, state, home.cluster.api)
         entry.reported = state
 
     def _state(self, key: ObjectKey, entry: _Entry, clusters: ClusterSet) -> ConditionUpdate | None:

@@ -129,7 +129,8 @@ def _running(
     start_sources: list[StartSource] = []
     optional: list[OptionalSource] = []
     for source, cluster in sources:
-        kind = cast("KindSource[Resource]", source).kind if isinstance(source, KindSource) else None
+        # Not narrowed by isinstance: that would make the type of the kind unknown.
+        kind = cast("KindSource[Resource]", source).kind if type(source) is KindSource else None
         need = None if kind is None else needs[cluster, kind.gvk()]
         start = _start_source(source, need, cluster, services, engine)
         if need is not None and need.optional:

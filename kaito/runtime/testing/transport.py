@@ -60,6 +60,11 @@ class InMemoryTransport:
         return "in-memory"
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    @property
     def open_streams(self) -> int:
         """Number of open watches and log streams."""
         return len(self._streams)

@@ -22,7 +22,7 @@ def set_of(fleet: Fleet, provider: KubeconfigSecrets | None = None) -> ClusterSe
 
 
 def events(world: World, name: str) -> list[tuple[str, str, str]]:
-    found = [each for each in world.list(Event, namespace="fleet") if each.regarding and each.regarding.name == name]
+    found = [each for each in world.list(Event, namespace="fleet") if each.regarding.name == name]
     return [(each.type or "", each.reason or "", each.note or "") for each in found]
 
 

@@ -1,0 +1,1 @@
+"""An operator that copies ConfigMaps and Secrets to other clusters: an example of kaito.runtime."""
