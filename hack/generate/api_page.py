@@ -64,6 +64,22 @@ PACKAGES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "token_bucket": (("kaito.runtime.token_bucket", ("TokenBucket", "BucketPaused")),),
     "ownership": (("kaito.runtime.ownership", ("controlled_by", "owned_by", "disowned", "is_owned_by")),),
     "manager": (("kaito.runtime.manager", ("Background", "Runnable", "Cluster")),),
+    "clusters": (
+        (
+            "kaito.runtime.clusters",
+            (
+                "ClusterSet",
+                "Member",
+                "Outcomes",
+                "ClusterKey",
+                "ClusterRequest",
+                "same_object",
+                "KubeconfigSecrets",
+                "ClusterProvider",
+                "parse_kubeconfig",
+            ),
+        ),
+    ),
     "webhook": (
         (
             "kaito.runtime.webhook",

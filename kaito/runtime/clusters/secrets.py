@@ -179,7 +179,7 @@ class KubeconfigSecrets(ClusterProvider):
 
     def _on_event(self, event: Event[Secret], clusters: ClusterSet) -> None:
         latest = event.latest
-        if event.type is EventKind.DELETE or latest is None:
+        if event.type is EventKind.DELETE or latest is None or latest.header.deleting:  # a finalizer may keep it
             self._delete(event.key, clusters)
         else:
             self._apply(latest.object, clusters)

@@ -124,6 +124,21 @@ async def test_labels_select_clusters_and_leaving_the_selector_removes_one(world
         assert members.list() == []
 
 
+async def test_a_secret_with_a_finalizer_is_removed_when_its_deletion_begins(world: World) -> None:
+    fleet = Fleet(world, "east")
+    members = set_of(fleet)
+    stored = secret("east")
+    world.put(stored.evolve(metadata=stored.metadata.evolve(finalizers=["example.com/wait"])))
+    async with world.manager(clusters=[members]):
+        await world.settle()
+        assert members.find("east") is not None
+        world.delete(Secret, "east", "fleet")
+        await world.settle()
+        assert world.find(Secret, "east", "fleet") is not None
+        assert members.find("east") is None
+        assert fleet.unclosed == []
+
+
 async def test_secrets_of_cluster_api(world: World) -> None:
     fleet = Fleet(world, "east")
     members = set_of(fleet, KubeconfigSecrets.cluster_api("fleet"))
