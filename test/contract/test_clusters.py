@@ -159,8 +159,6 @@ async def test_a_second_cluster_comes_dies_returns_and_goes(control_plane: Contr
                 await home.apply(without_version(rotated), force=True)
                 content = await write()
                 await eventually("the copy came with the new token", lambda: copied(away, content))
-                managed = await away.get(ConfigMap, "original", COPIES)
-                assert managed.data == {"v": content}
 
                 # Removed: nothing is written there, and nothing of it is left.
                 await home.delete(created)

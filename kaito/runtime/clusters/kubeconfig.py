@@ -209,7 +209,7 @@ def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], *, insecure: bool)
     if unverified is not False and unverified is not True:
         _refuse("insecure-skip-tls-verify of the cluster is not a boolean")
     if unverified and not insecure:
-        _refuse("cluster.insecure-skip-tls-verify: the credentials could be sent to anybody")
+        _refuse("cluster.insecure-skip-tls-verify: the credentials could be sent to another server")
     certificate, key = _pem(user, "client-certificate-data"), _pem(user, "client-key-data")
     if bool(certificate) != bool(key):
         _refuse("client-certificate-data and client-key-data of the user belong together")

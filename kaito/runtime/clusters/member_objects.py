@@ -57,7 +57,7 @@ def work_on(
 ) -> KeyedFunction[ClusterKey]:
     """Return the function of a keyed controller that calls `reconcile` with the object, if both still exist.
 
-    Whatever happens in a reconcile whose cluster is removed at that moment is no failure.
+    An error of a reconcile whose cluster is removed at that moment does not count as a failure.
     """
 
     async def work(request: KeyedRequest[ClusterKey]) -> Again | None:

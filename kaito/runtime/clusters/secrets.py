@@ -1,7 +1,7 @@
 """`KubeconfigSecrets`: a cluster for each Secret that contains a kubeconfig.
 
-The Secrets are in one namespace of the manager's own cluster and have a label. Every replica watches them. Who may
-write Secrets there decides to which servers the process connects, and nothing more: `parse_kubeconfig` refuses what
+The Secrets are in one namespace of the manager's own cluster and have a label. Every replica watches them. A user who
+may write Secrets there decides to which servers the process connects, and nothing more: `parse_kubeconfig` refuses what
 would run a program or read a file. Errors are reported as events on the Secret and to the function `report`, by the
 leader.
 """
@@ -96,7 +96,7 @@ class KubeconfigSecrets(ClusterProvider):
         report: Report | None = None,
     ) -> None:
         if not namespace:
-            message = "KubeconfigSecrets needs a namespace: whoever writes Secrets there adds clusters"
+            message = "KubeconfigSecrets needs a namespace: every Secret in it with the label adds a cluster"
             raise ConfigurationError(message)
         self._namespace = namespace
         self._labels = {LABEL: "true"} if labels is None else labels

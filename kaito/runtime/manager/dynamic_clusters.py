@@ -1,7 +1,7 @@
 """`DynamicClusters`: what the manager runs of a set of clusters that changes while it runs.
 
-Implemented by `kaito.runtime.clusters.ClusterSet`. The clusters of a set are no part of the manager's start and of its
-readiness: one that cannot be reached affects only itself.
+Implemented by `kaito.runtime.clusters.ClusterSet`. The manager's start and its readiness do not depend on the
+clusters of a set: one that cannot be reached affects only itself.
 """
 
 from abc import abstractmethod

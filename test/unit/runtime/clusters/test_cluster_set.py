@@ -381,7 +381,7 @@ async def test_shards_divide_the_objects_of_all_clusters(world: World) -> None:
         await asyncio.sleep(60)
         for each in fleet.worlds.values():
             for number in range(20):
-                each.put(config(f"c{number}", by="nobody"))
+                each.put(config(f"c{number}", by=""))
         world.put(secret("west"))
         await asyncio.sleep(30)
         keys = [key for of_replica in seen.values() for key in of_replica]
