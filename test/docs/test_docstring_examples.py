@@ -100,6 +100,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "kaito.runtime": {"controller": controller, "reconcile": reconcile},
     "kaito.runtime.client.fencing": {"aiohttp": aiohttp, "request": SimpleNamespace(fence=not_leader)},
     "kaito.runtime.controller.declaration": {"referencing": keys_of},
+    "kaito.runtime.clusters": {"Placement": Placement, "placements_of": keys_of, "reconcile": do_nothing},
     "kaito.runtime.dependents": {"Site": Site, "Service": Service},
     "kaito.runtime.source.inbound": {"Record": Record, "reconcile": do_nothing},
     "kaito.runtime.source.polling": {"Record": Record, "reconcile": do_nothing, "read_record": read_record},

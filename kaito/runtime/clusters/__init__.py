@@ -2,11 +2,11 @@
 
     members = ClusterSet("members", provider=KubeconfigSecrets("fleet", labels={"example.com/cluster": "true"}))
     controller = (
-        Controller(ConfigDistribution, distribute)
-        .watches(ConfigMap, to=distribution_of, cluster=members)
-        .receives(members.changes(ConfigDistribution))
+        Controller(Placement, reconcile)
+        .watches(ConfigMap, to=placements_of, cluster=members)
+        .receives(members.changes(Placement))
     )
-    Manager(settings, controllers=[controller], clusters=[members], lease="distributor").run()
+    Manager(settings, controllers=[controller], clusters=[members], lease="placer").run()
 
 A `ClusterSet` has the clusters of a provider (`KubeconfigSecrets`: one for each Secret with a kubeconfig) and those
 that the program adds with `add`. Each is a `Member` with client, cache and events. A member that cannot be reached

@@ -1,10 +1,11 @@
 """`Member`: one cluster of a `ClusterSet`, from its addition to its removal.
 
-    connecting ──► ready ◄──► unreachable
-         └────────────┴───────────┴─────► removed
+    connecting   new: its first lists have not arrived, and no request has failed
+    ready        all its caches have their first list
+    unreachable  a watch fails and is not open, or a call of `ClusterSet.each` was not answered in time
+    removed      by `ClusterSet.discard`, or replaced by another cluster of its name
 
-It is ready when all its caches have their first list, and unreachable while a watch fails and is not open, or after a
-call of `ClusterSet.each` was not answered in time. It connects again without a limit.
+It connects again without a limit.
 """
 
 import asyncio
