@@ -89,8 +89,9 @@ class Concern:
     """The writes that a read has to wait for, as of its start."""
 
     flights: "tuple[asyncio.Future[None], ...]"
-    keys: set[ObjectKey]
-    """Keys with pending writes. Some may not affect the list, which is decided as late as possible."""
+    keys: dict[ObjectKey, None]
+    """Keys with pending writes, in an order that does not depend on hashes, so that the waits of simulations are
+    repeatable. Some may not affect the list, which is decided as late as possible."""
     single: ObjectKey | None
     """The key of a single read; None for a list."""
     selection: Selection
@@ -104,7 +105,7 @@ class OwnWrites:
         self._kind = kind
         self._progress = progress
         self._enabled = True
-        self._flights: dict[ObjectKey, set[asyncio.Future[None]]] = {}
+        self._flights: dict[ObjectKey, dict[asyncio.Future[None], None]] = {}
         self._pending: dict[ObjectKey, _Pending] = {}
         self._floors: list[tuple[int, ObjectKey]] = []
         self._outside: dict[ObjectKey, None] = {}
@@ -116,7 +117,7 @@ class OwnWrites:
     def writing(self, key: ObjectKey) -> Generator[None]:
         """Record that a write of the key has begun."""
         flight = _future()
-        self._flights.setdefault(key, set()).add(flight)
+        self._flights.setdefault(key, {})[flight] = None
         try:
             yield
         except BaseException as error:
@@ -125,7 +126,7 @@ class OwnWrites:
             raise
         finally:
             flights = self._flights[key]
-            flights.discard(flight)
+            flights.pop(flight, None)
             if not flights:
                 del self._flights[key]
             if not flight.done():
@@ -306,7 +307,7 @@ class OwnWrites:
 
         flying = list(concerned(self._flights))
         flights = tuple(flight for each in flying for flight in self._flights[each])
-        concern = Concern(flights, {*flying, *concerned(self._pending)}, key, selection)
+        concern = Concern(flights, dict.fromkeys((*flying, *concerned(self._pending))), key, selection)
         live = key in self._outside or self._uncertain.concern(key, namespace)
         return concern if flights or live or self.misses(concern) else None
 
@@ -324,7 +325,7 @@ class OwnWrites:
                     return False
                 if pending is not None:
                     await self._shown(pending)
-                concern.keys.discard(key)
+                concern.keys.pop(key, None)
         return concern.single not in self._outside
 
     def misses(self, concern: Concern) -> bool:

@@ -23,8 +23,9 @@ PROGRAM = """
 from hack.planted import TABLE, run_named
 from kaito.runtime.testing.simulate import simulate
 from kaito.simulation.simulation import KaitoSimulation
-report = simulate(KaitoSimulation(), 1)
-print(report.trace.digest, report.trace.requests, report.reconciles, report.violation)
+for seed in (1, 101):
+    report = simulate(KaitoSimulation(), seed)
+    print(report.trace.digest, report.trace.requests, report.reconciles, report.violation)
 """
 
 

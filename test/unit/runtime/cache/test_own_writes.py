@@ -10,6 +10,7 @@ import pytest
 
 from kaito.runtime.cache import Cache, Cached, Index
 from kaito.runtime.cache.own_writes import RESULTS
+from kaito.runtime.cache.selection import EVERYTHING
 from kaito.runtime.client import Client
 from kaito.runtime.client.api import Api
 from kaito.runtime.client.patch import MergePatch
@@ -417,6 +418,22 @@ async def test_floors_mean_nothing_to_a_server_that_was_restored() -> None:
         assert waiting.done()
         assert await cache.caught_up(ConfigMap)
         assert monotonic() == 30
+
+
+@pytest.mark.virtual_time
+async def test_a_list_waits_for_keys_in_the_order_of_their_writes() -> None:
+    """An order by hashes would differ between processes, and with it the interleaving of a simulation's tasks."""
+    names = [ObjectKey("default", f"map-{number}") for number in range(20)]
+    cache = Cache(ScriptedTransport(list_page("9"), Stream(keep_open=True)), [Cached(ConfigMap)], streaming=False)
+    async with TaskScope("test") as scope:
+        task = scope.spawn(cache.run(), name="cache")
+        await cache.wait_synced(1)
+        for number, key in enumerate(names):
+            cache.record_write(ConfigMap, key, str(10 + number), "uid")
+        concern = cache.informer(ConfigMap).shards("")[0].own_writes.concern(None, EVERYTHING)
+        assert concern is not None
+        assert list(concern.keys) == names
+        task.cancel()
 
 
 @pytest.mark.seeds(20)
