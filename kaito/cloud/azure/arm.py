@@ -9,12 +9,12 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from http import HTTPStatus
-from typing import Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 from azure.core.exceptions import AzureError, DeserializationError, HttpResponseError
 from azure.core.rest import AsyncHttpResponse, HttpRequest
-from azure.mgmt.compute.aio import ComputeManagementClient
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 
 from kaito.cloud.azure.credential import FakeTokenPolicy, make_credential
@@ -26,6 +26,9 @@ from kaito.cloud.errors import CloudError, CloudUnavailable, Throttled
 from kaito.cloud.metrics import CloudMetrics
 from kaito.runtime.clock import monotonic
 from kaito.runtime.token_bucket import TokenBucket
+
+if TYPE_CHECKING:
+    from azure.mgmt.compute.aio import ComputeManagementClient
 
 T = TypeVar("T")
 
@@ -90,7 +93,14 @@ class ArmClient:
         self.containers = ContainerServiceClient(
             self._credential, subscription, api_version=settings.api_version, **options
         )
-        self.compute = ComputeManagementClient(self._credential, subscription, **options)
+        self._options = options
+
+    @cached_property
+    def compute(self) -> "ComputeManagementClient":
+        """The client of compute; it is loaded with the first launch, because a start does not need it."""
+        from azure.mgmt.compute.aio import ComputeManagementClient
+
+        return ComputeManagementClient(self._credential, self.settings.subscription_id, **self._options)
 
     async def call(
         self, method: str, send: Callable[[], Awaitable[T]], *, bucket: TokenBucket | None = None, first: bool = False
@@ -161,7 +171,8 @@ class ArmClient:
     async def close(self) -> None:
         """Closes the connections and the credential."""
         await self.containers.close()
-        await self.compute.close()
+        if "compute" in self.__dict__:
+            await self.compute.close()
         await self._credential.close()
 
     def _recorded(self, method: str, error: CloudError, bucket: TokenBucket) -> CloudError:

@@ -9,9 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import final
-
-from azure.mgmt.compute.models import ResourceSku
+from typing import TYPE_CHECKING, final
 
 from kaito.cloud.azure.arm import ArmClient
 from kaito.cloud.errors import (
@@ -25,6 +23,9 @@ from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import InstanceSpec, InstanceType
 from kaito.runtime.clock import monotonic
 from kaito.runtime.logging import get_logger
+
+if TYPE_CHECKING:
+    from azure.mgmt.compute.models import ResourceSku
 
 SKUS_TTL_SECONDS = 12 * 3600.0
 MISSING_SKU_TTL_SECONDS = 300.0
@@ -206,7 +207,7 @@ def _unavailable(
     return InstanceTypeUnavailable(message, code=code, category=category)
 
 
-def _parse_sku(resource: ResourceSku, location: str) -> Sku:
+def _parse_sku(resource: "ResourceSku", location: str) -> Sku:
     capabilities = {entry.name or "": entry.value or "" for entry in resource.capabilities or []}
     restricted, restricted_zones = "", set[str]()
     for restriction in resource.restrictions or []:
@@ -233,7 +234,7 @@ def _parse_sku(resource: ResourceSku, location: str) -> Sku:
     )
 
 
-def _zones(resource: ResourceSku, location: str, restricted: set[str]) -> tuple[str, ...] | None:
+def _zones(resource: "ResourceSku", location: str, restricted: set[str]) -> tuple[str, ...] | None:
     """Zones that the subscription can use; None if the list does not contain the region."""
     entries = [entry for entry in resource.location_info or [] if (entry.location or "").lower() == location.lower()]
     if not entries:
