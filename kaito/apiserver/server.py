@@ -153,9 +153,10 @@ class ApiServer:
     def stored(self, storage: str) -> dict[tuple[str, str], Object]:
         """Return the stored objects of a resource (`pods`, `workspaces.kaito.sh`) by namespace and name.
 
-        For checks of simulations, which look after every write; the objects must not be changed.
+        For checks of simulations, which look after every write: the dictionary, which is the same until the next write,
+        and the objects must not be changed.
         """
-        return {key: stored.data for key, stored in self._state.store.watch_cache(storage).objects.items()}
+        return self._state.store.watch_cache(storage).data
 
     def on_write(self, listener: Callable[[str, Object, Object | None], None]) -> None:
         """Call a function after every write with the resource, the object, and its previous state.

@@ -101,12 +101,26 @@ class WatchCache:
         """Watches and exact lists from a lower resource version are answered 410."""
         self.watchers: dict[Watcher, None] = {}
         """In the order of their subscriptions, so that a simulation repeats the order of their events."""
+        self._data: dict[Key, Object] | None = None
+
+    @property
+    def data(self) -> dict[Key, Object]:
+        """The objects without their versions; the same dictionary until the next write. Must not be changed."""
+        if self._data is None:
+            self._data = {key: stored.data for key, stored in self.objects.items()}
+        return self._data
+
+    def replace_all(self, objects: dict[Key, Stored]) -> None:
+        """Replace all objects without a history."""
+        self.objects = objects
+        self._data = None
 
     def record(self, change: Change) -> None:
         """Append a change to the history, forgetting the oldest beyond the limit."""
         if len(self.history) == self.history.maxlen:
             self.floor = self.history[0].rv
         self.history.append(change)
+        self._data = None
 
     def expire(self, rv: int) -> None:
         """Forget all history up to and including a resource version."""
@@ -205,7 +219,7 @@ class Store:
         self.rv = backup.rv
         for storage in self._watch_caches | backup.objects:
             watch_cache = self.watch_cache(storage)
-            watch_cache.objects = dict(backup.objects.get(storage, {}))
+            watch_cache.replace_all(dict(backup.objects.get(storage, {})))
             watch_cache.history.clear()
             watch_cache.floor = backup.rv
             for watcher in watch_cache.watchers:

@@ -6,7 +6,7 @@ the Kubernetes API reference (`resource.Quantity`); whole units are rounded up, 
 
 import re
 from decimal import ROUND_CEILING, Decimal
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 from typing import Any, Self, final
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -46,6 +46,10 @@ LARGEST = Decimal(2**63 - 1)
 
 _LONGEST_EXPONENT = 100
 """Greater decimal exponents are capped: they exceed the largest quantity, and would need memory in proportion."""
+
+
+_LONGEST_CACHED = 64
+"""Longer texts are parsed each time, so that the cache stays small."""
 
 
 def _parse(text: str) -> Decimal:
@@ -170,7 +174,15 @@ class Quantity:
         }
 
 
+@lru_cache(maxsize=4096)
+def _of_text(text: str) -> Quantity:
+    """Parse an amount; nodes and pods repeat few texts, and quantities are immutable."""
+    return Quantity(text)
+
+
 def _validated(amount: Any) -> Quantity:
+    if type(amount) is str and len(amount) <= _LONGEST_CACHED:
+        return _of_text(amount)
     if isinstance(amount, str | int | float | Decimal | Quantity) and not isinstance(amount, bool):
         return Quantity(amount)
     message = f"a quantity is text or a number, not {type(amount).__name__}"

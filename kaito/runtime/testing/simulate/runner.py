@@ -1,7 +1,10 @@
 """Runs the scenario of a seed: the entry of a simulation."""
 
 import asyncio
+import gc
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -38,10 +41,23 @@ def simulate(simulation: Simulation, scenario: Scenario | int, *, verbose: bool 
     quiet = structlog.get_config()["wrapper_class"]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        with _without_collections(), asyncio.Runner(loop_factory=lambda: loop) as runner:
             return runner.run(_run(simulation, chosen, loop, verbose=verbose))
     finally:
         structlog.configure(wrapper_class=quiet)
+
+
+@contextmanager
+def _without_collections() -> Generator[None]:
+    """Collect garbage after the run instead of during it, which takes a sixth of its time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+            gc.collect()
 
 
 async def _run(simulation: Simulation, scenario: Scenario, loop: VirtualTimeLoop, *, verbose: bool) -> Report:
