@@ -3,11 +3,13 @@
 kaito-runtime init NAME --kind GROUP/VERSION/KIND               create a project (`project.command`)
 kaito-runtime add kind|webhook|conversion ...                   extend it
 kaito-runtime models FILE... [--kind KIND] [--output kinds.py]  generate models of foreign kinds
+kaito-runtime models --cluster [--kind KIND]                    the same from the definitions of a cluster
 
 `-` reads the standard input: `kubectl get crd certificates.cert-manager.io -o yaml | kaito-runtime models -`.
 """
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from kaito.runtime.codegen.project import command as project
 from kaito.runtime.codegen.project.contents import ProjectProblem
 from kaito.runtime.codegen.project.names import NameProblem
 from kaito.runtime.codegen.source import module_source
+from kaito.runtime.errors import KaitoRuntimeError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,14 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         parsed.run(parsed)
-    except (DefinitionError, NameProblem, OSError, ProjectProblem, UnicodeDecodeError) as error:
+    except (DefinitionError, KaitoRuntimeError, NameProblem, OSError, ProjectProblem, UnicodeDecodeError) as error:
         sys.stderr.write(f"kaito-runtime: {error}\n")
         return 1
     return 0
 
 
 def _models(parsed: argparse.Namespace) -> None:
-    definitions = read_definitions(_texts(parsed.files), kinds=parsed.kind, version=parsed.version)
+    if parsed.cluster == bool(parsed.files):
+        raise DefinitionError("name files with definitions, or --cluster, but not both")
+    if parsed.cluster:
+        from kaito.runtime.codegen.cluster import read_cluster  # imported here: files need no client
+
+        reading = read_cluster(parsed.kubeconfig, parsed.context, kinds=parsed.kind, version=parsed.version)
+        definitions = asyncio.run(reading)
+    else:
+        definitions = read_definitions(_texts(parsed.files), kinds=parsed.kind, version=parsed.version)
     source = module_source(definitions)
     if parsed.output is None:
         sys.stdout.write(source)
@@ -43,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kaito-runtime", description="Tools for authors of operators.")
     commands = parser.add_subparsers(dest="command", required=True)
     models = commands.add_parser("models", help="generate typed models of the kinds of CustomResourceDefinitions")
-    models.add_argument("files", nargs="+", help="files or folders with definitions, or - for the standard input")
+    models.add_argument("files", nargs="*", help="files or folders with definitions, or - for the standard input")
+    models.add_argument("--cluster", action="store_true", help="read the definitions of a cluster instead of files")
+    models.add_argument("--kubeconfig", type=Path, help="cluster and credentials (default: as kubectl)")
+    models.add_argument("--context", default="", help="context of the kubeconfig (default: its current one)")
     models.add_argument("--kind", action="append", default=[], help="a kind, or KIND.GROUP (default: all)")
     models.add_argument("--version", default="", help="version of the kinds (default: the one that is stored)")
     models.add_argument("--output", type=Path, help="file of the module (default: standard output)")

@@ -1,5 +1,6 @@
 """Reads CustomResourceDefinitions, and selects the kinds and versions for which models are generated."""
 
+import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,15 @@ import yaml
 from kaito.runtime.manifest_yaml import load_documents
 
 CRD_KIND: Final = "CustomResourceDefinition"
+
+_LABEL: Final = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
+_NAMES: Final[Mapping[str, re.Pattern[str]]] = {
+    "group": re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*)?"),
+    "version": re.compile(_LABEL),
+    "kind": re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}"),
+    "plural": re.compile(_LABEL),
+}
+"""Names that a module may contain: those that the API server accepts, without `-` in kinds, which become classes."""
 
 GroupKind: TypeAlias = tuple[str, str]
 """Group and kind of a definition."""
@@ -32,10 +42,23 @@ class KindDefinition:
     schema: Mapping[str, Any]
     """The OpenAPI v3 schema of an object; empty if the version has none."""
 
+    def __post_init__(self) -> None:
+        """Checks the names, which become source code.
+
+        Raises:
+            DefinitionError: a name is not valid.
+        """
+        for field, pattern in _NAMES.items():
+            value: object = getattr(self, field)
+            if not isinstance(value, str) or not pattern.fullmatch(value):
+                raise DefinitionError(
+                    f"{field} {value!r} of a definition is not valid: the API server rejects such names"
+                )
+
     @property
     def api_version(self) -> str:
-        """Group and version, as in manifests."""
-        return f"{self.group}/{self.version}"
+        """Group and version, as in manifests; the core group is empty."""
+        return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def full_name(self) -> str:
@@ -63,16 +86,20 @@ def read_definitions(
     if not found:
         raise DefinitionError(f"no {CRD_KIND} was found: name files that contain some")
     known = sorted(found)
-    missing = [kind for kind in kinds if not any(_matches(each, kind) for each in known)]
+    missing = [kind for kind in kinds if not any(matches(each, kind) for each in known)]
     if missing:
         available = ", ".join(map(_full_name, known))
         raise DefinitionError(f"the definitions do not contain the kind {missing[0]}: choose from {available}")
-    wanted = [each for each in known if not kinds or any(_matches(each, kind) for kind in kinds)]
-    return _with_different_names([_definition(*found[each], version) for each in wanted])
+    wanted = [each for each in known if not kinds or any(matches(each, kind) for kind in kinds)]
+    return with_different_names([_definition(*found[each], version) for each in wanted])
 
 
-def _with_different_names(definitions: list[KindDefinition]) -> list[KindDefinition]:
-    """Checks that one module can contain the kinds."""
+def with_different_names(definitions: list[KindDefinition]) -> list[KindDefinition]:
+    """Returns the kinds if one module can contain them.
+
+    Raises:
+        DefinitionError: two of them have the same name.
+    """
     names = [each.kind for each in definitions]
     for each in definitions:
         if names.count(each.kind) > 1:
@@ -86,7 +113,8 @@ def _full_name(given: GroupKind) -> str:
     return f"{kind}.{group}"
 
 
-def _matches(given: GroupKind, wanted: str) -> bool:
+def matches(given: GroupKind, wanted: str) -> bool:
+    """Whether `Kind` or `Kind.group` selects a kind."""
     return wanted.lower() in {given[1].lower(), _full_name(given).lower()}
 
 
@@ -129,7 +157,7 @@ def _definition(name: str, manifest: Mapping[str, Any], version: str) -> KindDef
         if not served:
             available = ", ".join(each["name"] for each in versions)
             raise DefinitionError(f"{label} has no version {version}: choose from {available}")
-        schema = served[0].get("schema", {}).get("openAPIV3Schema", {})
+        schema = (served[0].get("schema") or {}).get("openAPIV3Schema") or {}
         return KindDefinition(
             group=spec["group"],
             version=served[0]["name"],

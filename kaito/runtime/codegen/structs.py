@@ -49,6 +49,12 @@ _OF_MODELS: Final = frozenset(dir(Model)) | _BUILT_IN
 _OF_RESOURCES: Final = frozenset(dir(Resource)) | _BUILT_IN
 """Names that a field must not hide: attributes of the base class, and types in the annotations of the later fields."""
 
+_MAX_LISTED: Final = 50
+"""Values of an enumeration in a docstring."""
+
+_PROTECTED: Final = ("model_dump", "model_validate")
+"""Prefixes of names that pydantic reserves."""
+
 _CONDITION: Final = frozenset({"type", "status", "reason", "message", "lastTransitionTime"})
 _CONDITION_OPTIONAL: Final = frozenset({"observedGeneration"})
 _IDENTITY: Final = frozenset({"apiVersion", "kind", "metadata"})
@@ -119,14 +125,15 @@ class Structs:
         properties, required = _object(schema.get("properties")), _required(schema)
         names: set[str] = set()
         fields: list[FieldDefinition] = []
-        for json_name in sorted(properties):
-            if is_kind and json_name in _IDENTITY:
+        for json_name in sorted(map(str, properties)):
+            if (is_kind and json_name in _IDENTITY) or not _is_text(json_name):
                 continue
-            name = python_name(json_name, is_kind=is_kind, used=names)
+            # Objects can be created by Python names, so a name must not be another field's name in JSON.
+            name = python_name(json_name, is_kind=is_kind, used=names | (properties.keys() - {json_name}))
             names.add(name)
             fields.append(
                 self._field(
-                    parent, name, json_name, _object(properties[json_name]), is_kind=is_kind,
+                    parent, name, json_name, _object(properties.get(json_name)), is_kind=is_kind,
                     is_required=json_name in required,
                 )
             )  # fmt: skip
@@ -217,8 +224,13 @@ def _required(schema: Mapping[str, Any]) -> frozenset[str]:
     """Returns the required properties; one with a default in the schema is filled in by the API server."""
     listed: Any = schema.get("required")
     properties = _object(schema.get("properties"))
-    names = cast("list[str]", listed) if isinstance(listed, list) else []
+    names = [each for each in cast("list[Any]", listed) if isinstance(each, str)] if isinstance(listed, list) else []
     return frozenset(name for name in names if "default" not in _object(properties.get(name)))
+
+
+def _is_text(json_name: str) -> bool:
+    """Whether a field can have the name: not empty, and without halves of characters, which YAML can contain."""
+    return bool(json_name) and not any("\ud800" <= each <= "\udfff" for each in json_name)
 
 
 def _text(schema: Mapping[str, Any]) -> str:
@@ -227,10 +239,13 @@ def _text(schema: Mapping[str, Any]) -> str:
 
 def _field_doc(schema: Mapping[str, Any]) -> str:
     values: Any = schema.get("enum")
-    listed = ", ".join(f"`{each}`" for each in cast("list[Any]", values) if each != "") if values else ""
+    found = [each for each in cast("list[Any]", values) if each != ""] if isinstance(values, list) else []
+    listed = ", ".join(f"`{each}`" for each in found[:_MAX_LISTED])
     text = _text(schema)
     if not listed:
         return text
+    if len(found) > _MAX_LISTED:
+        listed += f" and {len(found) - _MAX_LISTED} more"
     return f"{text}\n\nOne of {listed}." if text else f"One of {listed}."
 
 
@@ -249,7 +264,7 @@ def python_name(json_name: str, *, is_kind: bool, used: Collection[str] = ()) ->
     """
     reserved = _OF_RESOURCES if is_kind else _OF_MODELS
     base = "_".join(word.lower() for word in json_words(json_name)) or "field"
-    if base[0].isdigit():
+    if base[0].isdigit() or base.startswith(_PROTECTED):
         base = f"n{base}"
     name, number = base, 2
     if keyword.iskeyword(name) or name in reserved or name.startswith("model_"):
