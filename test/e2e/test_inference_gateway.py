@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hack.kubernetes.gateway_crds import Unavailable, gateway_crds
+from hack.kubernetes.module_crds import Unavailable, gateway_crds
 from test.e2e.test_inference_sets import MANIFEST, row
 from test.support.stack import Stack, stack, until
 
