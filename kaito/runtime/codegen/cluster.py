@@ -100,7 +100,7 @@ def _schema_of(schemas: Mapping[str, Any], group: str, version: str, kind: str) 
 def _expanded(schema: Any, schemas: Mapping[str, Any], inside: tuple[str, ...]) -> Any:
     """Returns a schema with its references replaced; a definition inside itself becomes any value."""
     if isinstance(schema, list):
-        return [_expanded(each, schemas, inside) for each in cast("list[Any]", schema)]
+        return [_expanded(each, schemas, inside) for each in cast("list[object]", schema)]
     if not isinstance(schema, dict):
         return schema
     given = cast("dict[str, Any]", schema)

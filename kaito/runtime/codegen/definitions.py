@@ -157,7 +157,8 @@ def _definition(name: str, manifest: Mapping[str, Any], version: str) -> KindDef
         if not served:
             available = ", ".join(each["name"] for each in versions)
             raise DefinitionError(f"{label} has no version {version}: choose from {available}")
-        schema = (served[0].get("schema") or {}).get("openAPIV3Schema") or {}
+        holder: Mapping[str, Any] = served[0].get("schema") or {}
+        schema: Mapping[str, Any] = holder.get("openAPIV3Schema") or {}
         return KindDefinition(
             group=spec["group"],
             version=served[0]["name"],

@@ -220,11 +220,15 @@ def _object(value: Any) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
 
 
+def _list(value: Any) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
 def _required(schema: Mapping[str, Any]) -> frozenset[str]:
     """Returns the required properties; one with a default in the schema is filled in by the API server."""
     listed: Any = schema.get("required")
     properties = _object(schema.get("properties"))
-    names = [each for each in cast("list[Any]", listed) if isinstance(each, str)] if isinstance(listed, list) else []
+    names = [each for each in _list(listed) if isinstance(each, str)]
     return frozenset(name for name in names if "default" not in _object(properties.get(name)))
 
 
@@ -239,7 +243,7 @@ def _text(schema: Mapping[str, Any]) -> str:
 
 def _field_doc(schema: Mapping[str, Any]) -> str:
     values: Any = schema.get("enum")
-    found = [each for each in cast("list[Any]", values) if each != ""] if isinstance(values, list) else []
+    found = [each for each in _list(values) if each != ""]
     listed = ", ".join(f"`{each}`" for each in found[:_MAX_LISTED])
     text = _text(schema)
     if not listed:

@@ -55,7 +55,14 @@ def load() -> Iterator[Any]:
 
 
 def kind(schema: Mapping[str, Any], **names: Any) -> KindDefinition:
-    given = {"group": "example.com", "version": "v1", "kind": "Thing", "plural": "things", "namespaced": True, **names}
+    given: dict[str, Any] = {
+        "group": "example.com",
+        "version": "v1",
+        "kind": "Thing",
+        "plural": "things",
+        "namespaced": True,
+        **names,
+    }
     return KindDefinition(schema=schema, **given)
 
 
@@ -143,7 +150,8 @@ def test_kinds_with_names_of_the_module_do_not_hide_them(load: Any) -> None:
     names = ["Model", "Resource", "Field", "Any", "Condition", "Quantity", "None", "Thing", "ThingSpec"]
     schema = spec(size={"x-kubernetes-int-or-string": True, "pattern": "KMGTPE"}, any={}, **{"x-y": {"type": "string"}})
     module = load(module_source([kind(schema, kind=name, plural=f"{name.lower()}s") for name in names]))
-    classes = {each.kind: each for each in vars(module).values() if isinstance(each, type) and hasattr(each, "plural")}
+    values: list[Any] = [getattr(module, name) for name in dir(module)]
+    classes: dict[str, Any] = {each.kind: each for each in values if hasattr(each, "plural")}
     for name in names:
         read = classes[name].model_validate({"spec": {"size": "1Gi", "any": [1], "x-y": "z"}})
         assert read.to_dict()["spec"] == {"size": "1Gi", "any": [1], "x-y": "z"}
