@@ -1,0 +1,1 @@
+"""The CronJob operator of the kubebuilder book, written with kaito.runtime."""
