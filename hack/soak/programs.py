@@ -175,6 +175,11 @@ class Programs:
             self.plane.api_server.kill()
         self.plane.stop_api_server()
 
+    def start_etcd(self) -> None:
+        """Start etcd and kube-apiserver with the same data and certificates."""
+        self.plane.start_etcd()
+        self.plane.start_api_server()
+
     def kill_etcd(self) -> None:
         """Kill etcd and kube-apiserver with SIGKILL."""
         self.kill_api_server()

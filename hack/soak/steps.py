@@ -82,7 +82,7 @@ async def kill_api_server(run: Run, *, seconds: float, etcd: bool) -> None:
     run.fault_lasts(seconds + 2 * RECOVERY_SECONDS)
     await asyncio.to_thread(programs.kill_etcd if etcd else programs.kill_api_server)
     await asyncio.sleep(seconds)
-    await asyncio.to_thread(programs.plane.start if etcd else programs.plane.start_api_server)
+    await asyncio.to_thread(programs.start_etcd if etcd else programs.plane.start_api_server)
     run.fault_lasts(RECOVERY_SECONDS)
 
 

@@ -87,19 +87,23 @@ class ControlPlane:
 
     def start(self) -> None:
         """Start both processes, and wait until `/readyz` returns 200 and the default namespace exists."""
-        binaries = self._find_binaries()
+        self._find_binaries()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_serving_certificate(self.folder)
         write_service_account_key(self.folder / "service-account.key")
         (self.folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
         self._write_kubeconfig()
         try:
-            self.etcd = self._spawn_etcd(binaries["etcd"])
-            self._wait("etcd", self.etcd, f"{self._etcd_url}/health")
+            self.start_etcd()
             self.start_api_server()
         except BaseException:
             self.stop()
             raise
+
+    def start_etcd(self) -> None:
+        """Start etcd with its data; with `stop_etcd` a test restarts it."""
+        self.etcd = self._spawn_etcd(self._find_binaries()["etcd"])
+        self._wait("etcd", self.etcd, f"{self._etcd_url}/health")
 
     def start_api_server(self) -> None:
         """Start kube-apiserver on its port; with `stop_api_server` a test restarts it."""
@@ -113,7 +117,7 @@ class ControlPlane:
         self.api_server = None
 
     def stop_etcd(self) -> None:
-        """Stop etcd and keep its data for `start`. Stop the API server first."""
+        """Stop etcd and keep its data for `start_etcd`. Stop the API server first."""
         self._terminate(self.etcd)
         self.etcd = None
 
