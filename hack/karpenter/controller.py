@@ -43,6 +43,7 @@ class Karpenter:
             f"-metrics-port={free_port()}",
             f"-health-probe-port={free_port()}",
             "-disable-leader-election",
+            "-feature-gates=StaticCapacity=true",
         ]
         environment = {**os.environ, "KUBECONFIG": str(self._kubeconfig), "SYSTEM_NAMESPACE": "kube-system"}
         with self.log.open("ab") as log:

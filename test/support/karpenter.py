@@ -1,7 +1,8 @@
 """A real Karpenter core with its kwok provider beside the workspace controller, as processes on a real API server.
 
-The installation is `config/overlays/karpenter`, and the controller runs with exactly its permissions. No kubelet, no
-scheduler and no controller-manager run: `hack.karpenter.nodes` reports nodes, `hack.bench.driver` workloads as ready.
+The installation is an overlay of `config`, and the controller runs with exactly its permissions. No kubelet, no
+scheduler and no controller-manager run: `hack.karpenter.nodes` reports nodes as ready, and `hack.bench.driver` reports
+workloads as ready, or `hack.karpenter.pods` runs their pods.
 """
 
 import contextlib
@@ -29,16 +30,18 @@ POLL_SECONDS: Final = 0.5
 class KarpenterStack:
     """The running programs, and what is in the cluster."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, arguments: Sequence[str]) -> None:
+    def __init__(self, kubeconfig: Path, folder: Path, arguments: Sequence[str], *, pods: bool = False) -> None:
         self.kubeconfig, self.folder = kubeconfig, folder
         common = ["--metrics-bind-address=0", "--health-probe-bind-address=0", "--leader-elect=false"]
         account = self._account_kubeconfig()
         controller = [str(BINARIES / "workspace-controller"), f"--kubeconfig={account}", *common, "--webhook=false"]
+        driver = ["hack.karpenter.pods"] if pods else ["hack.bench.driver"]
+        workloads = [sys.executable, "-m", *driver, str(kubeconfig), *([] if pods else ["workloads"])]
         self.programs = [
             Program(name, command, folder / f"{name}.log")
             for name, command in (
                 ("nodes", [sys.executable, "-m", "hack.karpenter.nodes", str(kubeconfig)]),
-                ("workloads", [sys.executable, "-m", "hack.bench.driver", str(kubeconfig), "workloads"]),
+                ("workloads", workloads),
                 ("workspace-controller", [*controller, *arguments]),
             )
         ]
@@ -118,22 +121,26 @@ class KarpenterStack:
 
 
 @contextlib.contextmanager
-def karpenter_stack(arguments: Sequence[str], *documents: Mapping[str, Any]) -> Generator[KarpenterStack]:
+def karpenter_stack(
+    arguments: Sequence[str], *documents: Mapping[str, Any], overlay: str = "karpenter", pods: bool = False
+) -> Generator[KarpenterStack]:
     """Runs the control plane, Karpenter and the controller.
 
     Args:
         arguments: arguments of the controller.
         documents: objects that exist before the programs start.
+        overlay: folder of the installation in `config/overlays`.
+        pods: whether pods exist, which are evicted from nodes that Karpenter drains.
 
     Raises:
         Unavailable: binaries are missing and cannot be built.
     """
     crds = Karpenter.crds()  # builds Karpenter before anything is started
     with ControlPlane() as control_plane, contextlib.ExitStack() as cleanup:
-        stack = KarpenterStack(control_plane.kubeconfig, control_plane.folder, arguments)
+        stack = KarpenterStack(control_plane.kubeconfig, control_plane.folder, arguments, pods=pods)
         stack.kubectl("apply", "--server-side", *(f"--filename={path}" for path in crds))
         stack.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-        stack.kubectl("apply", "--server-side", "-k", str(ROOT / "config" / "overlays" / "karpenter"))
+        stack.kubectl("apply", "--server-side", "-k", str(ROOT / "config" / "overlays" / overlay))
         stack.kubectl("delete", "validatingwebhookconfigurations", "--all")  # no pod serves the webhook
         stack.kubectl("delete", "nodepools", "--all")  # the kind of its node class cannot be changed
         stack.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
