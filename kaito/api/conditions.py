@@ -71,6 +71,15 @@ CLAIM_CREATE_FAILED: Final = "NodeClaimCreateFailed"
 CLAIM_KIND_MISSING: Final = "ClaimKindNotInstalled"
 """The cluster has no CRD for the kind of claim that `--node-api` configures."""
 
+NODE_POOL_REFUSED: Final = "NodePoolRefused"
+"""The API server rejected the NodePool; the message contains its error."""
+
+NODE_POOL_NOT_READY: Final = "NodePoolNotReady"
+"""Karpenter reports that the NodePool cannot be used, for example because of its node class."""
+
+NODE_POOL_IGNORED: Final = "NodePoolIgnored"
+"""Karpenter has created no NodeClaim for the NodePool. It needs the feature gate StaticCapacity."""
+
 PROVISION_TIMEOUT: Final = "NodeProvisionTimeout"
 """A claim was not ready within `--node-provision-timeout`; it is replaced with backoff."""
 

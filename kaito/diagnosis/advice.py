@@ -159,6 +159,15 @@ _CLAIMS: Final[Mapping[str, Advice]] = {
     ),
     ws.NODE_CLASS_NOT_FOUND: Advice(("create the node class, or name another one with kaito.sh/node-class",), _RETRY),
     ws.NODE_CLASS_NOT_READY: Advice(("$ kubectl describe the node class: its conditions have the cause",), _RETRY),
+    ws.NODE_POOL_IGNORED: Advice(
+        (
+            "run Karpenter with the feature gate StaticCapacity=true",
+            "$ kubectl describe nodepools -l kaito.sh/workspace={name}",
+        ),
+        _RETRY,
+    ),
+    ws.NODE_POOL_NOT_READY: Advice(("remove what the conditions of the NodePool name as the obstacle",), _RETRY),
+    ws.NODE_POOL_REFUSED: Advice(("remove what the message names as the obstacle",), _RETRY),
     ws.CLAIM_REPLACEMENT_PENDING: Advice(
         ("the message contains why the claim was lost; nothing to do if it was an eviction or a deletion by hand",),
         "the workspace-controller creates the next claim",

@@ -26,6 +26,9 @@ CREATION_REASONS: Final = frozenset(
         conditions.NODE_CLASS_KIND_MISSING,
         conditions.NODE_CLASS_NOT_FOUND,
         conditions.NODE_CLASS_NOT_READY,
+        conditions.NODE_POOL_IGNORED,
+        conditions.NODE_POOL_NOT_READY,
+        conditions.NODE_POOL_REFUSED,
     }
 )
 """Reasons for which no claim exists: only the Workspace reports them."""

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, cast, final
 
 from kaito.api import Claim, Workspace, conditions, labels
 from kaito.api.json_values import without_nulls
+from kaito.api.karpenter import NodePool
 from kaito.planning.documents import to_yaml
 from kaito.runtime.cache import Cache
 from kaito.runtime.client import Api, Client, connect
@@ -33,7 +34,14 @@ from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.main import FIELD_MANAGER
 from kaito.workspace.manifests.claim import claim_kind
-from kaito.workspace.ownership import is_controller_of, is_node_of, name_conflict_message, owner_labels, owns_claim
+from kaito.workspace.ownership import (
+    is_controller_of,
+    is_node_of,
+    name_conflict_message,
+    owner_labels,
+    owns_claim,
+    owns_pool,
+)
 from kaito.workspace.preflight import Finding
 from kaito.workspace.preflight.live import ClusterFacts, LiveCluster
 from kaito.workspace.preview import Observed, ObservedBudget, Preview
@@ -193,6 +201,8 @@ class LiveComparison:
         changes = [_workspace_change(workspace, old)]
         changes += [Change(action="create", object=claim) for claim in found.objects.claims]
         changes += [Change(action="delete", object=claim, note=why) for claim, why in found.decision.delete]
+        if found.objects.pool is not None:
+            changes.append(await self._pool_change(found.objects.pool, workspace))
         applied = (*found.objects.services, found.objects.configuration, found.objects.workload)
         return [*changes, *[await self._change(each, workspace) for each in applied if each is not None]]
 
@@ -208,7 +218,23 @@ class LiveComparison:
             return Change(action="conflict", object=wanted, note=name_conflict_message(present))
         if isinstance(wanted, Job):
             return _job_change(wanted, present)
-        owned = controlled_by(wanted, workspace)
+        return await self._applied(wanted, controlled_by(wanted, workspace), present)
+
+    async def _pool_change(self, wanted: NodePool, workspace: Workspace) -> Change:
+        """Compares the NodePool, which belongs to the Workspace by its labels."""
+        try:
+            present = await self._client.find(NodePool, wanted.name)
+        except Forbidden as error:
+            self._note(f"NodePool {wanted.name} was not compared: {error.message}")
+            return Change(action="unknown", object=wanted, note="not compared with the cluster")
+        except NotFound:
+            self._note("the cluster does not serve NodePool (karpenter.sh/v1): install Karpenter")
+            return Change(action="create", object=wanted)
+        if present is None or not owns_pool(workspace, present):
+            return Change(action="create", object=wanted)
+        return await self._applied(wanted, wanted, present)
+
+    async def _applied(self, wanted: Resource, owned: Resource, present: Resource) -> Change:
         try:
             applied = await self._client.dry_run().apply(owned)
         except Forbidden as error:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Final, final
 
 from kaito.api import Claim
+from kaito.api.karpenter import NodePool
 from kaito.models.memory import GpuMemory, gpu_memory
 from kaito.models.planning import InferencePlan
 from kaito.planning.comparison import Change, bare
@@ -23,7 +24,7 @@ from kaito.workspace.preview import PLACEHOLDER_UID, Preview
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 UNNAMED: Final = "ws"
-"""Prefix of the names of claims. Their rest depends on the UID, which the API server assigns."""
+"""Prefix of the names of claims and NodePools. Their rest depends on the UID, which the API server assigns."""
 
 
 @final
@@ -185,7 +186,7 @@ def _nodes(report: PlanReport) -> dict[str, Any]:
         data |= {"gpu": instance.gpu.name, "memoryPerGPU": instance.memory_per_gpu}
     disk = str(hardware.disk)
     data |= {"disk": disk} if disk != "0" and report.settings.node_api is not NodeApi.BYO else {}
-    data["toCreate"] = len(found.objects.claims)
+    data["toCreate"] = found.new_claims
     data |= {"adopted": list(found.adopted)} if found.adopted else {}
     if found.decision.next_creation_at is not None:
         data["nextCreationAt"] = found.decision.next_creation_at.isoformat()
@@ -257,13 +258,22 @@ def _change(change: Change, uid: str) -> dict[str, Any]:
 def manifest(obj: Resource, uid: str) -> dict[str, Any]:
     """Returns an object as it would be created; without the names and labels that depend on an unknown UID."""
     document = bare(obj)
-    if uid == PLACEHOLDER_UID and isinstance(obj, Claim):
-        metadata: dict[str, Any] = document["metadata"]
-        own_labels = {name: value for name, value in metadata.get("labels", {}).items() if value != PLACEHOLDER_UID}
-        document["metadata"] = {**metadata, "generateName": UNNAMED, "labels": own_labels}
+    if uid == PLACEHOLDER_UID and isinstance(obj, Claim | NodePool):
+        is_pool = isinstance(obj, NodePool)
+        prefix = f"{obj.name.rpartition('-')[0]}-" if is_pool else UNNAMED
+        document["metadata"] = {**_without_uid(document["metadata"]), "generateName": prefix}
         del document["metadata"]["name"]
-        _without_template_name(document)
+        if is_pool:
+            template = document["spec"]["template"]
+            template["metadata"] = _without_uid(template["metadata"])
+        else:
+            _without_template_name(document)
     return document
+
+
+def _without_uid(metadata: dict[str, Any]) -> dict[str, Any]:
+    own_labels = {name: value for name, value in metadata.get("labels", {}).items() if value != PLACEHOLDER_UID}
+    return {**metadata, "labels": own_labels}
 
 
 def _without_template_name(document: dict[str, Any]) -> None:

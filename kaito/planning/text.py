@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from kaito.api import Claim
+from kaito.api.karpenter import NodePool
+from kaito.api.labels import INSTANCE_TYPE
 from kaito.models.gpu import GIB
 from kaito.models.memory import GpuMemory
 from kaito.models.planning import InferencePlan
@@ -156,7 +158,7 @@ def _node_notes(report: PlanReport) -> Iterator[str]:
     found = report.preview
     if found.adopted:
         yield f"         preferred nodes that are free: {', '.join(found.adopted)}"
-    existing = found.wanted_claims - len(found.objects.claims)
+    existing = found.wanted_claims - found.new_claims
     if existing > 0:
         what = "exist" if found.decision.next_creation_at is None else "exist or wait for the end of the backoff"
         yield f"         {existing} of {found.wanted_claims} claims {what}"
@@ -237,12 +239,19 @@ def _objects(changes: Sequence[Change], uid: str, style: Style, *, compared: boo
 def _name(change: Change, uid: str) -> str:
     if uid == PLACEHOLDER_UID and isinstance(change.object, Claim):
         return "ws*"
+    if uid == PLACEHOLDER_UID and isinstance(change.object, NodePool):
+        return f"{change.object.name.rpartition('-')[0]}-*"
     return change.object.name or f"{change.object.metadata.generate_name}*"
 
 
 def _details(change: Change) -> list[str]:
     if isinstance(change.object, Claim):
         return [change.object.instance_type]
+    if isinstance(change.object, NodePool):
+        pool = change.object.spec
+        nodes = pool.replicas or 0
+        found = next(each for each in pool.template.spec.requirements if each.key == INSTANCE_TYPE)
+        return [f"{nodes} node{'s' if nodes != 1 else ''} of {' or '.join(found.values)}"]
     if isinstance(change.object, StatefulSet):
         replicas = change.object.spec.replicas or 0
         return [f"{replicas} pod{'s' if replicas != 1 else ''}"]

@@ -193,7 +193,7 @@ class ClaimDecision:
 def decide(state: ClaimState, settings: WorkspaceSettings) -> ClaimDecision:
     """Decides to create missing claims (immediately, or after a loss with backoff) and to delete broken ones."""
     now = state.now
-    broken, deadlines = _find_broken(state, settings)
+    broken, deadlines = find_broken(state, settings)
     broken_names = {claim.name for claim, _ in broken}
     live = [claim for claim in state.claims if not claim.deleting and claim.name not in broken_names]
     attempts = state.attempts
@@ -337,8 +337,12 @@ def _held_until(claim: Claim, now: datetime) -> datetime | None:
     return until if until > now else None
 
 
-def _find_broken(state: ClaimState, settings: WorkspaceSettings) -> tuple[list[tuple[Claim, str]], list[datetime]]:
-    """Returns the claims to delete now with the reason, and the deadlines of others."""
+def find_broken(state: ClaimState, settings: WorkspaceSettings) -> tuple[list[tuple[Claim, str]], list[datetime]]:
+    """Returns the claims to delete now with the reason, and the deadlines of others.
+
+    These are claims of another instance type, on a node that the cloud takes back, that do not launch, or whose node is
+    not Ready for too long.
+    """
     broken: list[tuple[Claim, str]] = []
     deadlines: list[datetime] = []
     for claim in state.claims:

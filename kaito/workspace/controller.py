@@ -3,6 +3,7 @@
     plan       checks the Workspace and computes nodes and commands          steps.plan
     nodes      finds the Workspace's nodes and evaluates them                steps.nodes
     claims     creates missing node claims, replaces lost ones               steps.claims
+               or keeps the NodePool (--node-api karpenter)                  steps.pool
     services   applies the Services of an inference Workspace                steps.services
     workload   applies the StatefulSet or the Job, and observes its pods     steps.inference, steps.tuning
     activator  leads requests to the activator, scales to zero                steps.activator
@@ -19,6 +20,7 @@ import asyncio
 from typing import Final, final
 
 from kaito.api import Machine, NodeClaim, Workspace, conditions, labels
+from kaito.api.karpenter import NodePool
 from kaito.prices.book import PriceBook
 from kaito.runtime import Again, Request
 from kaito.runtime.cache import Cached
@@ -66,6 +68,7 @@ from kaito.workspace.steps.cost import update_cost
 from kaito.workspace.steps.inference import ensure_inference
 from kaito.workspace.steps.nodes import observe_nodes
 from kaito.workspace.steps.plan import plan_workspace
+from kaito.workspace.steps.pool import ensure_pool
 from kaito.workspace.steps.replicas import set_replicas
 from kaito.workspace.steps.services import ensure_services
 from kaito.workspace.steps.status import WORKLOAD_CONDITIONS, defers_status, set_all_unknown, update_status
@@ -173,7 +176,8 @@ class WorkspaceReconciler:
         plan = await run(PLANNING, plan_workspace(ctx))
         await run(NODE_STEP, observe_nodes(ctx, plan))
         nodes = ctx.state.nodes  # includes what the step observed before it failed
-        claims = await run(CLAIM_STEP, ensure_claims(ctx, plan, nodes))
+        uses_pool = self.settings.node_api is NodeApi.KARPENTER
+        claims = await run(CLAIM_STEP, (ensure_pool if uses_pool else ensure_claims)(ctx, plan, nodes))
         can_place = can_place_pods(nodes, claims)
         await run(SERVICE_STEP, ensure_services(ctx, plan, can_place=can_place))
         workload = await run(INFERENCE_STEP, ensure_inference(ctx, plan, can_place=can_place))
@@ -219,8 +223,12 @@ def workspace_controller(reconciler: WorkspaceReconciler) -> Controller[Workspac
     kind = claim_kind(settings.node_api)
     if kind is None:
         return controller.watches(Node, to=triggers.users_of_node, when=triggers.NODE_CHANGED)
+    claim_changed = triggers.CLAIM_CHANGED
+    if settings.node_api is NodeApi.KARPENTER:
+        claim_changed = triggers.POOL_CLAIM_CHANGED
+        controller = controller.watches(NodePool, to=triggers.owner, when=triggers.POOL_CHANGED)
     return (
-        controller.watches(kind, to=triggers.owner, when=triggers.CLAIM_CHANGED)
+        controller.watches(kind, to=triggers.owner, when=claim_changed)
         .watches(Node, to=triggers.owner, when=triggers.NODE_CHANGED)
         .watches(Namespace, to=triggers.workspaces_in, when=triggers.BUDGET_CHANGED)
     )
@@ -254,7 +262,9 @@ def cached_kinds(settings: WorkspaceSettings) -> list[Cached]:
         cached.append(Cached(Namespace, only="metadata"))
     if settings.node_api is NodeApi.MACHINE:
         cached.append(Cached(Machine, labels=label, indexes=[MACHINES]))
-    if settings.node_api is NodeApi.NODECLAIM:
+    if settings.node_api is NodeApi.KARPENTER:
+        cached.append(Cached(NodePool, labels=label))
+    if settings.node_api in {NodeApi.NODECLAIM, NodeApi.KARPENTER}:
         cached.append(Cached(NodeClaim, labels=label, indexes=[NODE_CLAIMS]))
     return cached
 
@@ -262,7 +272,10 @@ def cached_kinds(settings: WorkspaceSettings) -> list[Cached]:
 def live_kinds(settings: WorkspaceSettings) -> list[type[Resource]]:
     """Returns the kinds that are read from the API server each time.
 
-    These are the objects that pods use, read by name, and claims of the kind that `--node-api` does not name.
+    These are the objects that pods use, read by name, and claims and NodePools that `--node-api` does not
+    name.
     """
     used = (Secret, PersistentVolumeClaim, ServiceAccount, PriorityClass, RuntimeClass)
-    return [*used, *(kind for kind in (Machine, NodeClaim) if kind is not claim_kind(settings.node_api))]
+    others = [kind for kind in (Machine, NodeClaim) if kind is not claim_kind(settings.node_api)]
+    pools = [] if settings.node_api is NodeApi.KARPENTER else [NodePool]
+    return [*used, *others, *pools]

@@ -18,7 +18,7 @@ from kaito.models.preset import UPSTREAM_REGISTRY
 from kaito.prices.table import PriceTable, read_table
 from kaito.runtime.flags import FlagParser, boolean, comma_separated
 from kaito.runtime.manager import Settings
-from kaito.workspace.node_class import NodeClassSettings
+from kaito.workspace.node_class import KAITO, NodeClassSettings
 from kaito.workspace.pod_options import read_defaults
 from kaito.workspace.settings import DEFAULT_HUB, DEFAULT_REGISTRY, NodeApi, WorkspaceSettings
 from kaito.workspace.upstream import FLAGS, GATES_BY_NAME, Flag, Support, log_level
@@ -222,14 +222,15 @@ def _add_node_flags(flags: FlagParser) -> None:
         type=NodeApi,
         choices=list(NodeApi),
         default=None,
-        help="kind of node claim to create; byo uses existing nodes (default: machine)",
+        help="kind of object that requests nodes: machine, nodeclaim, or karpenter for one NodePool per Workspace; byo "
+        "uses existing nodes (default: machine)",
     )
     flags.add_argument(
         "--node-provisioner",
         choices=("azure-gpu-provisioner", "karpenter", "byo"),
         default=None,
-        help="upstream's flag for --node-api: byo is --node-api=byo; azure-gpu-provisioner is "
-        "--node-api=nodeclaim unless --node-api=machine is set",
+        help="upstream's flag for --node-api: byo is --node-api=byo; karpenter is --node-api=karpenter; "
+        "azure-gpu-provisioner is --node-api=nodeclaim unless --node-api=machine is set",
     )
     flags.add_argument(
         "--default-node-image-family",
@@ -248,14 +249,8 @@ def node_api(
     So azure-gpu-provisioner means NodeClaims unless `--node-api` is set to another kind.
 
     Raises:
-        ValueError: they contradict each other, or request a provisioner that is not implemented.
+        ValueError: they contradict each other.
     """
-    if provisioner == "karpenter":
-        raise ValueError(
-            "--node-provisioner=karpenter creates NodePools, which are not implemented: delete the NodePools of "
-            "upstream Kaito, and use --node-api=nodeclaim with --karpenter-node-class-group and "
-            "--karpenter-node-class-kind"
-        )
     byo = provisioner == "byo" or auto_provisioning_off
     if byo and chosen not in {None, NodeApi.BYO}:
         raise ValueError(
@@ -265,6 +260,12 @@ def node_api(
         raise ValueError("--node-api=byo contradicts --node-provisioner=azure-gpu-provisioner")
     if byo:
         return NodeApi.BYO
+    if provisioner == "karpenter":
+        if chosen not in {None, NodeApi.KARPENTER}:
+            raise ValueError(f"--node-api={chosen} contradicts --node-provisioner=karpenter, which creates NodePools")
+        return NodeApi.KARPENTER
+    if provisioner == "azure-gpu-provisioner" and chosen is NodeApi.KARPENTER:
+        raise ValueError("--node-api=karpenter contradicts --node-provisioner=azure-gpu-provisioner")
     return chosen or (NodeApi.NODECLAIM if provisioner or karpenter else NodeApi.MACHINE)
 
 
@@ -278,14 +279,16 @@ _UPSTREAM_NODE_CLASS: Final = NodeClassSettings(
 
 
 def _node_class(
-    given: NodeClassSettings, *, nodes: NodeApi, provisioner: str | None
+    given: NodeClassSettings, *, nodes: NodeApi, provisioner: str | None, cloud: str
 ) -> tuple[NodeClassSettings, tuple[str, ...]]:
     """Returns the node class of claims, and a note if one is set for nodes that have none.
 
     Raises:
-        ValueError: a node class is set for Machines.
+        ValueError: a node class is set for Machines, or that of gpu-provisioner for NodePools.
     """
     default = NodeClassSettings()
+    if nodes is NodeApi.KARPENTER:
+        return _pool_class(given, cloud), ()
     if given == default:
         return default, ()
     if provisioner == "azure-gpu-provisioner" or nodes is NodeApi.BYO:
@@ -295,6 +298,22 @@ def _node_class(
     if nodes is NodeApi.MACHINE:
         raise ValueError("--karpenter-node-class-* needs --node-api=nodeclaim: Machines have no node class")
     return given, ()
+
+
+def _pool_class(given: NodeClassSettings, cloud: str) -> NodeClassSettings:
+    """Returns the node class of NodePools; upstream's default on Azure.
+
+    Raises:
+        ValueError: it is the class of gpu-provisioner, which does not fulfill NodePools.
+    """
+    if given.is_default and given.kind_on(cloud) == KAITO:
+        return _UPSTREAM_NODE_CLASS.model_copy(update={"karpenter_node_class_name": given.karpenter_node_class_name})
+    if given.kind_on(cloud).group == KAITO.group:
+        raise ValueError(
+            f"--karpenter-node-class-group={KAITO.group} is the class of gpu-provisioner, which does not fulfill "
+            "NodePools: name that of a Karpenter provider, or use --node-api=nodeclaim"
+        )
+    return given
 
 
 def _webhook_hosts(given: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -346,7 +365,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
             karpenter=gates.get("Karpenter", False),
         )
         node_class, class_notes = _node_class(
-            flags.settings(NodeClassSettings, args), nodes=nodes, provisioner=args.node_provisioner
+            flags.settings(NodeClassSettings, args),
+            nodes=nodes,
+            provisioner=args.node_provisioner,
+            cloud=environment.get("cloud", "azure"),
         )
     except (ValueError, argparse.ArgumentTypeError) as error:
         flags.error(str(error))

@@ -5,6 +5,7 @@ owner, and a third contains its UID, so that a new Workspace does not own what a
 """
 
 from kaito.api import Claim, InferenceSet, Workspace, labels
+from kaito.api.karpenter import NodePool
 from kaito.runtime.kinds import Node
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.workspace.settings import NodeApi
@@ -45,6 +46,11 @@ def owns_claim(workspace: Workspace, claim: Claim) -> bool:
         return uid == workspace.uid
     claim_created, created = claim.metadata.creation_timestamp, workspace.metadata.creation_timestamp
     return claim_created is None or created is None or claim_created >= created
+
+
+def owns_pool(workspace: Workspace, pool: NodePool) -> bool:
+    """Whether the NodePool belongs to this Workspace, and not to a deleted one of the same name."""
+    return owner_key(pool) == workspace.key and pool.labels.get(labels.WORKSPACE_UID) == workspace.uid
 
 
 def is_controller_of(owner: Resource, obj: Resource) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, final
 
-from kaito.api import Claim, Workspace, conditions
+from kaito.api import Claim, Workspace, conditions, labels
+from kaito.api.karpenter import NodePool
 from kaito.models.copies import with_replicas
 from kaito.prices.book import PriceBook
 from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, StatefulSet
@@ -21,6 +22,7 @@ from kaito.workspace.claim_state import claim_state, wanted_claims
 from kaito.workspace.manifests.claim import claim_kind, node_claim
 from kaito.workspace.manifests.group import is_group, network_policy
 from kaito.workspace.manifests.inference import worker_stateful_set
+from kaito.workspace.manifests.node_pool import node_pool, node_pool_name
 from kaito.workspace.manifests.placement import pod_tolerations
 from kaito.workspace.manifests.service import services
 from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes, preferred_node_labels
@@ -66,7 +68,9 @@ class PlannedObjects:
     """Objects of a Workspace as the controller applies them."""
 
     claims: tuple[Claim, ...] = ()
-    """Claims to create now."""
+    """Claims to create now; none with a NodePool, from which Karpenter creates them."""
+    pool: NodePool | None = None
+    """NodePool (`--node-api karpenter`)."""
     configuration: ConfigMap | None = None
     """Defaults of the tuning method, for a tuning Workspace without a ConfigMap."""
     workload: Workload | None = None
@@ -76,11 +80,12 @@ class PlannedObjects:
     network_policy: NetworkPolicy | None = None
     """Protects the ports between the nodes of one copy."""
 
-    def all(self) -> list[Claim | ConfigMap | Workload | Service | NetworkPolicy]:
+    def all(self) -> list[Claim | NodePool | ConfigMap | Workload | Service | NetworkPolicy]:
         """Returns the objects in the order in which the controller applies them."""
         before = [self.network_policy] if self.network_policy is not None else []
         rest = (self.configuration, self.workers, self.workload)
-        return [*self.claims, *before, *self.services, *(each for each in rest if each is not None)]
+        pools = [self.pool] if self.pool is not None else []
+        return [*self.claims, *pools, *before, *self.services, *(each for each in rest if each is not None)]
 
 
 @final
@@ -97,6 +102,8 @@ class Preview:
     decision: ClaimDecision = field(default_factory=ClaimDecision)
     wanted_claims: int = 0
     """Number of nodes that need a claim, existing claims included."""
+    new_claims: int = 0
+    """Number of claims that are created now, those of a NodePool included."""
     adopted: tuple[str, ...] = ()
     """Preferred nodes that the Workspace would use."""
     objects: PlannedObjects = field(default_factory=PlannedObjects)
@@ -172,7 +179,7 @@ def _planned(
     if plan is None:
         raise AssertionError  # pragma: no cover -- the caller checked it
     nodes, adopted = _nodes(workspace, plan, settings, observed)
-    decision, wanted = ClaimDecision(), 0
+    decision, wanted, is_over = ClaimDecision(), 0, False
     if claim_kind(settings.node_api) is not None:
         wanted = wanted_claims(plan.hardware, nodes, observed.claims)
         state = claim_state(
@@ -181,7 +188,11 @@ def _planned(
         decision = decide(state, settings)
         limits, hardware = checked.selection.limits, plan.hardware
         if limits is not None and check_cost(hardware.instance_type, hardware.capacity_types, wanted, limits).problem:
-            decision = replace(decision, create=())
+            decision, is_over = replace(decision, create=()), True
+    new_claims, pool = len(decision.create), None
+    if settings.node_api is NodeApi.KARPENTER:
+        new_claims, pool = _pool(workspace, plan, settings, observed, wanted=wanted, is_over=is_over)
+        decision = ClaimDecision()
     claims = tuple(
         node_claim(workspace, plan.hardware, settings, index=index, serial=serial) for index, serial in decision.create
     )
@@ -191,9 +202,11 @@ def _planned(
         plan=plan,
         decision=decision,
         wanted_claims=wanted,
+        new_claims=new_claims,
         adopted=adopted,
         objects=PlannedObjects(
             claims=claims,
+            pool=pool,
             configuration=plan.training_config,
             workload=checked.workload,
             services=services(workspace, leaders_only=is_group(plan)),
@@ -201,6 +214,19 @@ def _planned(
             network_policy=network_policy(workspace) if is_group(plan) else None,
         ),
     )
+
+
+def _pool(
+    workspace: Workspace, plan: Plan, settings: WorkspaceSettings, observed: Observed, *, wanted: int, is_over: bool
+) -> tuple[int, NodePool | None]:
+    """Returns the number of claims that Karpenter creates, and the NodePool; None without a node."""
+    live = [claim for claim in observed.claims if not claim.deleting]
+    others = sum(claim.labels.get(labels.NODEPOOL) != node_pool_name(workspace) for claim in live)
+    replicas = max((len(live) if is_over else wanted) - others, 0)
+    new_claims = 0 if is_over else max(wanted - len(live), 0)
+    if not replicas and not live:
+        return new_claims, None
+    return new_claims, node_pool(workspace, plan.hardware, settings, replicas=replicas)
 
 
 def _nodes(

@@ -34,6 +34,8 @@ class NodeApi(StrEnum):
     """Karpenter `Machine` (karpenter.sh/v1alpha5)."""
     NODECLAIM = "nodeclaim"
     """Karpenter `NodeClaim` (karpenter.sh/v1)."""
+    KARPENTER = "karpenter"
+    """Karpenter `NodePool` (karpenter.sh/v1), one for each Workspace; Karpenter creates the NodeClaims."""
     BYO = "byo"
     """No requests ("bring your own"): existing nodes are selected by label."""
 
@@ -44,7 +46,7 @@ class WorkspaceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     node_api: NodeApi = NodeApi.MACHINE
-    """Kind of node claim to create; byo uses existing nodes."""
+    """Kind of object that requests nodes: machine, nodeclaim, or karpenter for NodePools; byo uses existing nodes."""
 
     cloud: Literal["azure", "aws", "arc"] = "azure"
     """Cloud whose instance types `resource.instanceType` names (environment variable CLOUD_PROVIDER)."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import final
 
 from kaito.api import Claim, Workspace
+from kaito.api.karpenter import NodePool
 from kaito.api.workspace import AdapterStatus, PerformanceStatus, ScalingStatus
 from kaito.runtime.kinds import Job, Pod, StatefulSet
 from kaito.runtime.meta import Quantity
@@ -49,6 +50,10 @@ class ClaimsReport:
     """The chosen alternative; None if the Workspace names one instance type."""
     over_budget: str = ""
     """Why missing claims are not created, by how much their cost exceeds a limit; empty if it does not."""
+    pool: NodePool | None = None
+    """The Workspace's NodePool (`--node-api karpenter`); None if it does not exist, or claims are created directly."""
+    pool_note: str = ""
+    """What happens to nodes of the pool that differ from its template; empty if none differs."""
     is_released: bool = False
     """Whether tuning has ended and its nodes are given back."""
     complete: bool = False

@@ -224,7 +224,7 @@ def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:
         return ConditionUpdate.false(condition_type, conditions.CLAIM_REPLACEMENT_PENDING, message)
     if len(report.ready) >= report.wanted:
         reason = conditions.MACHINES_READY if is_machine else conditions.CLAIMS_READY
-        return ConditionUpdate.true(condition_type, reason, count + losses)
+        return ConditionUpdate.true(condition_type, reason, count + losses + _describe_pool(report))
     for claim in report.live:
         blocking = None if claim.is_ready else claim.blocking_condition()
         if blocking is not None and blocking.reason:
@@ -232,6 +232,13 @@ def _claims(state: ReconcileState, node_api: NodeApi) -> ConditionUpdate:
             return ConditionUpdate.false(condition_type, blocking.reason, message)
     reason = conditions.MACHINE_NOT_READY if is_machine else conditions.CLAIM_NOT_READY
     return ConditionUpdate.false(condition_type, reason, count + _describe_unattended(report) + notes)
+
+
+def _describe_pool(report: ClaimsReport) -> str:
+    """Returns what happens to nodes of a NodePool that are Ready, as the end of a message."""
+    if report.pool is None:
+        return ""
+    return "".join(f"; {note}" for note in (report.pool_note, report.node_class_note) if note)
 
 
 def _describe_unattended(report: ClaimsReport) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable
 from typing import Final
 
 from kaito.api import Claim, Workspace, labels
+from kaito.api.karpenter.conditions import DRIFTED
 from kaito.runtime.cache import EventType, View
 from kaito.runtime.handler import label_key
 from kaito.runtime.kinds import ConfigMap, EndpointSlice, Namespace, Node, Pod
@@ -24,6 +25,11 @@ def _claim_state(claim: Claim) -> Hashable:
     blocking = claim.blocking_termination_condition() if claim.deleting else claim.blocking_condition()
     cause = (blocking.reason, blocking.message) if blocking else None
     return claim.is_ready, claim.deleting, claim.status.node_name, claim.status.provider_id, cause
+
+
+def _pool_claim_state(claim: Claim) -> Hashable:
+    drifted = claim.condition(DRIFTED)
+    return _claim_state(claim), drifted is not None and drifted.is_true
 
 
 def _node_state(node: Node) -> Hashable:
@@ -46,6 +52,9 @@ def _pod_state(pod: Pod) -> Hashable:
 
 WORKSPACE_CHANGED: Final = changed("generation", "annotations", "labels", "deletionTimestamp")
 CLAIM_CHANGED: Final = _NOT_CREATED & differs(_claim_state)
+POOL_CLAIM_CHANGED: Final = differs(_pool_claim_state)
+"""Of claims that Karpenter creates, also with their drift."""
+POOL_CHANGED: Final = _NOT_CREATED & changed("generation", "status.conditions", "deletionTimestamp")
 NODE_CHANGED: Final = differs(_node_state)
 POD_CHANGED: Final = _NOT_CREATED & differs(_pod_state)
 SERVICE_CHANGED: Final = _NOT_CREATED & changed("spec", "labels")

@@ -50,7 +50,7 @@ def test_the_values_for_aks_are_the_overlay() -> None:
     assert_same(files["workspace-controller"] | files["gpu-provisioner"], expected("config/overlays/aks"))
 
 
-@pytest.mark.parametrize("name", ["existing-nodes", "karpenter"])
+@pytest.mark.parametrize("name", ["existing-nodes", "karpenter", "karpenter-node-pools"])
 def test_the_values_without_gpu_provisioner_are_the_overlay(name: str) -> None:
     config = expected(f"config/overlays/{name}")
     if name == "existing-nodes":  # the overlay keeps the CRDs of claims, which nothing uses

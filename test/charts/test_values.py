@@ -386,6 +386,8 @@ def test_the_program_receives_each_value() -> None:
     assert controller({"nodeApi": "byo"}).workspace.node_api == "byo"
     provisioner = {"nodeApi": "", "nodeProvisioner": "azure-gpu-provisioner"}
     assert controller(provisioner).workspace.node_api == "nodeclaim"
+    assert controller({"nodeApi": "karpenter"}).workspace.node_api == "karpenter"
+    assert controller({"nodeApi": "", "nodeProvisioner": "karpenter"}).workspace.node_api == "karpenter"
     assert controller({"cloudProviderName": "aws"}).workspace.cloud == "aws"
     assert controller({"defaultNodeImageFamily": "azurelinux"}).workspace.default_node_image_family == "azurelinux"
     assert controller({}).workspace.vllm
@@ -517,7 +519,9 @@ def test_wrong_values_are_refused(chart: str, values: dict[str, Any], message: s
 
 
 @pytest.mark.parametrize("chart", NAMES)
-@pytest.mark.parametrize("example", ["", "aks.yaml", "existing-nodes.yaml", "karpenter.yaml"])
+@pytest.mark.parametrize(
+    "example", ["", "aks.yaml", "existing-nodes.yaml", "karpenter.yaml", "karpenter-node-pools.yaml"]
+)
 def test_helm_lint_is_clean(chart: str, example: str) -> None:
     path = CHARTS / chart / "values" / (example or "aks.yaml")
     if not path.exists():

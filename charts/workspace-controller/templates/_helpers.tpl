@@ -149,8 +149,8 @@ kaito.sh/installation: "true"
 {{- if and .Values.nodeApi (ne .Values.nodeApi "byo") (eq .Values.nodeProvisioner "byo") }}
 {{- fail (printf "nodeProvisioner=byo contradicts nodeApi=%s: set nodeApi to byo or to an empty string" .Values.nodeApi) }}
 {{- end }}
-{{- if and (or .Values.karpenterNodeClass.group .Values.karpenterNodeClass.kind) (ne .Values.nodeApi "nodeclaim") }}
-{{- fail "karpenterNodeClass has no effect without nodeApi=nodeclaim: set both, or neither" }}
+{{- if and (or .Values.karpenterNodeClass.group .Values.karpenterNodeClass.kind) (not (has "karpenter" (list .Values.nodeApi .Values.nodeProvisioner))) (ne .Values.nodeApi "nodeclaim") }}
+{{- fail "karpenterNodeClass has no effect without nodeApi=nodeclaim or karpenter: set both, or neither" }}
 {{- end }}
 {{- if and .Values.webhook.caBundle (not .Values.webhook.certSecret) }}
 {{- fail "webhook.caBundle has no effect without webhook.certSecret: the controller writes the bundle of its own certificate" }}

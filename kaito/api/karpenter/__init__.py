@@ -1,4 +1,4 @@
-"""Karpenter's claims: Machine v1alpha5 and NodeClaim v1, and their common base `Claim`."""
+"""Karpenter's claims, Machine v1alpha5 and NodeClaim v1 with their common base `Claim`, and its NodePool v1."""
 
 from kaito.api.karpenter.claim import (
     Claim as Claim,
@@ -19,4 +19,14 @@ from kaito.api.karpenter.nodeclaim import (
     NodeClaimSpec as NodeClaimSpec,
     NodeClaimStatus as NodeClaimStatus,
     NodeClassRef as NodeClassRef,
+)
+from kaito.api.karpenter.nodepool import (
+    Disruption as Disruption,
+    DisruptionBudget as DisruptionBudget,
+    NodePool as NodePool,
+    NodePoolSpec as NodePoolSpec,
+    NodePoolStatus as NodePoolStatus,
+    NodeTemplate as NodeTemplate,
+    NodeTemplateMetadata as NodeTemplateMetadata,
+    NodeTemplateSpec as NodeTemplateSpec,
 )

@@ -20,6 +20,9 @@ INSTANCE_TERMINATING: Final = "InstanceTerminating"
 """True: the cloud deletes the instance. False: the cloud rejects the deletion until an administrator removes the cause
 (a lock, a missing permission); the message contains the cloud's error. Unknown: the deletion is delayed and retried."""
 
+DRIFTED: Final = "Drifted"
+"""The node differs from its NodePool or node class. Written by Karpenter only."""
+
 NODE_READY: Final = "NodeReady"
 """Informational: a copy of the node's Ready condition, so that the claim reports failures after initialization."""
 

@@ -30,7 +30,7 @@ _AZURE_PLACEMENT_SCOPE = "karpenter.azure.com/placement-scope"
 """Requirement that upstream Kaito sets for Azure's Karpenter provider, with the value `regional`: instance types with
 GPUs are not offered in every zone."""
 
-_NEVER = "Never"
+EXPIRE_NEVER = "Never"
 """`expireAfter` of a node that runs until its claim is deleted. Karpenter's CRD defaults to 720h, after which Karpenter
 deletes the claim although the annotation forbids disruption."""
 
@@ -48,8 +48,17 @@ def claim_name(workspace: Workspace, *, index: int, serial: int) -> str:
 
 
 def claim_kind(node_api: NodeApi) -> type[Claim] | None:
-    """Returns the kind of claim for `--node-api`; None for existing nodes."""
-    return {NodeApi.MACHINE: Machine, NodeApi.NODECLAIM: NodeClaim, NodeApi.BYO: None}[node_api]
+    """Returns the kind of claim for `--node-api`; None for existing nodes.
+
+    With NodePools, Karpenter creates the claims.
+    """
+    kinds: dict[NodeApi, type[Claim] | None] = {
+        NodeApi.MACHINE: Machine,
+        NodeApi.NODECLAIM: NodeClaim,
+        NodeApi.KARPENTER: NodeClaim,
+        NodeApi.BYO: None,
+    }
+    return kinds[node_api]
 
 
 def node_claim(
@@ -58,14 +67,14 @@ def node_claim(
     """Returns the claim of node `index` of the Workspace.
 
     Raises:
-        ValueError: `--node-api` is byo.
+        ValueError: `--node-api` is byo or karpenter.
     """
     name = claim_name(workspace, index=index, serial=serial)
     if settings.node_api is NodeApi.MACHINE:
         return _machine(workspace, hardware, settings, name, index)
     if settings.node_api is NodeApi.NODECLAIM:
         return _node_claim(workspace, hardware, settings, name, index)
-    raise ValueError("no claims are created with existing nodes (--node-api byo)")
+    raise ValueError(f"no claims are created with --node-api {settings.node_api}")
 
 
 def image_family(workspace: Workspace, settings: WorkspaceSettings) -> str:
@@ -100,7 +109,7 @@ def _offering_requirements(
     return found
 
 
-def _labels(workspace: Workspace, **identity: str) -> dict[str, str]:
+def claim_labels(workspace: Workspace, **identity: str) -> dict[str, str]:
     """Returns the labels of a claim. The controller's keys override the user's."""
     chosen = {
         key: value
@@ -110,7 +119,8 @@ def _labels(workspace: Workspace, **identity: str) -> dict[str, str]:
     return {**chosen, **identity, **owner_labels(workspace), labels.WORKSPACE_UID: workspace.uid}
 
 
-def _taints() -> list[Taint]:
+def claim_taints() -> list[Taint]:
+    """Returns the taints of the Workspace's nodes, which its pods tolerate."""
     return [Taint(key=labels.TAINT_SKU, value=labels.TAINT_SKU_GPU, effect="NoSchedule")]
 
 
@@ -131,7 +141,7 @@ def _machine(workspace: Workspace, hardware: Hardware, settings: WorkspaceSettin
     return Machine(
         metadata=ObjectMeta(
             name=name,
-            labels=_labels(workspace, **{labels.PROVISIONER_NAME: labels.PROVISIONER_DEFAULT}),
+            labels=claim_labels(workspace, **{labels.PROVISIONER_NAME: labels.PROVISIONER_DEFAULT}),
             annotations={labels.CLAIM_INDEX: str(index), **_image_family(workspace, settings)},
         ),
         spec=MachineSpec(
@@ -144,7 +154,7 @@ def _machine(workspace: Workspace, hardware: Hardware, settings: WorkspaceSettin
                 Requirement.is_in(labels.OS, "linux"),
                 *_offering_requirements(hardware, index),
             ],
-            taints=_taints(),
+            taints=claim_taints(),
             resources=_resources(hardware),
         ),
     )
@@ -164,25 +174,41 @@ def _provider_requirements(
     return requirements
 
 
-def _node_claim(
-    workspace: Workspace, hardware: Hardware, settings: WorkspaceSettings, name: str, index: int
-) -> NodeClaim:
-    requirements = [
-        Requirement.is_in(labels.NODEPOOL, labels.NODEPOOL_KAITO),
-        Requirement.is_in(labels.INSTANCE_TYPE, hardware.instance_type),
-        Requirement.is_in(labels.OS, "linux"),
-    ]
-    node_class = settings.node_class.reference_for(workspace, settings.cloud)
-    requirements.extend(_provider_requirements(hardware, settings, node_class))
+def node_requirements(
+    hardware: Hardware, settings: WorkspaceSettings, node_class: NodeClassRef, *, index: int = 0
+) -> list[Requirement]:
+    """Returns the requirements of a node: instance type, operating system, those of the provider, and the offering.
+
+    Args:
+        hardware: the planned nodes.
+        settings: of the controller.
+        node_class: of the node.
+        index: the node's place in the Workspace.
+    """
     # Karpenter takes the cheapest offering that the requirements allow, and the gpu-provisioner on-demand nodes.
     default = () if node_class.group == KAITO.group else ("on-demand",)
     region = settings.region if node_class.group == AZURE_GROUP else ""
-    requirements.extend(_offering_requirements(hardware, index, default=default, region=region))
+    return [
+        Requirement.is_in(labels.INSTANCE_TYPE, hardware.instance_type),
+        Requirement.is_in(labels.OS, "linux"),
+        *_provider_requirements(hardware, settings, node_class),
+        *_offering_requirements(hardware, index, default=default, region=region),
+    ]
+
+
+def _node_claim(
+    workspace: Workspace, hardware: Hardware, settings: WorkspaceSettings, name: str, index: int
+) -> NodeClaim:
+    node_class = settings.node_class.reference_for(workspace, settings.cloud)
+    requirements = [
+        Requirement.is_in(labels.NODEPOOL, labels.NODEPOOL_KAITO),
+        *node_requirements(hardware, settings, node_class, index=index),
+    ]
     family = image_family(workspace, settings)
     return NodeClaim(
         metadata=ObjectMeta(
             name=name,
-            labels=_labels(workspace, **{labels.NODEPOOL: labels.NODEPOOL_KAITO}),
+            labels=claim_labels(workspace, **{labels.NODEPOOL: labels.NODEPOOL_KAITO}),
             annotations={
                 labels.CLAIM_INDEX: str(index),
                 labels.DO_NOT_DISRUPT: labels.TRUE,
@@ -193,8 +219,8 @@ def _node_claim(
         spec=NodeClaimSpec(
             node_class_ref=node_class,
             requirements=requirements,
-            taints=_taints(),
+            taints=claim_taints(),
             resources=_class_resources(hardware, node_class),
-            expire_after=_NEVER,
+            expire_after=EXPIRE_NEVER,
         ),
     )

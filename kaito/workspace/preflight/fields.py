@@ -16,7 +16,7 @@ from kaito.workspace.weights import preset_spec
 def policy(settings: WorkspaceSettings) -> Policy:
     """Returns the settings that the rules of `kaito.api` depend on."""
     kind = settings.node_class.kind_on(settings.cloud)
-    named = settings.node_api is NodeApi.NODECLAIM and kind != KAITO
+    named = settings.node_api in {NodeApi.NODECLAIM, NodeApi.KARPENTER} and kind != KAITO
     return Policy(
         node_api=settings.node_api.value,
         in_cluster_data_urls=settings.allow_in_cluster_data_urls,

@@ -35,6 +35,7 @@ from kaito.workspace.ownership import owner_labels, owns_claim
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import ClaimsReport
 from kaito.workspace.steps.budget import read_limits
+from kaito.workspace.steps.release import release_claims
 
 _NEXT_ATTEMPT: Final = re.compile(r"; next attempt at \S+$")
 
@@ -173,8 +174,7 @@ async def _move(
     message = f"{former} is not used any more: {cause}; the next instance type is tried"
     ctx.request.event("Warning", conditions.INSTANCE_TYPE_REFUSED, message)
     ctx.request.log.warning("instance type left", instance_type=former, cause=cause)
-    for claim in report.live:
-        await ctx.api.delete(claim)
+    await release_claims(ctx, report.live)
     report.failure = (conditions.INSTANCE_TYPE_REFUSED, message)
     report.claims = [claim for claim in report.claims if claim.deleting]
     report.complete = True

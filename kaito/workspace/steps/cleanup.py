@@ -19,9 +19,16 @@ from kaito.workspace.failure import format_error
 from kaito.workspace.indexes import NODES, claims_of
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.manifests.group import workers_name
+from kaito.workspace.manifests.node_pool import node_pool_name
 from kaito.workspace.ownership import is_controller_of, owner_labels, owns_claim
-from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.steps.release import delete_pool
 from kaito.workspace.steps.status import MAX_MESSAGE_CHARACTERS, OWNED_CONDITIONS
+
+POOL_RESYNC_SECONDS: Final = 1.0
+"""Delay after the deletion of the NodePool."""
+
+_POOL_DELETED: Final = "waiting for the deletion of the NodePool"
 
 RESYNC_SECONDS: Final = 5.0
 """Interval at which a deletion is reconciled without an event while claims exist."""
@@ -44,7 +51,12 @@ async def _delete_all(
     request: Request[Workspace], settings: WorkspaceSettings, status: StatusScope[Workspace]
 ) -> Again | None:
     await _delete_workload(request)
-    remaining = await _delete_claims(request, settings)
+    had_pool, remaining = await _delete_claims(request, settings)
+    if had_pool and not _is_timed_out(request, settings):
+        # Karpenter may create a claim until the pool is deleted: the claims are listed again.
+        reason, message = _progress(remaining) if remaining else (conditions.WAITING_FOR_CLAIMS, _POOL_DELETED)
+        _report(request, status, reason, message)
+        return Again(after=POOL_RESYNC_SECONDS, why=message)
     if remaining and not _is_timed_out(request, settings):
         reason, message = _progress(remaining)
         _report(request, status, reason, message)
@@ -112,25 +124,29 @@ async def _delete_workload(request: Request[Workspace]) -> None:
             await api.delete(workload, propagation="Background")
 
 
-async def _delete_claims(request: Request[Workspace], settings: WorkspaceSettings) -> Sequence[Claim]:
-    """Deletes the Workspace's claims and returns those that still exist.
+async def _delete_claims(request: Request[Workspace], settings: WorkspaceSettings) -> tuple[bool, Sequence[Claim]]:
+    """Deletes the Workspace's NodePool and claims; returns whether the pool existed, and the claims that still exist.
 
     Includes claims of the kind that is not configured, because `--node-api` may have changed.
     """
     workspace, api = request.object, request.api
     remaining: list[Claim] = []
+    uses_pool = settings.node_api is NodeApi.KARPENTER
+    had_pool = uses_pool and await delete_pool(api, workspace)
     for kind in (Machine, NodeClaim):
-        if kind is claim_kind(settings.node_api):
+        if kind is claim_kind(settings.node_api) and not (uses_pool and not had_pool):
             found: Sequence[Claim] = await api.list(kind, index=claims_of(kind, workspace.key))
         else:
             found = await _list_claims_live(request, kind)
         own = [claim for claim in found if owns_claim(workspace, claim)]
+        if not uses_pool and any(claim.labels.get(labels.NODEPOOL) == node_pool_name(workspace) for claim in own):
+            had_pool = await delete_pool(api, workspace)  # --node-api was karpenter before
         for claim in own:
             if not claim.deleting:
                 await api.delete(claim)
                 request.log.info("claim deleted", claim=claim.name)
         remaining.extend(own)
-    return remaining
+    return had_pool, remaining
 
 
 async def _list_claims_live(request: Request[Workspace], kind: type[Claim]) -> Sequence[Claim]:

@@ -4,6 +4,9 @@ Deletes only while the workload is complete, only claims whose node runs no pod 
 exceed the wanted number. A claim without a node counts as idle. A pod that is being deleted still runs its requests, so
 that its node is kept until the pod does not exist any more.
 
+The claims of a NodePool (`--node-api karpenter`) are deleted by Karpenter: this step lowers the number of nodes of the
+pool, and Karpenter deletes those without pods first.
+
 If a preferred node of the Workspace has no pod, the claim of a node that serves is deleted, one at a time: the node is
 drained, and its copy starts on the preferred node while the other copies serve.
 """
@@ -18,6 +21,7 @@ from kaito.workspace.context import ReconcileContext
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.state import ClaimsReport, WorkloadReport
 from kaito.workspace.steps.nodes import may_replace
+from kaito.workspace.steps.pool import is_of_pool, replicas_of, shrink_pool
 
 RESYNC_SECONDS: Final = 60.0
 """Interval at which a Workspace with surplus claims is reconciled without an event."""
@@ -29,7 +33,7 @@ async def delete_surplus_claims(
     """Deletes idle claims beyond the wanted number."""
     if plan is None or ctx.is_read_only or claims is None or workload is None:
         return
-    surplus = len(claims.live) - claims.wanted
+    surplus = _surplus(claims)
     if surplus <= 0:
         return
     if not _is_complete(plan.hardware, workload):
@@ -39,10 +43,22 @@ async def delete_surplus_claims(
     idle = _idle(claims.live, busy_nodes)
     if not idle and _can_move(ctx, plan.hardware, claims, busy_nodes):
         idle = sorted(claims.live, key=index_of, reverse=True)[:1]
+    pooled = [claim for claim in idle[:surplus] if is_of_pool(claims.pool, claim)]
+    if pooled:
+        await shrink_pool(ctx, plan, claims, replicas_of(claims) - len(pooled))
     for claim in idle[:surplus]:
-        if await ctx.api.delete(claim):
+        if claim not in pooled and await ctx.api.delete(claim):
             ctx.request.log.info("surplus claim deleted", claim=claim.name)
             ctx.request.event("Normal", f"{claim.kind}Released", f"deleted {claim.kind} {claim.name}: no longer needed")
+
+
+def _surplus(claims: ClaimsReport) -> int:
+    """Returns the number of nodes beyond the wanted number.
+
+    A NodePool has one more claim than replicas while Karpenter replaces a node, which is not a surplus.
+    """
+    others = [claim for claim in claims.live if not is_of_pool(claims.pool, claim)]
+    return replicas_of(claims) + len(others) - claims.wanted
 
 
 def _can_move(ctx: ReconcileContext, hardware: Hardware, claims: ClaimsReport, busy_nodes: set[str | None]) -> bool:

@@ -18,6 +18,7 @@ from kaito.workspace.plan import Plan
 from kaito.workspace.state import ClaimsReport, WorkloadReport
 from kaito.workspace.steps.guards import is_foreign, is_undecided, unless_rejected, was_published_ready
 from kaito.workspace.steps.pod_events import find_event_fault
+from kaito.workspace.steps.release import release_claims
 
 RESYNC_SECONDS: Final = 60.0
 """Interval at which a Workspace whose Job has not started is reconciled without an event."""
@@ -75,7 +76,7 @@ async def release_nodes(ctx: ReconcileContext, report: ClaimsReport, job: Job) -
         ctx.request.requeue_at(due, "the nodes of the ended run are given back")
         return
     report.is_released = True
-    deleted = [claim for claim in report.live if await ctx.api.delete(claim)]
+    deleted = await release_claims(ctx, report.live)
     if deleted:
         names = ", ".join(claim.name for claim in deleted)
         ctx.request.log.info("claims of the ended run deleted", claims=names)

@@ -163,6 +163,9 @@ WORKSPACE_CONDITIONS_AND_REASONS = """
     NodeClassKindNotInstalled
     NodeClassNotFound
     NodeClassNotReady
+    NodePoolIgnored
+    NodePoolNotReady
+    NodePoolRefused
     NodeDiskPressure
     NodeLimitReached
     NodeMemoryPressure
@@ -236,6 +239,7 @@ CLAIM_CONDITIONS_AND_REASONS = """
     MultipleNodesFound
     NodeNotFound
     NodeNotReady
+    Drifted
     NodeReady
     OperationCanceled
     ProviderIDMismatch

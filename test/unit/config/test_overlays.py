@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
-OVERLAYS = [CONFIG / "overlays" / name for name in ("aks", "existing-nodes", "karpenter")]
+OVERLAYS = [CONFIG / "overlays" / name for name in ("aks", "existing-nodes", "karpenter", "karpenter-node-pools")]
 
 
 def installation() -> list[dict[str, Any]]:

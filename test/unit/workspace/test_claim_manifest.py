@@ -129,5 +129,5 @@ def test_the_controllers_labels_override_the_users(phi: Workspace, hardware: Har
 
 def test_with_the_users_own_nodes_there_is_nothing_to_claim(phi: Workspace, hardware: Hardware) -> None:
     assert claim_kind(NodeApi.BYO) is None
-    with pytest.raises(ValueError, match="no claims are created with existing nodes"):
+    with pytest.raises(ValueError, match="no claims are created with --node-api byo"):
         node_claim(phi, hardware, WorkspaceSettings(node_api=NodeApi.BYO), index=0, serial=0)

@@ -80,6 +80,9 @@ def test_an_unknown_cloud_is_rejected(capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["--node-api", "nodeclaim"], NodeApi.NODECLAIM),
         (["--node-provisioner", "byo"], NodeApi.BYO),
+        (["--node-provisioner", "karpenter"], NodeApi.KARPENTER),
+        (["--node-provisioner", "karpenter", "--node-api", "karpenter"], NodeApi.KARPENTER),
+        (["--node-api", "karpenter"], NodeApi.KARPENTER),
         (["--feature-gates", "disableNodeAutoProvisioning=true"], NodeApi.BYO),
         (["--node-provisioner", "azure-gpu-provisioner", "--node-api", "nodeclaim"], NodeApi.NODECLAIM),
     ],
@@ -93,7 +96,10 @@ def test_three_flags_configure_the_node_api(argv: list[str], expected: NodeApi) 
     [
         (["--node-api=machine", "--node-provisioner=byo"], "contradicts"),
         (["--node-api=byo", "--node-provisioner=azure-gpu-provisioner"], "contradicts"),
-        (["--node-provisioner=karpenter"], "--node-api=nodeclaim"),
+        (["--node-api=nodeclaim", "--node-provisioner=karpenter"], "contradicts --node-provisioner=karpenter"),
+        (["--node-api=karpenter", "--node-provisioner=azure-gpu-provisioner"], "contradicts"),
+        (["--node-api=karpenter", "--node-provisioner=byo"], "contradicts"),
+        (["--node-api=karpenter", "--karpenter-node-class-group=kaito.sh"], "does not fulfill NodePools"),
         (["--feature-gates=ModelStreaming=true"], "not implemented"),
         (["--feature-gates=vlm=true"], "unknown feature gate"),
         (["--deletion-timeout=soon"], "not a duration"),

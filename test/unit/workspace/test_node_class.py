@@ -135,7 +135,7 @@ def test_upstreams_four_flags_set_how_the_class_is_read(phi: Workspace) -> None:
         (["--node-api=nodeclaim", "--karpenter-node-class-group=A/b"], "not an API group"),
         (["--node-api=nodeclaim", "--karpenter-node-class-kind=aks"], "not a kind, such as AKSNodeClass"),
         (["--node-api=nodeclaim", "--karpenter-node-class-name=A b"], "not the name of an object"),
-        (["--node-provisioner=karpenter"], "--karpenter-node-class-group and --karpenter-node-class-kind"),
+        (["--node-api=karpenter", "--karpenter-node-class-kind=KaitoNodeClass"], "does not fulfill NodePools"),
     ],
 )
 def test_a_node_class_that_cannot_be_used_stops_the_start(
@@ -470,3 +470,19 @@ async def test_a_disk_that_is_too_small_for_the_model_is_a_warning(
         status, _, message = cluster.conditions()["NodesReady"]
         assert status == "True"
         assert ("20Gi of ephemeral-storage, less than the planned disk of" in message) is is_reported
+
+
+@pytest.mark.parametrize(
+    ("argv", "cloud", "expected"),
+    [
+        ([], "azure", "karpenter.azure.com/AKSNodeClass/default"),
+        (["--karpenter-node-class-name=gpu"], "azure", "karpenter.azure.com/AKSNodeClass/gpu"),
+        ([], "aws", "karpenter.k8s.aws/EC2NodeClass/default"),
+        (["--karpenter-node-class-group=karpenter.kwok.sh"], "azure", "karpenter.kwok.sh/KWOKNodeClass/default"),
+    ],
+)
+def test_node_pools_have_the_class_of_a_karpenter_provider(
+    phi: Workspace, argv: list[str], cloud: str, expected: str
+) -> None:
+    found = parse(["--node-provisioner=karpenter", *argv], {"CLOUD_PROVIDER": cloud}).workspace
+    assert str(found.node_class.reference_for(phi, cloud)) == expected

@@ -163,32 +163,17 @@ def test_deletions_queue_a_workspace_and_creations_only_of_foreign_objects(
     assert passes(predicate, kind, {}, None)
 
 
+CACHED = ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice"]
+READ_LIVE = ["Secret", "PersistentVolumeClaim", "ServiceAccount", "PriorityClass", "RuntimeClass"]
+
+
 @pytest.mark.parametrize(
     ("node_api", "cached", "live"),
     [
-        (
-            NodeApi.MACHINE,
-            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "Namespace", "Machine"],
-            ["Secret", "PersistentVolumeClaim", "ServiceAccount", "PriorityClass", "RuntimeClass", "NodeClaim"],
-        ),
-        (
-            NodeApi.NODECLAIM,
-            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice", "Namespace", "NodeClaim"],
-            ["Secret", "PersistentVolumeClaim", "ServiceAccount", "PriorityClass", "RuntimeClass", "Machine"],
-        ),
-        (
-            NodeApi.BYO,
-            ["Workspace", "Pod", "Node", "ConfigMap", "NetworkPolicy", "EndpointSlice"],
-            [
-                "Secret",
-                "PersistentVolumeClaim",
-                "ServiceAccount",
-                "PriorityClass",
-                "RuntimeClass",
-                "Machine",
-                "NodeClaim",
-            ],
-        ),
+        (NodeApi.MACHINE, [*CACHED, "Namespace", "Machine"], [*READ_LIVE, "NodeClaim", "NodePool"]),
+        (NodeApi.NODECLAIM, [*CACHED, "Namespace", "NodeClaim"], [*READ_LIVE, "Machine", "NodePool"]),
+        (NodeApi.KARPENTER, [*CACHED, "Namespace", "NodePool", "NodeClaim"], [*READ_LIVE, "Machine"]),
+        (NodeApi.BYO, CACHED, [*READ_LIVE, "Machine", "NodeClaim", "NodePool"]),
     ],
 )
 def test_what_is_cached_depends_on_the_node_api(node_api: NodeApi, cached: list[str], live: list[str]) -> None:

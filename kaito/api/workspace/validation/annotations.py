@@ -130,7 +130,7 @@ def image_family_has_nodes(workspace: Workspace, policy: Policy) -> Iterator[Vio
 def _has_own_image(workspace: Workspace, policy: Policy) -> bool:
     """Whether the Workspace's node class determines the image of nodes, as those of Karpenter's providers do."""
     text = workspace.annotations.get(labels.NODE_CLASS)
-    if policy.node_api != "nodeclaim" or text is None:
+    if policy.node_api not in {"nodeclaim", "karpenter"} or text is None:
         return policy.named_node_classes
     return not text.strip().startswith(f"{KAITO_NODE_CLASS_GROUP}/")
 

@@ -7,8 +7,9 @@ from typing import Literal, Self, final
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 
-NodeApi = Literal["machine", "nodeclaim", "byo"]
-"""Kind of node claim (`--node-api`): Machine, NodeClaim, or none with existing nodes ("bring your own")."""
+NodeApi = Literal["machine", "nodeclaim", "karpenter", "byo"]
+"""What requests nodes (`--node-api`): Machine, NodeClaim, Karpenter's NodePool, or nothing with
+existing nodes ("bring your own")."""
 
 
 @final

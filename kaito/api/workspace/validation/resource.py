@@ -77,7 +77,7 @@ def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violatio
     if resource.max_hourly_cost is not None and not _AMOUNT.fullmatch(resource.max_hourly_cost):
         message = f"{resource.max_hourly_cost!r} is not an amount of money: use a decimal number such as 12.50"
         yield Violation("resource.maxHourlyCost", message)
-    yield from _on_demand_copies(workspace)
+    yield from _on_demand_copies(workspace, policy)
     for index, zone in enumerate(resource.zones):
         path = f"resource.zones[{index}]"
         if not _LABEL_VALUE.fullmatch(zone) or not zone:
@@ -88,10 +88,16 @@ def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violatio
             yield Violation(path, f"{zone!r} has no region: use REGION-{zone}, or set --region of the controller")
 
 
-def _on_demand_copies(workspace: Workspace) -> Iterator[Violation]:
+def _on_demand_copies(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
     resource, field = workspace.resource, "resource.onDemandCopies"
     if resource.on_demand_copies is None:
         return
+    if policy.node_api == "karpenter":
+        message = (
+            "is not possible with NodePools (--node-api karpenter), whose nodes all have the same template: remove it, "
+            "or run this controller with --node-api nodeclaim"
+        )
+        yield Violation(field, message)
     if resource.capacity_type != "spot-preferred":
         message = (
             "is only for capacityType spot-preferred, whose other copies are on spot nodes: set it, or remove this"

@@ -1,0 +1,61 @@
+"""Decides when nodes of a Workspace that differ from its NodePool may be replaced.
+
+Karpenter replaces nodes of every pool whose template, node class or image changed, each new node first. A copy does not
+answer while it moves to its new node. The next node is therefore replaced after all copies are Ready again, unless no
+copy is. The Workspaces of a set take turns: one of them has a disruption budget for drift, and only while all others
+serve.
+"""
+
+from typing import Final
+
+from kaito.api import Claim, NodeClaim, Workspace, conditions
+from kaito.api.karpenter.conditions import DRIFTED
+from kaito.runtime.kinds import StatefulSet
+from kaito.runtime.meta import find_condition
+from kaito.workspace.context import ReconcileContext
+from kaito.workspace.indexes import claims_of
+from kaito.workspace.ownership import inference_set_name, owns_claim
+from kaito.workspace.plan import Plan
+from kaito.workspace.state import ClaimsReport
+
+RESYNC_SECONDS: Final = 15.0
+"""Interval at which a Workspace whose nodes differ is reconciled until it has its turn."""
+
+
+async def may_drift(ctx: ReconcileContext, report: ClaimsReport, plan: Plan) -> bool:
+    """Whether Karpenter may replace a node of the Workspace now; otherwise notes what it waits for."""
+    name = inference_set_name(ctx.workspace)
+    workload = await ctx.api.find(StatefulSet, ctx.workspace.name, ctx.workspace.namespace)
+    if workload is not None and 0 < workload.status.ready_replicas < plan.hardware.copies:
+        if any(is_drifted(claim) for claim in report.live):
+            report.pool_note = "the next node that differs from the NodePool is replaced when all copies are Ready"
+        return False
+    if not name:
+        return True
+    if not any(is_drifted(claim) for claim in report.live):
+        return False
+    ctx.request.requeue_after(RESYNC_SECONDS, "the nodes differ from the node pool")
+    for other in await ctx.api.list(Workspace, namespace=ctx.workspace.namespace):
+        if other.uid == ctx.workspace.uid or other.deleting or inference_set_name(other) != name:
+            continue
+        if obstacle := await _obstacle(ctx, other):
+            report.pool_note = f"the nodes differ from the NodePool, and are replaced when Workspace {obstacle}"
+            return False
+    return True
+
+
+async def _obstacle(ctx: ReconcileContext, other: Workspace) -> str:
+    """Returns what another Workspace of the set must do before; empty if it is not waited for."""
+    found = await ctx.api.list(NodeClaim, index=claims_of(NodeClaim, other.key))
+    claims = [claim for claim in found if owns_claim(other, claim)]
+    drifts = any(is_drifted(claim) for claim in claims if not claim.deleting)
+    if any(claim.deleting for claim in claims) or (drifts and other.name < ctx.workspace.name):
+        return f"{other.name} has its new nodes"
+    serving = find_condition(other.status.conditions, conditions.INFERENCE_READY)
+    return "" if serving is not None and serving.is_true else f"{other.name} serves"
+
+
+def is_drifted(claim: Claim) -> bool:
+    """Whether Karpenter reports that the node of a claim differs from its pool or node class."""
+    found = claim.condition(DRIFTED)
+    return found is not None and found.is_true
