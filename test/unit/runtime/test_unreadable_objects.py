@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import structlog
+from pydantic.fields import FieldInfo
 
 from kaito.runtime import kinds
 from kaito.runtime.cache import Cached, Index
@@ -17,6 +18,7 @@ from kaito.runtime.controller import Controller
 from kaito.runtime.crd import Version, crd
 from kaito.runtime.errors import UnreadableObject
 from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Pod, untyped_kind
+from kaito.runtime.kinds.deferred import Deferred
 from kaito.runtime.meta import Condition, LabelSelector, Model, ObjectMeta, Quantity, Resource
 from kaito.runtime.meta.condition import condition_of
 from kaito.runtime.meta.model import MicroTime, Time, format_time
@@ -57,14 +59,17 @@ def test_every_text_field_accepts_an_unknown_value(place: str) -> None:
     name, field = place.split(".")
     model = MODELS[name]
     required = {
-        info.alias or field: _sample(info.annotation)
-        for field, info in model.model_fields.items()
-        if info.is_required()
+        info.alias or field: _sample(_type_of(info)) for field, info in model.model_fields.items() if info.is_required()
     }
     wire = model.model_fields[field].alias or field
     read = model.model_validate(required | {wire: "FromTheFuture"})
     assert getattr(read, field) == "FromTheFuture"
     assert read.to_dict()[wire] == "FromTheFuture"
+
+
+def _type_of(info: FieldInfo) -> Any:
+    deferred = [each.model for each in info.metadata if isinstance(each, Deferred)]
+    return deferred[0] if deferred else info.annotation
 
 
 def _sample(annotation: Any) -> object:
@@ -74,7 +79,7 @@ def _sample(annotation: Any) -> object:
         return True
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return {
-            info.alias or name: _sample(info.annotation)
+            info.alias or name: _sample(_type_of(info))
             for name, info in annotation.model_fields.items()
             if info.is_required()
         }

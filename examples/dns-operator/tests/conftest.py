@@ -1,0 +1,1 @@
+pytest_plugins = ["kaito.runtime.testing.pytest"]
