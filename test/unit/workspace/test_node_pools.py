@@ -505,3 +505,15 @@ async def test_the_workspaces_of_a_set_replace_their_nodes_in_turns(pools: Pools
         pools.serve("phi-1")
         await pools.world.advance(16)
         assert [budget(f"phi-{number}") for number in range(3)] == ["0", "0", "1"]
+
+
+async def test_a_pool_that_the_api_server_rejects_is_reported(pools: Pools, phi: Workspace) -> None:
+    pools.world.deny("patch", NodePool)
+    pools.apply(phi)
+    async with pools.controller():
+        await pools.world.settle()
+        assert message(pools).startswith("False NodePoolRefused: NodePool ")
+        pools.world.heal()
+        await pools.world.advance(120)
+        await serve(pools)
+        assert pools.columns() == ("True", "True", "True")
