@@ -240,11 +240,11 @@ lock: $(UV) ## Resolve the dependencies anew, write requirements/*.txt, and chec
 	@$(UV) lock
 	@mkdir -p requirements
 	@$(EXPORT) --package kaito --extra local -o requirements/dev.txt
-	@$(EXPORT) --package kaito --no-default-groups --extra keda -o requirements/workspace.txt
-	@$(EXPORT) --package kaito --no-default-groups --extra azure -o requirements/provisioner.txt
-	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --group test --group bench -o requirements/presets.txt
-	@$(EXPORT) --package kaito-presets --no-default-groups --extra serving -o requirements/presets-serving.txt
-	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning -o requirements/presets-tuning.txt
+	@$(EXPORT) --package kaito --no-default-groups --extra keda --extra tracing -o requirements/workspace.txt
+	@$(EXPORT) --package kaito --no-default-groups --extra azure --extra tracing -o requirements/provisioner.txt
+	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --extra tracing --group test --group bench -o requirements/presets.txt
+	@$(EXPORT) --package kaito-presets --no-default-groups --extra serving --extra tracing -o requirements/presets-serving.txt
+	@$(EXPORT) --package kaito-presets --no-default-groups --extra tuning --extra tracing -o requirements/presets-tuning.txt
 	@$(EXPORT) --package kaito --only-group mutate -o requirements/mutate.txt
 	@$(EXPORT) --package kaito --only-group build -o requirements/build.txt
 	@$(EXPORT) --package kaito --only-group release -o requirements/release.txt

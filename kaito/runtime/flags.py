@@ -50,6 +50,7 @@ MANAGER_FIELDS: Final = (
     "context",
     "kube_client_qps",
     "kube_client_burst",
+    "tracing_endpoint",
     "log_format",
     "log_level",
 )

@@ -37,7 +37,7 @@ from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ApiError, ClusterRemoved, TransportError, api_error
 from kaito.runtime.logging import get_logger
 from kaito.runtime.token_bucket import TokenBucket
-from kaito.runtime.tracing import NO_TRACER, Tracer
+from kaito.runtime.tracing import NO_TRACER, TRACEPARENT, Tracer
 
 ATTEMPTS = 4
 """The first attempt and three retries."""
@@ -110,17 +110,23 @@ class Sender:
         """
         path = request.target.partition("?")[0]
         attributes = {"http.request.method": request.method, "url.path": path, "server.address": self._transport.host}
-        with self._tracer.start_as_current_span(f"{request.method} {path}", attributes=attributes) as span:
-            reply = await self._send(request)
+        name = f"{request.method} {path}"
+        with self._tracer.start_as_current_span(name, attributes=attributes, kind="client") as span:
+            try:
+                reply = await self._send(request, span.traceparent)
+            except ApiError as error:
+                span.set_attribute("http.response.status_code", error.code)
+                span.set_attribute("error.type", str(error.code))
+                raise
             span.set_attribute("http.response.status_code", reply.status)
             return reply
 
-    async def _send(self, request: ApiRequest) -> Reply:
+    async def _send(self, request: ApiRequest, traceparent: str) -> Reply:
         deadline = monotonic() + request.timeout
         budget = WAIT_BUDGET_SECONDS
         unanswered = False
         for attempt in range(1, ATTEMPTS + 1):
-            error = await self._attempt(request, deadline)
+            error = await self._attempt(request, deadline, traceparent)
             if isinstance(error, Reply):
                 return error
             if isinstance(error, ApiError):
@@ -137,7 +143,9 @@ class Sender:
             await asyncio.sleep(wait)
         raise AssertionError  # pragma: no cover -- the last attempt returns or raises
 
-    async def _attempt(self, request: ApiRequest, deadline: float) -> Reply | ApiError | TransportError:
+    async def _attempt(
+        self, request: ApiRequest, deadline: float, traceparent: str
+    ) -> Reply | ApiError | TransportError:
         host = self._transport.host
         if self._limiter is not None and (waited := await self._limiter.take()):
             self._observer.limited(method=request.method, host=host, seconds=waited)
@@ -151,7 +159,7 @@ class Sender:
                 reply = await self._transport.request(
                     request.method,
                     request.target,
-                    headers=self._headers(request),
+                    headers=self._headers(request, traceparent),
                     body=request.body,
                     timeout=max(deadline - started, 0.001),
                 )
@@ -172,8 +180,10 @@ class Sender:
         )
         return result
 
-    def _headers(self, request: ApiRequest) -> dict[str, str]:
+    def _headers(self, request: ApiRequest, traceparent: str) -> dict[str, str]:
         headers = {"accept": request.accept, "user-agent": self._user_agent}
+        if traceparent:
+            headers[TRACEPARENT] = traceparent
         if request.body is not None:
             headers["content-type"] = request.content_type
         return headers

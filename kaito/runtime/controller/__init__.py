@@ -41,4 +41,5 @@ from kaito.runtime.controller.shard_hold import (
     ShardHold as ShardHold,
     current_shard_hold as current_shard_hold,
 )
+from kaito.runtime.controller.trace_origin import TraceOrigin as TraceOrigin, origin_of as origin_of
 from kaito.runtime.handler import label_key as label_key

@@ -1,6 +1,6 @@
 """Builds a running controller from its declaration: the queue, the engine and the sources. Called by the manager."""
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -18,6 +18,7 @@ from kaito.runtime.controller.kind_availability import KindAvailability
 from kaito.runtime.controller.periodic import Periodic
 from kaito.runtime.controller.running import OptionalSource, RunningController, StartSource
 from kaito.runtime.controller.shard_hold import ShardGate
+from kaito.runtime.controller.trace_origin import TraceOrigin, object_origins
 from kaito.runtime.controller.watched_kind import WatchedKind
 from kaito.runtime.controller.workers import keyed_hooks, keyed_work, object_hooks, object_work, periodic_work
 from kaito.runtime.discovery import ServerDiscovery
@@ -73,7 +74,12 @@ def build(declared: AnyController, services: ControllerServices) -> RunningContr
     values: dict[object, object] = {}
     work = object_work(declared, api, clock, services.cache, state, values)
     object_engine = _engine(
-        declared, work, services, declared.kind, hooks=object_hooks(declared, api, clock, state, values)
+        declared,
+        work,
+        services,
+        declared.kind,
+        hooks=object_hooks(declared, api, clock, state, values),
+        origin=_origins(declared, services),
     )
     pollings = [PollingSource(each, _poll_services(object_engine, services)) for each in declared.pollings]
     for each in pollings:
@@ -90,6 +96,7 @@ def _engine(
     kind: type[Resource] | None = None,
     *,
     hooks: FailureHooks[K] | None = None,
+    origin: Callable[[K], TraceOrigin] | None = None,
 ) -> Engine[K]:
     options = declared.options
     queue: WorkQueue[K] = WorkQueue(
@@ -109,7 +116,13 @@ def _engine(
         hooks=hooks,
         jitter=services.jitter,
         gate=None if isinstance(declared, Periodic) else services.gate,
+        origin=origin,
     )
+
+
+def _origins(declared: Controller[Any], services: ControllerServices) -> Callable[[ObjectKey], TraceOrigin] | None:
+    annotation = services.tracer.annotation
+    return object_origins(declared.kind, services.cache, annotation, services.clock) if annotation else None
 
 
 def _running(

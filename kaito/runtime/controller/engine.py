@@ -18,6 +18,7 @@ from kaito.runtime.controller.failures import Failure, FailureRow
 from kaito.runtime.controller.options import RunOptions
 from kaito.runtime.controller.outcome import DeadlineExceeded, Outcome, Result, describe
 from kaito.runtime.controller.shard_hold import ShardGate
+from kaito.runtime.controller.trace_origin import NO_ORIGIN, TraceOrigin
 from kaito.runtime.deadlines import Deadlines
 from kaito.runtime.errors import CacheNotSynced, InvariantError
 from kaito.runtime.logging import BoundLogger, get_logger, reconcile_context
@@ -54,6 +55,7 @@ class Engine(Generic[K]):
         hooks: reports of failures, and generations of objects.
         jitter: of the delays of `on_error`.
         gate: which keys this replica reconciles; None for all.
+        origin: returns the trace that the reconcile of a key belongs to; None for traces of their own.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Engine(Generic[K]):
         hooks: FailureHooks[K] | None = None,
         jitter: Jitter = system_jitter,
         gate: ShardGate | None = None,
+        origin: Callable[[K], TraceOrigin] | None = None,
     ) -> None:
         self.options = options
         self.name: str = options.name
@@ -80,6 +83,7 @@ class Engine(Generic[K]):
         self._metrics = metrics
         self._tracer = tracer
         self._gate = gate
+        self._origin = origin
         # The log level is final when engines are made. A bound logger, and the check of the level, make a suppressed
         # debug line cost one comparison in the hot path.
         self._log: BoundLogger = get_logger(f"controller.{self.name}").bind()
@@ -208,9 +212,12 @@ class Engine(Generic[K]):
     async def _handle(self, item: Item[K]) -> None:
         started = monotonic()
         self._active.inc()
+        origin = NO_ORIGIN if self._origin is None else self._origin(item.key)
         with (
             reconcile_context(self.name, self.kind, item.key, group=self._group) as run_id,
-            self._tracer.start_as_current_span(f"reconcile {self.name}") as span,
+            self._tracer.start_as_current_span(
+                f"reconcile {self.name}", parent=origin.parent, link=origin.link
+            ) as span,
             writing_as(self.name) as run,
         ):
             try:

@@ -99,7 +99,7 @@ class Manager:
             `<field manager>/<controller>`, so that each keeps its fields of a shared object.
         former_field_managers: field managers of earlier versions (before a rename of the manager or of a controller).
             Fields that only they own are removed with the first apply of an object.
-        tracer: records reconciles as spans.
+        tracer: records reconciles, their requests, and admissions as spans; see `kaito.runtime.tracing`.
         rng: random generator of delays; seed it for repeatable runs.
         interceptors: wrap every request of reconcilers, webhooks and events, to any cluster; the first is the
             outermost. Watches, discovery and the lease are not intercepted.
@@ -193,6 +193,7 @@ class Manager:
             metrics=self.metrics,
             clock=self._clock,
             state=lambda: self.lifespan_state,
+            tracer=self._tracer,
         )
 
     def add(self, added: AnyController | Runnable) -> None:
@@ -276,8 +277,7 @@ class Manager:
         The same check as `Api.fence`, for clients that are made before the manager starts.
 
         Raises:
-            NotLeader: the lease is not held, could expire before a write arrives, or the manager has not started. In
-                reconciles of shards, the lease is that of the shard.
+            NotLeader: the lease, or that of the reconcile's shard, is not held or may expire, or nothing has started.
         """
         hold = current_shard_hold()
         if hold is not None:

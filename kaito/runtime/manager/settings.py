@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -87,10 +88,22 @@ class Settings(BaseModel):
     effect."""
     graceful_shutdown_seconds: Seconds = 30.0
     """Graceful period: the time in which everything together must stop."""
+    tracing_endpoint: str = ""
+    """Collector that receives spans by OTLP over HTTP, such as `http://collector:4318`; empty for none. The program
+    opens the tracer (`kaito.runtime.tracing`), and OTEL_* variables set everything else."""
     log_format: LogFormat = "json"
     """Log format."""
     log_level: LogLevel = "info"
     """Minimum log level."""
+
+    @field_validator("tracing_endpoint")
+    @classmethod
+    def _collector(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment):
+            message = f"{value!r} is not the address of a collector: use one such as http://collector:4318"
+            raise ValueError(message)
+        return value.rstrip("/")
 
     @field_validator("metrics_bind_address", "health_probe_bind_address")
     @classmethod

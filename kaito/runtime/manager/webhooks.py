@@ -12,6 +12,7 @@ from kaito.runtime.lifespan import StateProvider
 from kaito.runtime.manager.runnable import Runnable
 from kaito.runtime.manager.settings import Settings
 from kaito.runtime.metrics import Metrics
+from kaito.runtime.tracing import Tracer
 from kaito.runtime.webhook import Conversion, Webhook, WebhookServer
 
 
@@ -33,6 +34,7 @@ class Webhooks:
         metrics: Metrics,
         clock: Clock,
         state: StateProvider,
+        tracer: Tracer,
     ) -> None:
         self._settings = settings
         self._name = name
@@ -47,6 +49,7 @@ class Webhooks:
             port=settings.webhook_port,
             client_ca=settings.webhook_client_ca,
             state=state,
+            tracer=tracer,
         )
 
     @property

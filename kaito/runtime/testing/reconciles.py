@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, final
 
 from kaito.runtime.clock import monotonic
 from kaito.runtime.testing.virtual import Livelock
-from kaito.runtime.tracing import NO_SPAN, Attribute, Span
+from kaito.runtime.tracing import NO_SPAN, Attribute, Span, SpanKind
 
 RECONCILES_PER_INSTANT: Final = 2000
 """Limit of reconciles of one key at one instant of virtual time, after which a livelock is reported; takes some
@@ -34,6 +35,8 @@ class ReconcileRecord:
 
 @final
 class _Attributes:
+    traceparent: str = ""
+
     def __init__(self) -> None:
         self.values: dict[str, Attribute] = {}
 
@@ -48,6 +51,8 @@ class _Attributes:
 @final
 class ReconcileRecorder:
     """Tracer that records reconciles and ignores other spans."""
+
+    annotation: str = ""
 
     def __init__(self) -> None:
         self.ended: list[ReconcileRecord] = []
@@ -74,8 +79,27 @@ class ReconcileRecorder:
             )
             raise Livelock(message)
 
+    def record_span(
+        self,
+        name: str,
+        *,
+        start: datetime,
+        end: datetime,
+        parent: str,
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> None:
+        """Ignore the span: it is not a reconcile."""
+
     @contextmanager
-    def start_as_current_span(self, name: str, *, attributes: Mapping[str, Attribute] | None = None) -> Generator[Span]:  # noqa: ARG002 -- the protocol's
+    def start_as_current_span(
+        self,
+        name: str,
+        *,
+        attributes: Mapping[str, Attribute] | None = None,  # noqa: ARG002 -- the protocol's
+        kind: SpanKind = "internal",  # noqa: ARG002 -- the protocol's
+        parent: str = "",  # noqa: ARG002 -- the protocol's
+        link: str = "",  # noqa: ARG002 -- the protocol's
+    ) -> Generator[Span]:
         """Record the reconcile when its span ends."""
         if not name.startswith("reconcile "):
             yield NO_SPAN

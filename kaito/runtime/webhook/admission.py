@@ -35,7 +35,8 @@ def defaulting_handler(webhook: AnyWebhook, state: StateProvider = no_state) -> 
             return AdmissionResponse(allowed=True)
         finalizer = webhook.finalizer if operation == "CREATE" else ""
         only_finalizer = _finalizer_patch(review.request.get("object"), finalizer)
-        if not webhook.defaults and webhook.mutate is None:
+        trace: Mapping[str, str] = review.trace if operation == "CREATE" else {}
+        if not webhook.defaults and webhook.mutate is None and not trace:
             return AdmissionResponse(allowed=True, patch=only_finalizer)
         try:
             admission = _admission(
@@ -60,6 +61,8 @@ def defaulting_handler(webhook: AnyWebhook, state: StateProvider = no_state) -> 
             return denial_of_error(error)
         if finalizer and finalizer not in obj.metadata.finalizers:
             obj = obj.with_metadata(finalizers=[*obj.metadata.finalizers, finalizer])
+        if trace and not trace.keys() <= obj.metadata.annotations.keys():
+            obj = obj.with_metadata(annotations={**trace, **obj.metadata.annotations})
         # Both sides of the comparison are encoded by the model. The patch therefore contains only what the functions
         # changed; unknown fields, nulls and other encodings of the request stay as they are.
         return AdmissionResponse(allowed=True, patch=json_patch(given.to_dict(), obj.to_dict()))

@@ -45,6 +45,8 @@ class AdmissionReview:
     version: str
     uid: str
     request: Mapping[str, Any]
+    trace: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Annotation with the trace context that a new object gets; empty for none."""
 
 
 def parse_review(body: bytes) -> AdmissionReview:

@@ -7,22 +7,25 @@ with the reason instead of a closed connection. The certificate can be replaced 
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self, final
 
 import msgspec
 from aiohttp import web
 
+from kaito.runtime.client.patch import is_object
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.logging import get_logger
 from kaito.runtime.metrics import Metrics
+from kaito.runtime.tracing import NO_TRACER, TRACEPARENT, Attribute, Span, Tracer, is_traceparent
 from kaito.runtime.webhook.admission import AdmissionHandler, defaulting_handler, validating_handler
 from kaito.runtime.webhook.conversion import Conversion, convert_review
 from kaito.runtime.webhook.declaration import AnyWebhook
 from kaito.runtime.webhook.manifests import CONVERT_PATH
-from kaito.runtime.webhook.review import AdmissionResponse, BadReview, find_uid, parse_review
+from kaito.runtime.webhook.review import AdmissionResponse, AdmissionReview, BadReview, find_uid, parse_review
 
 ADMISSION_BYTES: Final = 7 * 1024 * 1024
 """Maximum size of an admission request (controller-runtime's): object and old object of 3 MiB each, and a margin."""
@@ -54,6 +57,7 @@ class WebhookServer:
         port: the port; 0 selects a free one.
         client_ca: CA of client certificates; without one of this CA a caller is rejected.
         state: returns the state of the manager's lifespan.
+        tracer: records admissions as spans.
 
     Raises:
         ConfigurationError: two webhooks with one path, or two conversions of one kind.
@@ -69,8 +73,10 @@ class WebhookServer:
         port: int,
         client_ca: Path | None = None,
         state: StateProvider = no_state,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._metrics = metrics
+        self._tracer = tracer
         self._host, self._port = host, port
         self._client_ca = client_ca
         self._state = state
@@ -122,14 +128,15 @@ class WebhookServer:
         async def handle(request: web.Request) -> web.Response:
             with self._counted(path) as call:
                 body = await _read(request, ADMISSION_BYTES)
-                version, uid, response = await self._respond(path, handler, body, _deadline(request))
+                parent = request.headers.get(TRACEPARENT, "")
+                version, uid, response = await self._respond(path, handler, body, _deadline(request), parent)
                 call.code = response.code if response.code >= 500 else 200
                 return web.Response(body=response.encode(version, uid), content_type="application/json")
 
         return handle
 
     async def _respond(
-        self, path: str, handler: AdmissionHandler, body: "bytes | BadReview", deadline: float
+        self, path: str, handler: AdmissionHandler, body: "bytes | BadReview", deadline: float, parent: str
     ) -> tuple[str, str, AdmissionResponse]:
         if isinstance(body, BadReview):
             return body.version, body.uid, AdmissionResponse(allowed=False, code=body.code, message=str(body))
@@ -137,10 +144,26 @@ class WebhookServer:
             review = parse_review(body)
         except BadReview as error:
             return error.version, error.uid, AdmissionResponse(allowed=False, code=error.code, message=str(error))
+        annotation = self._tracer.annotation
+        traced = parent if is_traceparent(parent) else _annotations(review).get(annotation, "")
+        with self._tracer.start_as_current_span(
+            f"POST {path}", attributes=_attributes(path, review), kind="server", parent=traced
+        ) as span:
+            if annotation and span.traceparent and not review.request.get("dryRun"):
+                review = replace(review, trace={annotation: span.traceparent})
+            response = await self._handle(path, handler, review, deadline, span)
+            span.set_attribute("admission.allowed", response.allowed)
+        if not response.allowed:
+            _log.info("request denied", path=path, code=response.code, reason=response.message, uid=review.uid)
+        return review.version, review.uid, response
+
+    async def _handle(
+        self, path: str, handler: AdmissionHandler, review: AdmissionReview, deadline: float, span: Span
+    ) -> AdmissionResponse:
         limit = asyncio.timeout(deadline)
         try:
             async with limit:
-                response = await handler(review)
+                return await handler(review)
         except Exception as error:  # noqa: BLE001 - the boundary of foreign code; the reason goes to the user
             if limit.expired():
                 message = f"no response within {deadline:g} s"
@@ -149,10 +172,8 @@ class WebhookServer:
                 self._metrics.webhook_panics.inc()
                 message = f"{type(error).__name__}: {error}"
                 _log.exception("webhook failed", path=path, uid=review.uid)
-            response = AdmissionResponse(allowed=False, code=500, message=message)
-        if not response.allowed:
-            _log.info("request denied", path=path, code=response.code, reason=response.message, uid=review.uid)
-        return review.version, review.uid, response
+            span.record_exception(error)
+            return AdmissionResponse(allowed=False, code=500, message=message)
 
     def _conversion(self, conversions: Mapping[tuple[str, str], Conversion[Any]]) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.Response:
@@ -225,6 +246,28 @@ class _Call:
         self._metrics.webhook_in_flight.labels(self._path).dec()
         self._metrics.webhook_seconds.labels(self._path).observe(monotonic() - self._started)
         self._metrics.webhook_requests.labels(self._path, str(self.code)).inc()
+
+
+def _annotations(review: AdmissionReview) -> Mapping[str, str]:
+    """The annotations of the new object of a request."""
+    document: object = review.request.get("object")
+    metadata: object = document.get("metadata") if is_object(document) else None
+    found: object = metadata.get("annotations") if is_object(metadata) else None
+    return {key: value for key, value in found.items() if isinstance(value, str)} if is_object(found) else {}
+
+
+def _attributes(path: str, review: AdmissionReview) -> dict[str, Attribute]:
+    """The attributes of an admission's span: semantic conventions of HTTP and Kubernetes."""
+    request = review.request
+    kind: object = request.get("kind")
+    return {
+        "http.request.method": "POST",
+        "http.route": path,
+        "admission.operation": str(request.get("operation", "")),
+        "admission.kind": str(kind.get("kind", "")) if is_object(kind) else "",
+        "k8s.namespace.name": str(request.get("namespace", "")),
+        "admission.name": str(request.get("name", "")),
+    }
 
 
 async def _read(request: web.Request, limit: int) -> "bytes | BadReview":

@@ -26,6 +26,9 @@ IMPORT_NAMES = {
     "aiohttp": ("aiohttp", "multidict", "yarl"),
     "cel-python": ("celpy",),
     "grpcio": ("grpc",),
+    "opentelemetry-api": ("opentelemetry",),
+    "opentelemetry-exporter-otlp-proto-http": ("opentelemetry.exporter.otlp.proto.http",),
+    "opentelemetry-sdk": ("opentelemetry.sdk",),
     "protobuf": ("google.protobuf",),
     "kaito": (
         "kaito.api",
@@ -242,6 +245,7 @@ def test_the_images_install_neither_test_server_nor_kubeconfig_reader() -> None:
     keda = {"grpcio", "protobuf"}
     assert {"aiohttp", "pydantic", "structlog", *keda} <= workspace
     assert workspace - keda <= provisioner
+    assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"} <= workspace & provisioner
     assert [name for name in workspace if name.startswith(("azure", "msal"))] == []
     assert [name for name in provisioner if name.startswith("azure-mgmt")] != []
     assert provisioner & {"cel-python", "kubernetes-asyncio", "pytest"} == set()

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final, cast, final
 
 from kaito.runtime.errors import KaitoRuntimeError
-from kaito.runtime.tracing import NO_SPAN, Attribute, Span
+from kaito.runtime.tracing import NO_SPAN, Attribute, Span, SpanKind
 
 WINDOW_SECONDS: Final = 3600.0
 
@@ -99,6 +100,8 @@ class Reconciles:
 
 @final
 class _ReconcileSpan:
+    traceparent: str = ""
+
     def __init__(self) -> None:
         self.values: dict[str, Attribute] = {}
         self.error: BaseException | None = None
@@ -116,12 +119,33 @@ class _ReconcileSpan:
 class ReconcileTracer:
     """Tracer of one process; ignores spans other than reconciles."""
 
+    annotation: str = ""
+
     def __init__(self, reconciles: Reconciles, process: str) -> None:
         self._reconciles = reconciles
         self._process = process
 
+    def record_span(
+        self,
+        name: str,
+        *,
+        start: datetime,
+        end: datetime,
+        parent: str,
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> None:
+        """Ignore the span: it is not a reconcile."""
+
     @contextmanager
-    def start_as_current_span(self, name: str, *, attributes: Mapping[str, Attribute] | None = None) -> Generator[Span]:  # noqa: ARG002 -- the protocol's
+    def start_as_current_span(
+        self,
+        name: str,
+        *,
+        attributes: Mapping[str, Attribute] | None = None,  # noqa: ARG002 -- the protocol's
+        kind: SpanKind = "internal",  # noqa: ARG002 -- the protocol's
+        parent: str = "",  # noqa: ARG002 -- the protocol's
+        link: str = "",  # noqa: ARG002 -- the protocol's
+    ) -> Generator[Span]:
         """Count the reconcile when its span ends."""
         if not name.startswith("reconcile "):
             yield NO_SPAN

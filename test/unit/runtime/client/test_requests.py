@@ -3,6 +3,7 @@
 import random
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from kaito.runtime.client.transport import NO_HEADERS, REQUEST_SECONDS
 from kaito.runtime.errors import NotFound, ServerError, TooManyRequests, UnreadableObject
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import LabelSelector, ObjectMeta
-from kaito.runtime.tracing import Attribute
+from kaito.runtime.tracing import Attribute, SpanKind
 
 
 class Scripted:
@@ -221,15 +222,36 @@ async def test_a_list_without_items_is_empty() -> None:
 
 
 class Spans:
-    """A tracer in OpenTelemetry's shape that records its spans."""
+    """A tracer that records its spans, and their only span."""
+
+    annotation = ""
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
+    def record_span(
+        self,
+        name: str,
+        *,
+        start: datetime,
+        end: datetime,
+        parent: str,
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> None:
+        raise AssertionError
+
     @contextmanager
     def start_as_current_span(
-        self, name: str, *, attributes: Mapping[str, Attribute] | None = None
+        self,
+        name: str,
+        *,
+        attributes: Mapping[str, Attribute] | None = None,
+        kind: SpanKind = "internal",
+        parent: str = "",
+        link: str = "",
     ) -> Generator["Spans"]:
+        assert kind == "client"
         self.lines.append(f"{name} {dict(attributes or {})}")
         yield self
 
@@ -242,7 +264,8 @@ class Spans:
 
 async def test_every_call_is_a_span_without_its_query() -> None:
     spans = Spans()
-    client = Client(Scripted(Reply(200, {}, CONFIG)), field_manager="me", tracer=spans)
+    transport = Scripted(Reply(200, {}, CONFIG))
+    client = Client(transport, field_manager="me", tracer=spans)
     await client.apply(await client.get(ConfigMap, "a", "default"))
     path = "/api/v1/namespaces/default/configmaps/a"
     common = {"url.path": path, "server.address": "example:443"}
@@ -252,3 +275,4 @@ async def test_every_call_is_a_span_without_its_query() -> None:
         f"PATCH {path} { ({'http.request.method': 'PATCH'} | common) }",
         "http.response.status_code=200",
     ]
+    assert [headers["traceparent"] for _, _, headers, _ in transport.queried] == [Spans.traceparent] * 2

@@ -1,0 +1,166 @@
+"""Export of spans: what configures it, and collectors that do not work."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from kaito.runtime.controller import Controller
+from kaito.runtime.kinds import ConfigMap
+from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.meta import ObjectMeta
+from kaito.runtime.reconcile import Request
+from kaito.runtime.testing import World
+from kaito.runtime.tracing import NO_TRACER, configured_tracer, is_configured, otlp
+
+
+class Collector:
+    """An OTLP receiver: answers with `status`, or not at all."""
+
+    def __init__(self, status: int) -> None:
+        self.received: list[ExportTraceServiceRequest] = []
+        self.requested = threading.Event()
+        self.released = threading.Event()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                collector.received.append(ExportTraceServiceRequest.FromString(body))
+                collector.requested.set()
+                if not status:
+                    collector.released.wait()
+                    return
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def spans(self) -> list[str]:
+        return [
+            span.name
+            for request in self.received
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def services(self) -> set[str]:
+        return {
+            attribute.value.string_value
+            for request in self.received
+            for resource in request.resource_spans
+            for attribute in resource.resource.attributes
+            if attribute.key == "service.name"
+        }
+
+    def close(self) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def collector(request: pytest.FixtureRequest) -> Generator[Collector]:
+    found = Collector(getattr(request, "param", 200))
+    yield found
+    found.close()
+
+
+def test_an_endpoint_enables_export_and_the_standard_variables_disable_it() -> None:
+    assert not is_configured("", {})
+    assert is_configured("http://collector:4318", {})
+    assert is_configured("", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"})
+    assert is_configured("", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"})
+    assert not is_configured("http://collector:4318", {"OTEL_SDK_DISABLED": "true"})
+    assert not is_configured("http://collector:4318", {"OTEL_TRACES_EXPORTER": "none"})
+    with configured_tracer("a", "", {}) as tracer:
+        assert tracer is NO_TRACER
+
+
+def test_spans_are_sent_before_the_process_ends(collector: Collector) -> None:
+    with configured_tracer("a", collector.url, {}) as tracer, tracer.start_as_current_span("x"):
+        pass
+    assert (collector.spans(), collector.services()) == (["x"], {"a"})
+
+
+def test_the_environment_names_the_service(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "b")
+    environ = {"OTEL_SERVICE_NAME": "b"}
+    with configured_tracer("a", collector.url, environ) as tracer, tracer.start_as_current_span("x"):
+        pass
+    assert collector.services() == {"b"}
+
+
+@pytest.mark.parametrize("collector", [500, 404, 0], indirect=True)
+async def test_a_collector_that_does_not_work_delays_no_reconcile(
+    world: World, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 is retried, 404 is not, and 0 never answers: in each case all reconciles run, and the process ends."""
+    monkeypatch.setattr(otlp, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
+    runs: list[str] = []
+
+    async def converge(request: Request[ConfigMap]) -> None:
+        runs.append(request.key.name)
+        if len(runs) == 1:
+            # The exporter is busy with this span while the other reconciles fill its queue.
+            assert not collector.requested.is_set()
+
+    names = [f"c{number:03}" for number in range(100)]
+    for name in names:
+        world.put(ConfigMap(metadata=ObjectMeta(name=name)))
+    with configured_tracer("a", collector.url, {}) as tracer:
+        manager = Manager(
+            Settings(metrics_bind_address="0", health_probe_bind_address="0"),
+            controllers=[Controller(ConfigMap, converge)],
+            transport=world.transport(),
+            clock=world.clock,
+            tracer=tracer,
+        )
+        async with manager:
+            await world.settle()
+            assert sorted(runs) == names
+            assert collector.requested.wait(30)
+
+
+def test_no_collector_at_all(monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int) -> None:
+    monkeypatch.setattr(otlp, "FLUSH_SECONDS", 0.05)
+    with configured_tracer("a", f"http://127.0.0.1:{unused_tcp_port}", {}) as tracer:
+        for _ in range(5000):
+            with tracer.start_as_current_span("x"):
+                pass
+
+
+def test_the_library_is_imported_only_if_export_is_configured() -> None:
+    """And without it, a configured endpoint ends the program with the name of the extra."""
+    program = """
+import sys
+sys.modules["opentelemetry"] = None
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name.startswith("opentelemetry") else find(name, package)
+from kaito.runtime.manager import Manager
+from kaito.runtime.tracing import configured_tracer
+with configured_tracer("a", "", {}) as tracer:
+    Manager(tracer=tracer)
+assert not [name for name in sys.modules if name.startswith("opentelemetry.")]
+with configured_tracer("a", "http://collector:4318", {}):
+    pass
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "pip install 'kaito-runtime[tracing]'" in ended.stderr.splitlines()[-1]
