@@ -30,6 +30,7 @@ from kaito_presets.serving.adapter_sync import sync_from_environment
 from kaito_presets.serving.adapters import Adapter, find_adapters
 from kaito_presets.serving.config import read_strengths
 from kaito_presets.serving.progress import StartFigures, StartProgress, download_cache
+from kaito_presets.serving.tracing import Phases, Tracing, start_tracing
 
 log = logging.getLogger("kaito_presets.inference")
 
@@ -67,7 +68,7 @@ def resolved_plan(options: InferenceOptions, adapters: Sequence[Adapter]) -> dic
 
 async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
     """Listens, loads the model, serves until SIGTERM, and drains; returns the exit code."""
-    metrics = Metrics()
+    metrics, tracing = Metrics(), start_tracing("kaito-inference")
     source = options.pretrained_model_name_or_path
     lifecycle = Lifecycle(
         options.name, StartProgress(download_cache(source, options.cache_dir)), sync_from_environment()
@@ -77,6 +78,7 @@ async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
         metrics,
         conversational=options.pipeline == "conversational",
         max_request_bytes=options.max_request_bytes,
+        tracing=tracing,
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -91,7 +93,7 @@ async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
         for address in runner.addresses:
             log.info("listening on %s", address)
         async with asyncio.TaskGroup() as group:
-            loading = group.create_task(_load(options, adapters, lifecycle, metrics), name="load")
+            loading = group.create_task(_load(options, adapters, lifecycle, metrics, tracing), name="load")
             await _first_of(stopping, loading)
             if loading.done() and not stopping.is_set():
                 await stopping.wait()
@@ -102,6 +104,7 @@ async def serve(options: InferenceOptions, adapters: Sequence[Adapter]) -> int:
         raise group_error.exceptions[0] from None
     finally:
         await runner.cleanup()
+        await asyncio.to_thread(tracing.close)
     return 0
 
 
@@ -112,14 +115,22 @@ async def _first_of(event: asyncio.Event, task: "asyncio.Task[None]") -> None:
         waiting.cancel()
 
 
-async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycle: Lifecycle, metrics: Metrics) -> None:
+async def _load(
+    options: InferenceOptions, adapters: Sequence[Adapter], lifecycle: Lifecycle, metrics: Metrics, tracing: Tracing
+) -> None:
     """Loads the model, and follows the list of adapters until it is canceled, if there is one."""
+
+    phases = Phases("load model")
+
+    def set_warming() -> None:
+        phases.begin("warm up")
+        lifecycle.progress.set_warming()
 
     def load() -> AdaptableModel:
         # The import takes seconds. On this thread, it does not delay the health responses.
         from kaito_presets.inference.backend.model import open_model
 
-        return open_model(options, adapters, on_loaded=lifecycle.progress.set_warming)
+        return open_model(options, adapters, on_loaded=set_warming)
 
     started = asyncio.get_running_loop().time()
     model = await _on_daemon_thread(load)
@@ -138,6 +149,7 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
     gc.freeze()
     async with asyncio.TaskGroup() as group:
         if lifecycle.adapters is not None:
+            phases.begin("load adapters")
             host = SchedulerAdapters(model, scheduler, metrics)
             group.create_task(lifecycle.adapters.run(host), name="adapters")
             await lifecycle.adapters.wait_until_loaded()
@@ -149,6 +161,7 @@ async def _load(options: InferenceOptions, adapters: Sequence[Adapter], lifecycl
             context_tokens=model.info.context_tokens,
         )
         lifecycle.set_ready(GenerationService(model, scheduler, metrics))
+        tracing.record_phases("start server", phases.moments)
         _log_start(model.info, options, seconds)
 
 

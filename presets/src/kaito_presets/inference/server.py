@@ -26,6 +26,7 @@ from kaito_presets.serving.chat import ChatRequest
 from kaito_presets.serving.health import PROMETHEUS_CONTENT_TYPE, ROOT_RESPONSE, ServerState, require_healthy
 from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
 from kaito_presets.serving.progress import StartProgress
+from kaito_presets.serving.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,16 @@ class Lifecycle:
 
 
 def application(
-    lifecycle: Lifecycle, metrics: Metrics, *, conversational: bool = False, max_request_bytes: int = 4 * 2**20
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    *,
+    conversational: bool = False,
+    max_request_bytes: int = 4 * 2**20,
+    tracing: Tracing | None = None,
 ) -> web.Application:
     """Builds the application with all routes."""
-    app = web.Application(middlewares=[_measuring(metrics), errors_as_json], client_max_size=max_request_bytes)
+    traced = [tracing.middleware()] if tracing is not None and tracing.is_on else []
+    app = web.Application(middlewares=[*traced, _measuring(metrics), errors_as_json], client_max_size=max_request_bytes)
 
     async def root(_: web.Request) -> web.Response:
         return web.json_response(ROOT_RESPONSE)

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from kaito_presets.errors import PresetError
+from kaito_presets.serving.tracing import start_tracing
 from kaito_presets.tuning.config import TrainingConfig, read_training_config
 from kaito_presets.tuning.options import TuningOptions, read_options
 from kaito_presets.tuning.progress import Progress
@@ -29,7 +30,7 @@ INTERRUPTED = 128 + signal.SIGTERM
 def main() -> int:
     """Runs the job; returns the exit code."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    progress = Progress()
+    progress, tracing = Progress(), start_tracing("kaito-tuning")
     stop = threading.Event()
     try:
         options = read_options(sys.argv[1:])
@@ -59,6 +60,9 @@ def main() -> int:
         return 1
     finally:
         progress.close()
+        moments = {name: at for name, at in progress.phases.moments.items() if name not in {"completed", "failed"}}
+        tracing.record_phases("tune", moments)
+        tracing.close()
 
 
 def _plan_document(plan: Plan, options: TuningOptions, config: TrainingConfig) -> dict[str, object]:

@@ -14,6 +14,8 @@ from typing import Any, Final, final
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from kaito_presets.serving.tracing import Phases
+
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "KAITO_TUNING_PROGRESS "
@@ -43,6 +45,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.report = Report("starting")
+        self.phases = Phases(self.report.phase)
         self._registry = CollectorRegistry()
         self._gauges = {
             name: Gauge(f"kaito_tuning_{name}", text, registry=self._registry)
@@ -63,6 +66,7 @@ class Progress:
     def update(self, report: Report) -> None:
         """Replaces the current report."""
         self.report = report
+        self.phases.begin(report.phase)
         values = asdict(report)
         for name, gauge in self._gauges.items():
             if values[name] is not None:

@@ -15,6 +15,7 @@ from kaito_presets.machine import read_memory_limit
 from kaito_presets.serving.adapter_sync import AdapterSync
 from kaito_presets.serving.adapters import Adapter
 from kaito_presets.serving.progress import download_cache
+from kaito_presets.serving.tracing import traces_endpoint
 from kaito_presets.vllm.arguments import ModelProperties, command_line, engine_flags, read_model, scaled_adapters
 from kaito_presets.vllm.hardware import read_gpus
 from kaito_presets.vllm.offload import offload_flags
@@ -22,6 +23,8 @@ from kaito_presets.vllm.options import WrapperOptions, WrapperPlan
 
 DEFAULT_MODEL: Final = "/workspace/vllm/weights"
 DEFAULT_PORT: Final = 5000
+TRACES_FLAG: Final = "otlp-traces-endpoint"
+"""vLLM's flag with the URL of the collector; its spans of a request are children of those of this program."""
 DEFAULT_MAX_SEQUENCES: Final = 256
 """vLLM's default of --max-num-seqs on most GPUs. The wrapper admits twice as many requests."""
 
@@ -104,6 +107,8 @@ def plan_launch(
         adapter_paths=scaled_adapters(adapters, scratch),
         adapters_change=sync is not None,
     )
+    if (endpoint := traces_endpoint(os.environ)) and TRACES_FLAG not in given:
+        flags[TRACES_FLAG] = endpoint
     flags |= offload_flags(plan, flags, read_memory_limit())
     names = [adapter.name for adapter in adapters]
     return Launch(

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ from kaito_presets.serving.adapter_sync import sync_from_environment
 from kaito_presets.serving.adapters import find_adapters
 from kaito_presets.serving.config import read_strengths
 from kaito_presets.serving.progress import StartProgress
+from kaito_presets.serving.tracing import Phases, start_tracing
 from kaito_presets.vllm.adapters import RUNTIME_VARIABLE, EngineAdapters
 from kaito_presets.vllm.arguments import RESERVED_RANK, smaller_context
 from kaito_presets.vllm.engine import Engine
@@ -41,6 +43,9 @@ log = logging.getLogger("kaito_presets.vllm")
 
 HEALTH_POLL_SECONDS: Final = 0.5
 DRAIN_POLL_SECONDS: Final = 0.05
+
+PROTOCOL_VARIABLE: Final = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+"""Environment variable of OpenTelemetry from which vLLM selects its exporter."""
 
 
 def main() -> int:
@@ -79,16 +84,22 @@ async def serve(launch: Launch) -> int:
         in_flight_limit=launch.in_flight_limit,
         progress=StartProgress(launch.download_cache),
         sync=launch.sync,
+        tracing=start_tracing("kaito-vllm"),
     )
+    if proxy.tracing.is_on:
+        os.environ.setdefault(PROTOCOL_VARIABLE, "http/protobuf")  # for the engine, whose default is gRPC
     if launch.sync is not None:
         os.environ[RUNTIME_VARIABLE] = "True"  # for the engine, which inherits it
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with _listening(proxy, launch.host, launch.port):
-        if member is None:
-            return await _search_context(launch, proxy, engine_port, stopping)
-        return await _lead(launch, member, proxy, engine_port, stopping)
+    try:
+        async with _listening(proxy, launch.host, launch.port):
+            if member is None:
+                return await _search_context(launch, proxy, engine_port, stopping)
+            return await _lead(launch, member, proxy, engine_port, stopping)
+    finally:
+        await asyncio.to_thread(proxy.tracing.close)
 
 
 async def _lead(launch: Launch, member: Membership, proxy: Proxy, engine_port: int, stopping: asyncio.Event) -> int:
@@ -132,11 +143,11 @@ async def _search_context(
     """
     flags = launch.flags
     for remaining in range(launch.probe_steps, -1, -1):
-        engine = Engine(
-            launch.command(flags, "--host=127.0.0.1", f"--port={engine_port}"), on_loaded=proxy.progress.set_warming
-        )
+        phases = Phases("load model")
+        command = launch.command(flags, "--host=127.0.0.1", f"--port={engine_port}")
+        engine = Engine(command, on_loaded=partial(_set_warming, proxy, phases))
         proxy.progress.is_warming = False
-        code = await _run_engine(engine, proxy, stopping, launch, leader)
+        code = await _run_engine(engine, proxy, phases, stopping, launch, leader)
         if code is None:
             return 0
         tried = int(flags.get("max-model-len") or launch.model_properties.context_tokens)
@@ -150,8 +161,13 @@ async def _search_context(
     raise AssertionError("unreachable: the last start returns")
 
 
+def _set_warming(proxy: Proxy, phases: Phases) -> None:
+    phases.begin("warm up")
+    proxy.progress.set_warming()
+
+
 async def _run_engine(
-    engine: Engine, proxy: Proxy, stopping: asyncio.Event, launch: Launch, leader: Leader | None = None
+    engine: Engine, proxy: Proxy, phases: Phases, stopping: asyncio.Event, launch: Launch, leader: Leader | None = None
 ) -> int | None:
     """Runs the engine until it exits (returns its exit code) or `stopping` is set (drains, returns None).
 
@@ -165,7 +181,7 @@ async def _run_engine(
     group_end = asyncio.get_running_loop().create_future() if leader is None else leader.ended
     async with asyncio.TaskGroup() as group:
         exited = group.create_task(engine.wait(), name="engine")
-        ready = group.create_task(_become_ready(engine, proxy, launch), name="readiness")
+        ready = group.create_task(_become_ready(engine, proxy, phases, launch), name="readiness")
         stop = group.create_task(stopping.wait(), name="stop")
         await asyncio.wait({exited, stop, group_end}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
@@ -192,12 +208,13 @@ async def drain(proxy: Proxy, exited: "asyncio.Future[int]", seconds: float) -> 
         await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
-async def _become_ready(engine: Engine, proxy: Proxy, launch: Launch) -> None:
+async def _become_ready(engine: Engine, proxy: Proxy, phases: Phases, launch: Launch) -> None:
     """Waits for the engine and the adapters; follows the list of adapters until it is canceled, if there is one."""
     while not await proxy.engine_is_healthy():  # noqa: ASYNC110 - the engine sends no event when it is ready
         await asyncio.sleep(HEALTH_POLL_SECONDS)
     async with asyncio.TaskGroup() as group:
         if launch.sync is not None:
+            phases.begin("load adapters")
             rank = int(launch.flags.get("max-lora-rank", RESERVED_RANK))
             host = EngineAdapters(proxy.names, proxy.send_to_engine, max_rank=rank, scratch=launch.scratch)
             group.create_task(launch.sync.run(host), name="adapters")
@@ -205,6 +222,7 @@ async def _become_ready(engine: Engine, proxy: Proxy, launch: Launch) -> None:
         proxy.progress.figures = engine.figures.complete()
         proxy.state = "Healthy"
         log.info("ready")
+        proxy.tracing.record_phases("start server", phases.moments)
 
 
 def find_free_port() -> int:

@@ -33,6 +33,7 @@ from kaito_presets.serving.health import (
 )
 from kaito_presets.serving.http_errors import Handler, errors_as_json, read_body
 from kaito_presets.serving.progress import StartProgress
+from kaito_presets.serving.tracing import Tracing, current_headers
 from kaito_presets.vllm import translate
 from kaito_presets.vllm.adapters import LOAD_ROUTE, UNLOAD_ROUTE, AdapterNames
 
@@ -64,12 +65,14 @@ class Proxy:
         in_flight_limit: int | None = None,
         progress: StartProgress | None = None,
         sync: AdapterSync | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._engine = engine_url.rstrip("/")
         self._model = model
         self.names = AdapterNames(model, adapters)
         self.sync = sync
         """The list of adapters that the server follows; None if its adapters do not change."""
+        self.tracing = tracing or Tracing()
         self._limit = in_flight_limit
         self._in_flight = 0
         self._chat_template: bool | None = None
@@ -92,7 +95,10 @@ class Proxy:
 
     def application(self, max_request_bytes: int = 16 * 2**20) -> web.Application:
         """Builds the application with all routes."""
-        app = web.Application(middlewares=[self._counting(), errors_as_json], client_max_size=max_request_bytes)
+        traced = [self.tracing.middleware()] if self.tracing.is_on else []
+        app = web.Application(
+            middlewares=[*traced, self._counting(), errors_as_json], client_max_size=max_request_bytes
+        )
         app.add_routes(
             [
                 web.get("/", self._root),
@@ -286,7 +292,9 @@ class Proxy:
         model = self.names.chat_model
         self.names.begin(model)
         try:
-            async with self._client().post(self._engine + path, json={"model": model, **body}) as response:
+            async with self._client().post(
+                self._engine + path, json={"model": model, **body}, headers=current_headers()
+            ) as response:
                 document: dict[str, Any] = await response.json(content_type=None)
                 status = response.status
         except (aiohttp.ClientError, ValueError) as error:
@@ -308,6 +316,8 @@ class Proxy:
         require_healthy(self.state)
         with _ConcurrencySlot(self, counted=request.method == "POST"):
             headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+            if traced := current_headers():
+                headers = {name: value for name, value in headers.items() if name.lower() not in traced} | traced
             body, model = self._resolve_model(await request.read())
             self.names.begin(model)
             try:
