@@ -21,6 +21,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="further accepted Host header of a proxy, such as console.example.com",
     )
     command.add_argument(
+        "--trace-url", default="", metavar="URL", help="address of a trace in a trace store, with {trace_id}; linked"
+    )
+    command.add_argument("--dashboard-url", default="", metavar="URL", help="address of the dashboard; linked")
+    command.add_argument("--alerts-url", default="", metavar="URL", help="address of the alerts; linked")
+    command.add_argument(
         "--in-cluster",
         action="store_true",
         help="identify users by the bearer tokens that a proxy sends, and apply their rights (in a pod)",

@@ -35,6 +35,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
         allow_writes=arguments.allow_writes,
         namespaces=tuple(arguments.namespace),
         hosts=tuple(arguments.host),
+        trace_url=arguments.trace_url,
+        dashboard_url=arguments.dashboard_url,
+        alerts_url=arguments.alerts_url,
     )
     _cancel_on_signals()
     transport = HttpTransport(config)

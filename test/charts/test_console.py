@@ -44,6 +44,9 @@ def test_the_console_starts_with_the_flags_of_the_chart() -> None:
     assert (parsed.in_cluster, parsed.address, parsed.allow_writes) == (True, "0.0.0.0", True)
     assert (parsed.host, parsed.namespace) == (["console.example.com"], ["red", "blue"])
     assert "--allow-writes" not in args(rendered(allowWrites=False))
+    links = {"trace": "https://t.example.com/{trace_id}", "dashboard": "https://d.example.com", "alerts": "http://a"}
+    linked = parser().parse_args(["console", *args(rendered(links=links))])
+    assert [linked.trace_url, linked.dashboard_url, linked.alerts_url] == list(links.values())
     container = rendered()[DEPLOYMENT]["spec"]["template"]["spec"]["containers"][0]
     assert [port["containerPort"] for port in container["ports"]] == [parsed.port]
 

@@ -59,6 +59,11 @@ class SessionRoutes:
                 "user": user.name,
                 "writes": user.writes,
                 "trouble": self._buttons,
+                "links": {
+                    "trace": self._settings.trace_url,
+                    "dashboard": self._settings.dashboard_url,
+                    "alerts": self._settings.alerts_url,
+                },
                 "namespaces": await self._namespaces(user),
             }
         )

@@ -6,7 +6,7 @@ from typing import Final
 
 import yaml
 
-from kaito.api import Workspace
+from kaito.api import Workspace, labels
 from kaito.console.views.costs import Cost
 from kaito.console.views.endpoints import endpoints
 from kaito.console.views.gpus import gpu_links
@@ -15,6 +15,7 @@ from kaito.console.views.rows import row
 from kaito.console.views.waterfall import waterfall
 from kaito.diagnosis import Cause, Diagnosis, EventNote, Link, NextStep, Situation, count_of
 from kaito.runtime.kinds import Event
+from kaito.runtime.tracing import trace_id
 from kaito.workspace.events import last_seen_at
 
 MAX_EVENTS: Final = 100
@@ -52,6 +53,7 @@ def detail(
         "notes": list(diagnosis.notes),
         "chain": [_link(link) for link in _with_gpus(situation, diagnosis.chain)],
         "waterfall": waterfall(situation, diagnosis),
+        "traceId": trace_id(workspace.annotations.get(labels.TRACEPARENT, "")),
         "tuning": tuning,
         "adapters": [
             {"name": adapter.source.name, "strength": number(adapter.strength)}
@@ -74,7 +76,10 @@ def manifest(workspace: Workspace) -> str:
     """Returns the manifest that would create the Workspace again."""
     document = {**workspace.to_dict()}
     metadata = {name: value for name, value in document.get("metadata", {}).items() if name not in _SERVER_FIELDS}
-    document |= {"metadata": metadata}
+    # The copy is another Workspace, with a trace of its own.
+    annotations = {name: value for name, value in workspace.annotations.items() if name != labels.TRACEPARENT}
+    metadata.pop("annotations", None)
+    document |= {"metadata": metadata | ({"annotations": annotations} if annotations else {})}
     document.pop("status", None)
     ordered = {name: document.pop(name) for name in ("apiVersion", "kind", "metadata") if name in document}
     return yaml.safe_dump(ordered | document, sort_keys=False, allow_unicode=True)

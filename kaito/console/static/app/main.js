@@ -40,6 +40,7 @@ function Side({ page }) {
       ${session.value && html`<div class="where stack">
         <div class="break">${session.value.cluster}${session.value.user ? html`<br />${session.value.user}` : null}</div>
         <div>${session.value.writes ? "Changes are allowed" : "Read only"} · ${session.value.version}</div>
+        ${["dashboard", "alerts"].filter((name) => session.value.links?.[name]).map((name) => html`<a key=${name} href=${session.value.links[name]} target="_blank" rel="noreferrer">${name === "dashboard" ? "Dashboard" : "Alerts"}</a>`)}
       </div>`}
       <div class="row">
         <span class="where num" title="Cost of all nodes now">${money.value ? hourly(money.value.hourly, currency.value) : ""}</span>

@@ -183,12 +183,19 @@ function Chain({ detail }) {
     <div class="body"><${ChainPicture} detail=${detail} /></div></section>`;
 }
 
+function Trace({ id }) {
+  if (!id) return null;
+  const template = session.value?.links?.trace;
+  if (!template) return html`<span class="muted small num">trace ${id}</span>`;
+  return html`<a class="small" href=${template.replaceAll("{trace_id}", id)} target="_blank" rel="noreferrer">Trace</a>`;
+}
+
 function Times({ detail }) {
   if (!detail.waterfall.length) return null;
   const starts = detail.waterfall.filter((bar) => bar.start);
   const total = starts.length && starts.every((bar) => bar.end)
     ? (Math.max(...starts.map((bar) => Date.parse(bar.end))) - Math.min(...starts.map((bar) => Date.parse(bar.start)))) / 1000 : null;
-  return html`<section class="card" aria-label="What took how long"><header><h2>What took how long</h2><span class="muted num">${total === null ? "" : `${duration(total)} in all`}</span></header>
+  return html`<section class="card" aria-label="What took how long"><header><h2>What took how long</h2><span class="muted num">${total === null ? "" : `${duration(total)} in all`}</span><${Trace} id=${detail.traceId} /></header>
     <div class="body"><${Waterfall} bars=${detail.waterfall} /></div></section>`;
 }
 
