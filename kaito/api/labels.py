@@ -254,6 +254,15 @@ WEIGHTS: Final = "kaito.sh/weights"
 """Annotation on workloads: JSON of the source of the weights. While the Workspace requests the same, the workload keeps
 it."""
 
+TRACEPARENT: Final = "kaito.sh/traceparent"
+"""Annotation on Workspaces, InferenceSets and claims: W3C trace context of the trace of the object. Set at admission
+or by the first reconcile if tracing is configured; one that a client sets is kept. Claims have that of their
+Workspace."""
+
+TRACE_ENVIRONMENT: Final = "kaito.sh/trace-environment"
+"""Annotation on workloads: JSON of the environment variables for tracing that their pods have. A workload keeps those
+that it was created with."""
+
 GROUP_ROLE: Final = "kaito.sh/group-role"
 """Label on the pods of a copy that is divided over several nodes: `leader` serves requests, `worker` does not."""
 

@@ -45,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
             "--node-api", choices=("machine", "nodeclaim"), default="machine", help="kind of node request to create"
         )
         command.add_argument("--speed", type=float, default=60.0, help="simulated seconds per real second of the cloud")
+        command.add_argument(
+            "--tracing-endpoint",
+            default="",
+            metavar="URL",
+            help="collector that managers and pods send spans to by OTLP over HTTP, such as http://127.0.0.1:4318",
+        )
         command.add_argument("--presets", type=Path, help="environment with the serving software")
         command.add_argument(
             "--model", default="", help="directory of the model that pods serve, or 'tiny' for random weights"
@@ -126,6 +132,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         presets=arguments.presets,
         model=arguments.model,
         console_port=getattr(arguments, "console_port", 0),
+        tracing_endpoint=arguments.tracing_endpoint,
     )
     _cancel_on_signals()
     if arguments.command == "up":

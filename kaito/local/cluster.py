@@ -191,6 +191,7 @@ async def _managers(
     """Start the two binaries as in a cluster, with the admission of Workspaces."""
     binaries = Path(sys.executable).parent
     common: list[str | Path] = ["--kubeconfig", plane.kubeconfig, "--metrics-bind-address=0", "--leader-elect=false"]
+    common += [f"--tracing-endpoint={options.tracing_endpoint}"] if options.tracing_endpoint else []
     webhook = LocalWebhook(logs.parent / "webhook", free_port())
     commands = {
         "workspace-controller": [*common, *webhook.flags(), *controller_flags(options)],

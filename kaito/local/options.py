@@ -23,5 +23,7 @@ class Options:
     model: str = ""
     """Directory of the model that all pods serve, or `tiny` for a model with random weights. By default
     SmolLM2-135M-Instruct if it is in the cache (`make demo` puts it there), else `tiny`."""
+    tracing_endpoint: str = ""
+    """Collector that both managers and the pods send spans to by OTLP over HTTP; empty for none."""
     console_port: int = 8585
     """Port of the console; another free one if it is in use."""

@@ -17,6 +17,7 @@ from kaito.provisioner.status import StatusUpdate
 from kaito.provisioner.unavailable_offerings import UnavailableOfferings
 from kaito.runtime import Api, Request
 from kaito.runtime.client import MergePatch
+from kaito.runtime.tracing import NO_TRACER, Tracer
 
 
 @final
@@ -33,6 +34,8 @@ class Dependencies:
     unavailable: UnavailableOfferings = field(default_factory=UnavailableOfferings)
     deletions: DeletionTracker = field(default_factory=DeletionTracker)
     installation: Installation = field(default_factory=Installation)
+    tracer: Tracer = NO_TRACER
+    """Records the stages of a claim."""
 
     def forget(self, uid: str) -> None:
         """Drops the state of a claim that is launched or deleted, or whose launch starts over."""

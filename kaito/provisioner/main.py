@@ -8,9 +8,11 @@ import os
 import random
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from itertools import chain
 from typing import Any, final
 
+from kaito.api import labels
 from kaito.api.karpenter import Claim
 from kaito.cloud.azure.sdk import INSTALL_HINT, is_sdk_installed
 from kaito.cloud.metrics import CloudMetrics
@@ -27,7 +29,7 @@ from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.logging import configure, get_logger
-from kaito.runtime.tracing import NO_TRACER, Tracer
+from kaito.runtime.tracing import NO_TRACER, Tracer, configured_tracer
 
 NAME = "gpu-provisioner"
 """Name of the lease, the field manager and the log entries. Must not change: during a rolling upgrade, the leader of
@@ -48,13 +50,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     configure(invocation.manager.log_format, invocation.manager.log_level)
     for note in invocation.notes:
         _log.warning("setting has no effect", setting=note)
+    endpoint = invocation.manager.tracing_endpoint
     try:
         kinds = asyncio.run(served_kinds(invocation.node_api, invocation.manager))
-        manager = manager_for(invocation, kinds)
+        with configured_tracer(
+            NAME, endpoint, os.environ, annotation=labels.TRACEPARENT, version=version("kaito")
+        ) as tracer:
+            manager_for(invocation, kinds, tracer=tracer).run()
     except KaitoRuntimeError as error:
         _log.error("stopped by a failure", error=f"{type(error).__name__}: {error}")
         sys.exit(1)
-    manager.run()
 
 
 def manager_for(
@@ -75,10 +80,10 @@ def manager_for(
     def fence() -> None:
         manager.fence()  # assigned below: the controllers of the manager need the cloud provider
 
-    cloud = AzureProvider(invocation.azure, cloud_metrics, transport=arm_transport, fence=fence)
+    cloud = AzureProvider(invocation.azure, cloud_metrics, transport=arm_transport, fence=fence, tracer=tracer)
     settings = invocation.provisioner
     installation = Installation(settings.installation_id)
-    deps = Dependencies(cloud=cloud, settings=settings, kinds=kinds, installation=installation)
+    deps = Dependencies(cloud=cloud, settings=settings, kinds=kinds, installation=installation, tracer=tracer)
     manager = Manager(
         invocation.manager,
         controllers=controllers(deps),

@@ -20,6 +20,7 @@ from kaito.provisioner.steps.delete_instance import delete_instance
 from kaito.provisioner.steps.initialize import initialize
 from kaito.provisioner.steps.launch import launch
 from kaito.provisioner.steps.register import register
+from kaito.provisioner.tracing import record_stages
 from kaito.runtime import Request
 from kaito.runtime.errors import Invalid
 
@@ -66,6 +67,7 @@ def _report_terminated(ctx: ReconcileContext) -> None:
 async def _write_status(ctx: ReconcileContext) -> None:
     async with ctx.api.status(ctx.claim) as scope:
         ctx.status.write(scope)
+    record_stages(ctx)
 
 
 async def _write_status_if_valid(ctx: ReconcileContext) -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar, final
 from kaito.api import Workspace
 from kaito.runtime import Api, Request
 from kaito.runtime.errors import NotLeader
+from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.workspace.activator_ports import ActivatorPorts
 from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.adapter_monitor import AdapterMonitor
@@ -59,6 +60,8 @@ class ReconcileContext:
     """Prices of nodes; shared by all reconciles of the process."""
     budgets: Budgets = field(default_factory=Budgets)
     """Prices, and locks of namespaces; shared by all reconciles of the process."""
+    tracer: Tracer = NO_TRACER
+    """Records the phases of the start."""
     state: ReconcileState = field(default_factory=ReconcileState)
     """What the steps observed; the status is computed from it."""
     deferred_errors: list[Exception] = field(default_factory=list[Exception])

@@ -42,6 +42,7 @@ from kaito.runtime.kinds import (
 )
 from kaito.runtime.meta import Resource
 from kaito.runtime.source import FunctionSource
+from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.workspace import triggers
 from kaito.workspace.activator_ports import ActivatorPorts
 from kaito.workspace.activity import ActivityMonitor
@@ -74,6 +75,7 @@ from kaito.workspace.steps.services import ensure_services
 from kaito.workspace.steps.status import WORKLOAD_CONDITIONS, defers_status, set_all_unknown, update_status
 from kaito.workspace.steps.surplus import delete_surplus_claims
 from kaito.workspace.steps.tuning import ensure_tuning
+from kaito.workspace.tracing import ensure_traced
 
 PLANNING: Final = Step("planning", frozenset({conditions.MODEL_RESOLVED, conditions.RESOURCE_READY}))
 NODE_STEP: Final = Step("observing the nodes", frozenset({conditions.NODES_READY}))
@@ -106,11 +108,13 @@ class WorkspaceReconciler:
         activity: ActivityMonitor | None = None,
         mirrors_count: bool = False,
         prices: PriceBook | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.settings = settings
         self.activity = activity or ActivityMonitor()
         self.ports = ActivatorPorts(settings.activator_port)
         self.mirrors_count = mirrors_count
+        self.tracer = tracer
         self.metrics = metrics or WorkspaceMetrics()
         self.monitor = monitor or StartMonitor()
         self.adapters = adapters or AdapterMonitor()
@@ -126,6 +130,7 @@ class WorkspaceReconciler:
         Raises:
             Exception: what the first failed step raised, or an error that a step deferred.
         """
+        request = await ensure_traced(self.tracer, request)
         ctx = ReconcileContext(
             request,
             self.settings,
@@ -140,6 +145,7 @@ class WorkspaceReconciler:
             budgets=self.budgets,
             mirrors_count=self.mirrors_count,
             prices=self.prices,
+            tracer=self.tracer,
         )
         async with request.status() as status:
             await self._run_steps_in_time(ctx)

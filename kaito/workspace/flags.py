@@ -21,6 +21,7 @@ from kaito.runtime.manager import Settings
 from kaito.workspace.node_class import KAITO, NodeClassSettings
 from kaito.workspace.pod_options import read_defaults
 from kaito.workspace.settings import DEFAULT_HUB, DEFAULT_REGISTRY, NodeApi, WorkspaceSettings
+from kaito.workspace.tracing import ENDPOINT_ENV
 from kaito.workspace.upstream import FLAGS, GATES_BY_NAME, Flag, Support, log_level
 
 _WEBHOOK_PORT = 9443
@@ -386,6 +387,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
         vllm=gates["vLLM"],
         default_node_image_family=args.default_node_image_family or "ubuntu",
         pod_defaults=pod_defaults,
+        tracing_endpoint=manager.tracing_endpoint or environ.get(ENDPOINT_ENV, ""),
         **environment,
     )
     notes = (*_notes(args), *_environment_notes(environ), *class_notes)

@@ -6,18 +6,21 @@ The only module of the package that reads the command line and the environment.
 import os
 import random
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
-from kaito.api import Workspace
+from kaito.api import Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.runtime.cache import Derived
 from kaito.runtime.client import Transport
 from kaito.runtime.clock import Clock, SystemClock
 from kaito.runtime.controller import AnyController
+from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.logging import configure, get_logger
 from kaito.runtime.manager import Manager, Settings
-from kaito.runtime.tracing import NO_TRACER, Tracer
+from kaito.runtime.tracing import NO_TRACER, Tracer, configured_tracer
 from kaito.runtime.webhook import Webhook
 from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.admission import workspace_webhook
@@ -79,6 +82,7 @@ def workspace_manager(
         activity=activity or ActivityMonitor(clock=clock),
         mirrors_count=mirrors,
         prices=prices,
+        tracer=tracer,
     )
     kind = claim_kind(workspace.node_api)
     periodic = [] if kind is None else [orphan_collector(kind, workspace, reconciler.prices, metrics)]
@@ -123,4 +127,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     for note in invocation.notes:
         _log.warning("setting has no effect", setting=note)
     prices = PriceBook(own=invocation.prices)
-    workspace_manager(invocation.workspace, invocation.manager, webhook=invocation.webhook, prices=prices).run()
+    with manager_tracer(invocation.manager) as tracer:
+        workspace_manager(
+            invocation.workspace, invocation.manager, webhook=invocation.webhook, prices=prices, tracer=tracer
+        ).run()
+
+
+@contextmanager
+def manager_tracer(settings: Settings) -> Generator[Tracer]:
+    """Gives the tracer of the process; a missing library ends it with status 1 and the reason."""
+    try:
+        with configured_tracer(
+            NAME, settings.tracing_endpoint, os.environ, annotation=labels.TRACEPARENT, version=version("kaito")
+        ) as tracer:
+            yield tracer
+    except ConfigurationError as error:
+        _log.error("stopped by a failure", error=f"{type(error).__name__}: {error}")
+        sys.exit(1)

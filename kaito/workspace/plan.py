@@ -121,6 +121,8 @@ class Plan:
     """The chosen alternative of `resource.instanceTypes`; None if the Workspace names one instance type."""
     explanation: str = ""
     """Why a copy of the model needs several nodes; empty for one node."""
+    trace_environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Environment variables for tracing of the pods of a preset; those of the workload that exists."""
     warnings: tuple[str, ...] = ()
     """Messages for the condition, such as bypassed resource checks."""
 

@@ -116,6 +116,10 @@ class WorkspaceSettings(BaseModel):
     endpoint_picker: str = "{name}-epp"
     """Service of the endpoint picker of an InferenceSet, in its namespace; `{name}` is the name of the set."""
 
+    tracing_endpoint: str = ""
+    """Collector to which the pods of new workloads send spans: that of the controller (flag `--tracing-endpoint`,
+    environment variable OTEL_EXPORTER_OTLP_ENDPOINT)."""
+
     concurrency: int = Field(default=32, ge=1)
     """Number of Workspaces reconciled concurrently. Reconciles mostly wait for the API server, so a high number costs
     little."""

@@ -84,6 +84,19 @@ def test_the_component_of_secure_metrics_changes_every_deployment(tmp_path: Path
     assert all("--metrics-secure" in each for each in args.values()), args
 
 
+def test_the_component_of_tracing_sets_the_flag_of_both_managers(tmp_path: Path) -> None:
+    folder = Path(os.path.relpath(ROOT / "config", tmp_path))
+    overlay = {"resources": [str(folder / "default")], "components": [str(folder / "components/tracing")]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    added = {
+        name: document["spec"]["template"]["spec"]["containers"][0]["args"][-1]
+        for (kind, name), document in kustomize(str(tmp_path)).items()
+        if kind == "Deployment"
+    }
+    flag = "--tracing-endpoint=http://otel-collector.monitoring:4318"
+    assert added == {"workspace-controller": flag, "gpu-provisioner": flag}
+
+
 def test_the_activator_is_the_component() -> None:
     charts = both({"activator": {"enabled": True}})
     added = {key: charts[key] for key in sorted(charts.keys() - both().keys())}

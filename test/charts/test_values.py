@@ -203,6 +203,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metrics.port": 9000,
         "metrics.secure": True,
         "metrics.certSecret": "cert",
+        "tracing.endpoint": "http://collector:4318",
         "logging.level": "debug",
         "logging.format": "console",
         "extraArgs": ["--concurrency=7"],
@@ -221,6 +222,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "controller.metrics.secure": True,
         "controller.metrics.certSecret": "cert",
         "controller.healthProbe.port": 9001,
+        "tracing.endpoint": "http://collector:4318",
         "logLevel": "debug",
         "logEncoding": "console",
     },
@@ -404,6 +406,8 @@ def test_the_program_receives_each_value() -> None:
     assert controller({"webhook": {"port": 9999}}).manager.webhook_port == 9999
     assert controller({"metrics": {"port": 9000}}).manager.metrics_bind_address == ":9000"
     assert controller({"metrics": {"secure": True}}).manager.metrics_secure
+    traced = controller({"tracing": {"endpoint": "http://collector:4318"}})
+    assert traced.manager.tracing_endpoint == traced.workspace.tracing_endpoint == "http://collector:4318"
     assert controller({"logging": {"level": "debug", "format": "console"}}).manager.log_level == "debug"
     assert controller({"logging": {"level": "debug", "format": "console"}}).manager.log_format == "console"
     assert controller({"extraArgs": ["--concurrency=7"]}).workspace.concurrency == 7
@@ -479,6 +483,8 @@ def test_the_provisioner_receives_each_value() -> None:
     secure = parsed({"controller": {"metrics": {"secure": True, "certSecret": "c"}}}).manager
     assert secure.metrics_secure
     assert secure.metrics_cert_dir == Path("/certificates/metrics")
+    traced = parsed({"tracing": {"endpoint": "http://collector:4318"}})
+    assert traced.manager.tracing_endpoint == "http://collector:4318"
     assert parsed({"logLevel": "debug"}).manager.log_level == "debug"
     assert parsed({"logEncoding": "console"}).manager.log_format == "console"
 

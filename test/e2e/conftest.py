@@ -14,7 +14,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import
 
 from hack.envtest import Unavailable, locate
 
-LOCAL_CLUSTERS: Final = frozenset({"test_any_model", "test_console_local", "test_local"})
+LOCAL_CLUSTERS: Final = frozenset({"test_any_model", "test_console_local", "test_local", "test_traces"})
 
 
 class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # its base has no types

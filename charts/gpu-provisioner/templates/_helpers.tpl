@@ -44,6 +44,9 @@ kaito.sh/installation: "true"
 {{- if .Values.controller.metrics.certSecret }}
 - --metrics-cert-path=/certificates/metrics
 {{- end }}
+{{- with .Values.tracing.endpoint }}
+- --tracing-endpoint={{ . }}
+{{- end }}
 {{- if ne .Values.logLevel "info" }}
 - --log-level={{ .Values.logLevel }}
 {{- end }}

@@ -99,6 +99,9 @@ kaito.sh/installation: "true"
 {{- with .Values.vllmImage }}
 - --vllm-image={{ . }}
 {{- end }}
+{{- with .Values.tracing.endpoint }}
+- --tracing-endpoint={{ . }}
+{{- end }}
 {{- if .Values.defaultNodeImageFamily }}
 - --default-node-image-family={{ .Values.defaultNodeImageFamily }}
 {{- end }}

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, DeserializationError, HttpResponseError
 from azure.core.rest import AsyncHttpResponse, HttpRequest
@@ -26,6 +27,7 @@ from kaito.cloud.errors import CloudError, CloudUnavailable, Throttled
 from kaito.cloud.metrics import CloudMetrics
 from kaito.runtime.clock import monotonic
 from kaito.runtime.token_bucket import TokenBucket
+from kaito.runtime.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
     from azure.mgmt.compute.aio import ComputeManagementClient
@@ -57,7 +59,13 @@ class ArmClient:
     """The SDK's clients of container service and compute, with the rate limits of their requests."""
 
     def __init__(
-        self, settings: AzureSettings, metrics: CloudMetrics, *, transport: Any = None, fence: Fence | None = None
+        self,
+        settings: AzureSettings,
+        metrics: CloudMetrics,
+        *,
+        transport: Any = None,
+        fence: Fence | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """Creates the clients; sends nothing.
 
@@ -66,10 +74,12 @@ class ArmClient:
             metrics: counts requests.
             transport: replaces the SDK's transport, for the simulator in this process.
             fence: called immediately before a write is sent; an error that it raises prevents the write.
+            tracer: records each request within a reconcile, the wait for its rate limit included.
         """
         logging.getLogger("azure").setLevel(logging.WARNING)  # the SDK logs every request at INFO
         self.settings = settings
         self._metrics = metrics
+        self._tracer = tracer
         self.limits = RateLimits(RateLimit(settings.request_burst, settings.requests_per_second))
         self._credential = make_credential(
             settings.credential_mode, client_id=settings.client_id, tenant_id=settings.tenant_id
@@ -117,6 +127,11 @@ class ArmClient:
             CloudError: Azure rejected the request or did not respond in time, or a 429 paused such requests.
         """
         bucket = bucket or (self.limits.compute if method in COMPUTE_METHODS else self.limits.pools)
+        attributes = {"server.address": urlsplit(self.settings.endpoint).hostname or "", "cloud.provider": "azure"}
+        with self._tracer.start_as_current_span(f"ARM {method}", attributes=attributes, kind="client"):
+            return await self._call(method, send, bucket, first=first)
+
+    async def _call(self, method: str, send: Callable[[], Awaitable[T]], bucket: TokenBucket, *, first: bool) -> T:
         waited = await bucket.take(first=first) + await self.limits.overall.take(first=first)
         started = monotonic()
         if waited:

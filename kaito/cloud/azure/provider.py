@@ -35,6 +35,7 @@ from kaito.cloud.errors import (
 from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import Instance, InstanceSpec, InstanceType, OperationStatus, StartedOperation
 from kaito.runtime.logging import get_logger
+from kaito.runtime.tracing import NO_TRACER, Tracer
 
 log = get_logger(__name__)
 
@@ -50,14 +51,20 @@ class AzureProvider:
     name = "azure"
 
     def __init__(
-        self, settings: AzureSettings, metrics: CloudMetrics, *, transport: Any = None, fence: Fence | None = None
+        self,
+        settings: AzureSettings,
+        metrics: CloudMetrics,
+        *,
+        transport: Any = None,
+        fence: Fence | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """Creates the clients; sends nothing.
 
         `transport` replaces the SDK's transport. `fence` is called immediately before a PUT, POST or DELETE is sent; an
-        error that it raises (`kaito.runtime.errors.NotLeader`) prevents the write.
+        error that it raises (`kaito.runtime.errors.NotLeader`) prevents the write. `tracer` records the requests.
         """
-        self._arm = ArmClient(settings, metrics, transport=transport, fence=fence)
+        self._arm = ArmClient(settings, metrics, transport=transport, fence=fence, tracer=tracer)
         self._settings = settings
         self._scope = (settings.resource_group, settings.cluster)
         self._pools = PoolLister(self._list, self._arm.limits.pools)

@@ -82,7 +82,7 @@ def _provider(service: str, endpoint: str, environ: Mapping[str, str], version: 
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    # One line for each failed batch, or for each retry, says nothing new; the library reports errors at this level.
+    # The library would log a warning for each retry; a failed batch is an error.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     attributes: dict[str, Attribute] = {"service.version": version} if version else {}
     named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")

@@ -24,6 +24,7 @@ from kaito.workspace.node_class import AWS_GROUP, AZURE_GROUP, KAITO
 from kaito.workspace.ownership import owner_labels
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.tracing import claim_annotation
 
 _AWS_GPU_COUNT = "karpenter.k8s.aws/instance-gpu-count"
 _AZURE_PLACEMENT_SCOPE = "karpenter.azure.com/placement-scope"
@@ -142,7 +143,11 @@ def _machine(workspace: Workspace, hardware: Hardware, settings: WorkspaceSettin
         metadata=ObjectMeta(
             name=name,
             labels=claim_labels(workspace, **{labels.PROVISIONER_NAME: labels.PROVISIONER_DEFAULT}),
-            annotations={labels.CLAIM_INDEX: str(index), **_image_family(workspace, settings)},
+            annotations={
+                labels.CLAIM_INDEX: str(index),
+                **_image_family(workspace, settings),
+                **claim_annotation(workspace),
+            },
         ),
         spec=MachineSpec(
             machine_template_ref=MachineTemplateRef(name=name),
@@ -214,6 +219,7 @@ def _node_claim(
                 labels.DO_NOT_DISRUPT: labels.TRUE,
                 # The node class of a Karpenter provider determines the image.
                 **({labels.NODE_IMAGE_FAMILY: family} if node_class.group == KAITO.group else {}),
+                **claim_annotation(workspace),
             },
         ),
         spec=NodeClaimSpec(

@@ -24,6 +24,7 @@ from kaito.workspace.manifests.service import SERVER_PORT, headless_name
 from kaito.workspace.ownership import pod_labels, serving_pod_labels
 from kaito.workspace.plan import ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.tracing import trace_annotation
 
 EMPTY: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -85,6 +86,7 @@ def _stateful_set(workspace: Workspace, plan: Plan, template: dict[str, Any], *,
             annotations={
                 labels.TEMPLATE_HASH: digest(template),
                 **weights_annotation(plan),
+                **trace_annotation(plan),
                 **inputs_annotation(workspace, plan),
             },
         ),

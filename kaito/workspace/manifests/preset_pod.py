@@ -79,11 +79,12 @@ def preset_template(
     everything = [storage(plan), weights_parts(model), *parts]
     inits = [init for part in everything for init in part.init_containers]
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(model.env.items())]
+    tracing = [{"name": name, "value": value} for name, value in sorted(plan.trace_environment.items())]
     main = {
         "name": _main_name(workspace, inits),
         "image": model.image,
         "command": list(model.command),
-        "env": [*env, *access_token(model), *(variable for part in everything for variable in part.env)],
+        "env": [*env, *access_token(model), *tracing, *(variable for part in everything for variable in part.env)],
         "resources": container_resources(plan.hardware, settings, options.resources),
         "volumeMounts": [mount for part in everything for mount in part.mounts],
         "terminationMessagePolicy": "FallbackToLogsOnError",

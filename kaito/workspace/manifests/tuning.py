@@ -21,6 +21,7 @@ from kaito.workspace.manifests.service import SERVER_PORT
 from kaito.workspace.ownership import pod_labels
 from kaito.workspace.plan import ModelContainer, Plan
 from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.tracing import trace_annotation
 
 DATA_DIR = "/mnt/data"
 RESULTS_DIR = "/mnt/results"
@@ -103,6 +104,7 @@ def tuning_job(workspace: Workspace, plan: Plan, settings: WorkspaceSettings) ->
                 labels.TEMPLATE_HASH: digest(template),
                 labels.INPUTS_HASH: tuning_inputs(workspace.tuning, plan),
                 **weights_annotation(plan),
+                **trace_annotation(plan),
             },
         ),
         spec=JobSpec(

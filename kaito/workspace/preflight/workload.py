@@ -10,10 +10,11 @@ from kaito.models.weights import SOURCE
 from kaito.workspace.manifests.adapters import adapter_list
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.manifests.tuning import tuning_job
-from kaito.workspace.preflight.context import PreflightContext
+from kaito.workspace.preflight.context import LookupUnavailable, PreflightContext, Workload
 from kaito.workspace.preflight.finding import Finding, workload_field
 from kaito.workspace.preflight.objects import name_conflict
 from kaito.workspace.preflight.weights import FEATURE_DISABLED
+from kaito.workspace.tracing import trace_environment
 from kaito.workspace.weights import preset_spec
 
 
@@ -22,6 +23,9 @@ async def render(ctx: PreflightContext) -> Iterable[Finding]:
     workspace, plan = ctx.workspace, ctx.plan
     if plan is None:
         return ()
+    if plan.container is not None:
+        environment = trace_environment(workspace, ctx.settings, await _present(ctx))
+        ctx.plan = plan = replace(plan, trace_environment=environment)
     try:
         if workspace.tuning is not None:
             ctx.workload = tuning_job(workspace, plan, ctx.settings)
@@ -34,6 +38,13 @@ async def render(ctx: PreflightContext) -> Iterable[Finding]:
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         return (Finding(conditions.WORKLOAD_REFUSED, workload_field(workspace), f"cannot be rendered: {error}"),)
     return ()
+
+
+async def _present(ctx: PreflightContext) -> Workload | None:
+    try:
+        return await ctx.cluster.present_workload()
+    except LookupUnavailable:
+        return None
 
 
 async def config_maps(ctx: PreflightContext) -> Iterable[Finding]:

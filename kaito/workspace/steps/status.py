@@ -19,6 +19,7 @@ from kaito.runtime.meta import Condition
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.manifests.group import copy_selector
 from kaito.workspace.status import claim_condition_type, condition_updates, workspace_state
+from kaito.workspace.tracing import record_condition, record_pod
 
 _EVENT_REASONS: Final = {
     conditions.RESOURCE_READY: ("ResourcesReady", "ResourcesNotReady"),
@@ -187,6 +188,7 @@ def _record_change(ctx: ReconcileContext, status: StatusScope[Workspace], update
         return
     if update.is_true:
         _observe_duration(ctx, update.type)
+        _record_spans(ctx, update.type, before)
     if update.type == conditions.WORKSPACE_SUCCEEDED and ctx.workspace.tuning is not None and update.is_true:
         ctx.request.event("Normal", "TuningSucceeded", update.message)
     if update.reason in {conditions.SCALED_TO_ZERO, conditions.NODES_RELEASED}:
@@ -212,6 +214,14 @@ def _record_ready(ctx: ReconcileContext, status: StatusScope[Workspace], updates
 def _is_new(before: Condition | None) -> bool:
     """Whether nothing had been reported about a condition."""
     return before is None or before.reason in _NEW_REASONS
+
+
+def _record_spans(ctx: ReconcileContext, condition_type: str, before: Condition | None) -> None:
+    """Records the phases of the start that end with the condition."""
+    record_condition(ctx.tracer, ctx.workspace, condition_type, before, ctx.now)
+    if condition_type in WORKLOAD_CONDITIONS and ctx.state.workload is not None:
+        for pod in ctx.state.workload.pods:
+            record_pod(ctx.tracer, ctx.workspace, pod, ctx.now)
 
 
 def _observe_duration(ctx: ReconcileContext, condition_type: str) -> None:

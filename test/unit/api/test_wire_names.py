@@ -65,6 +65,8 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/runtime
     kaito.sh/streaming-service-account
     kaito.sh/template-hash
+    kaito.sh/trace-environment
+    kaito.sh/traceparent
     kaito.sh/upgrade-to
     kaito.sh/use-local-weights
     kaito.sh/weights

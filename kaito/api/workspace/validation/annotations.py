@@ -15,6 +15,7 @@ from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT, parse_node_count
 from kaito.api.workspace.validation.policy import Policy, Rule
+from kaito.runtime.tracing import is_traceparent
 
 _BOOLEAN: Final = ("true", "false")
 
@@ -45,11 +46,12 @@ _OF_CONTROLLERS: Final = frozenset(
         labels.ALTERNATIVES,
         labels.PROVISION_ATTEMPTS,
         labels.RESERVATION,
+        labels.TRACEPARENT,
         labels.UPGRADE_TO,
         "kaito.sh/upgrade-start-time",
     }
 )
-"""Annotations that controllers write."""
+"""Annotations that controllers write; a user may set the trace context, too."""
 
 SETTABLE: Final = frozenset(
     {*CHOICES, labels.NODE_COUNT_OVERRIDE, labels.NODE_CLASS, labels.NODE_CLASS_NAME, labels.REPLAN}
@@ -90,6 +92,14 @@ def replan_possible(workspace: Workspace) -> Iterator[Violation]:
     if labels.REPLAN in workspace.annotations and not workspace.resource.instance_types:
         message = "has no effect without alternatives in resource.instanceTypes: remove it"
         yield Violation(field(labels.REPLAN), message, "warning")
+
+
+def trace_context(workspace: Workspace) -> Iterator[Violation]:
+    """Reports a trace context that is not valid as a warning: the Workspace has no trace then."""
+    value = workspace.annotations.get(labels.TRACEPARENT, "")
+    if value and not is_traceparent(value):
+        message = f"{value[:80]!r} is not a W3C traceparent, and has no effect: remove it to get one"
+        yield Violation(field(labels.TRACEPARENT), message, "warning")
 
 
 def node_count_override(workspace: Workspace) -> Iterator[Violation]:
@@ -174,6 +184,7 @@ RULES: Final = (
     Rule.always("node-count-override", node_count_override),
     Rule.always("annotation-known", only_known),
     Rule.always("replan-possible", replan_possible),
+    Rule.always("trace-context", trace_context),
     Rule("image-family-has-nodes", image_family_has_nodes),
     Rule("node-class", node_class),
     Rule("node-class-name", node_class_name),

@@ -1,0 +1,118 @@
+"""The trace of a Workspace: its annotation, the environment of its pods, and spans of the phases of its start.
+
+The annotation `kaito.sh/traceparent` contains the context of the admission, which the webhook sets, or of the first
+reconcile. Claims carry it on, so that the spans of a provisioner join the trace. Pods get it as `TRACEPARENT` with the
+address of the collector. A workload keeps the environment that it was created with, in an annotation: neither an
+upgrade nor a changed flag replaces its pods.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, cast
+
+from kaito.api import Workspace, labels
+from kaito.runtime import Request
+from kaito.runtime.client import MergePatch
+from kaito.runtime.controller import origin_of
+from kaito.runtime.kinds import Job, Pod, StatefulSet
+from kaito.runtime.meta import Condition
+from kaito.runtime.tracing import Tracer, is_traceparent
+from kaito.workspace.plan import Plan
+from kaito.workspace.settings import WorkspaceSettings
+
+TRACEPARENT_ENV: Final = "TRACEPARENT"
+"""Environment variable with a trace context (as OpenTelemetry specifies it)."""
+
+ENDPOINT_ENV: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+RESOURCE_ENV: Final = "OTEL_RESOURCE_ATTRIBUTES"
+
+
+def trace_environment(
+    workspace: Workspace, settings: WorkspaceSettings, present: StatefulSet | Job | None
+) -> Mapping[str, str]:
+    """Returns the variables for tracing of the pods: those that the workload was created with, else those of now."""
+    if present is not None:
+        return _recorded(present)
+    if not settings.tracing_endpoint:
+        return {}
+    traceparent = workspace.annotations.get(labels.TRACEPARENT, "")
+    context = {TRACEPARENT_ENV: traceparent} if is_traceparent(traceparent) else {}
+    identity = f"k8s.namespace.name={workspace.namespace},kaito.workspace={workspace.name}"
+    return {ENDPOINT_ENV: settings.tracing_endpoint, RESOURCE_ENV: identity, **context}
+
+
+def trace_annotation(plan: Plan) -> dict[str, str]:
+    """Returns the annotation of the workload with the environment; none without tracing."""
+    environment = dict(plan.trace_environment)
+    return {labels.TRACE_ENVIRONMENT: json.dumps(environment, sort_keys=True)} if environment else {}
+
+
+def _recorded(workload: StatefulSet | Job) -> Mapping[str, str]:
+    try:
+        found: object = json.loads(workload.annotations.get(labels.TRACE_ENVIRONMENT, "{}"))
+    except ValueError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    given = cast("dict[str, object]", found)
+    return {name: value for name, value in given.items() if isinstance(value, str)}
+
+
+def claim_annotation(workspace: Workspace) -> dict[str, str]:
+    """Returns the annotation that a claim takes over from its Workspace; none without a valid one."""
+    traceparent = workspace.annotations.get(labels.TRACEPARENT, "")
+    return {labels.TRACEPARENT: traceparent} if is_traceparent(traceparent) else {}
+
+
+async def ensure_traced(tracer: Tracer, request: Request[Workspace]) -> Request[Workspace]:
+    """Sets the annotation of a new Workspace that was admitted without the webhook, and returns the request with it."""
+    workspace = request.object
+    is_new = not workspace.status.conditions
+    if not tracer.annotation or not is_new or workspace.annotations.get(tracer.annotation):
+        return request
+    with tracer.start_as_current_span("first reconcile", attributes={"kaito.workspace": str(workspace.key)}) as span:
+        change = {"metadata": {"annotations": {tracer.annotation: span.traceparent}}}
+        return replace(request, object=await request.api.patch(workspace, MergePatch(change)))
+
+
+def record_condition(
+    tracer: Tracer, workspace: Workspace, condition_type: str, before: Condition | None, now: datetime
+) -> None:
+    """Records the time until a condition became True as a span: since the creation, or since it was True no longer."""
+    parent = origin_of(workspace, tracer.annotation, now).parent if tracer.annotation else ""
+    created = workspace.metadata.creation_timestamp
+    if not parent or created is None:
+        return
+    is_first = workspace.status.state in {None, "Pending", "Running"}
+    since = None if is_first or before is None else before.last_transition_time
+    tracer.record_span(
+        condition_type,
+        start=since or created,
+        end=now,
+        parent=parent,
+        attributes={"kaito.workspace": str(workspace.key)},
+    )
+
+
+def record_pod(tracer: Tracer, workspace: Workspace, pod: Pod, now: datetime) -> None:
+    """Records the scheduling and the init containers of a pod that is ready, from the times in its status."""
+    parent = origin_of(workspace, tracer.annotation, now).parent if tracer.annotation else ""
+    if not parent:
+        return
+    attributes = {"k8s.pod.name": pod.name, "k8s.namespace.name": pod.namespace}
+    scheduled = next((each.last_transition_time for each in pod.status.conditions if each.type == "PodScheduled"), None)
+    created = pod.metadata.creation_timestamp
+    if created is not None and scheduled is not None:
+        tracer.record_span("schedule pod", start=created, end=scheduled, parent=parent, attributes=attributes)
+    for status in pod.status.init_container_statuses:
+        ended = status.state.terminated
+        if ended is not None and ended.started_at is not None and ended.finished_at is not None:
+            tracer.record_span(
+                f"init container {status.name}",
+                start=ended.started_at,
+                end=ended.finished_at,
+                parent=parent,
+                attributes={**attributes, "k8s.container.name": status.name},
+            )

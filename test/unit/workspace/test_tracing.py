@@ -1,0 +1,145 @@
+"""The trace of a Workspace: annotations of claims, environment of pods that stays, phases as spans."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from kaito.api import Machine, Workspace, labels
+from kaito.api.workspace.validation import annotations
+from kaito.runtime.kinds import StatefulSet
+from kaito.runtime.manager import Settings
+from kaito.runtime.testing import World
+from kaito.runtime.tracing import OpenTelemetryTracer
+from kaito.workspace.flags import parse
+from kaito.workspace.main import workspace_manager
+from kaito.workspace.manifests.claim import node_claim
+from kaito.workspace.manifests.inference import inference_stateful_set
+from kaito.workspace.manifests.tuning import tuning_job
+from kaito.workspace.plan import Hardware, Plan
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from kaito.workspace.tracing import trace_environment
+from test.unit.workspace.conftest import Cluster
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+TRACED = WorkspaceSettings(tracing_endpoint="http://collector:4318")
+
+
+def environment(workload: StatefulSet) -> dict[str, str]:
+    (container,) = workload.spec.template.spec.containers
+    return {each.name: each.value or "" for each in container.env or [] if each.name.startswith(("OTEL_", "TRACE"))}
+
+
+def test_pods_of_a_new_workload_get_the_context_and_the_collector(phi: Workspace, plan: Plan) -> None:
+    traced = phi.with_metadata(annotations={labels.TRACEPARENT: PARENT})
+    expected = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        "OTEL_RESOURCE_ATTRIBUTES": f"k8s.namespace.name=default,kaito.workspace={phi.name}",
+        "TRACEPARENT": PARENT,
+    }
+    planned = replace(plan, trace_environment=trace_environment(traced, TRACED, None))
+    rendered = inference_stateful_set(traced, planned, TRACED)
+    assert environment(rendered) == expected
+    assert json.loads(rendered.annotations[labels.TRACE_ENVIRONMENT]) == expected
+
+
+def test_a_workload_keeps_its_environment(phi: Workspace, plan: Plan) -> None:
+    """Neither an upgrade nor a changed flag replaces its pods."""
+    traced = phi.with_metadata(annotations={labels.TRACEPARENT: PARENT})
+    before = inference_stateful_set(phi, plan, WorkspaceSettings())
+    assert environment(before) == {}
+    assert labels.TRACE_ENVIRONMENT not in before.annotations
+    switched_on = replace(plan, trace_environment=trace_environment(traced, TRACED, before))
+    assert inference_stateful_set(traced, switched_on, TRACED) == before
+
+    first = replace(plan, trace_environment=trace_environment(traced, TRACED, None))
+    present = inference_stateful_set(traced, first, TRACED)
+    for settings in (WorkspaceSettings(), WorkspaceSettings(tracing_endpoint="http://other:4318")):
+        later = replace(plan, trace_environment=trace_environment(phi, settings, present))
+        assert inference_stateful_set(phi, later, settings) == present
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": 1}'])
+def test_a_record_that_cannot_be_read_is_none(phi: Workspace, plan: Plan, text: str) -> None:
+    present = inference_stateful_set(phi, plan, TRACED).with_metadata(annotations={labels.TRACE_ENVIRONMENT: text})
+    assert trace_environment(phi, TRACED, present) == {}
+
+
+def test_a_tuning_job_gets_the_environment(phi: Workspace, plan: Plan) -> None:
+    document = phi.to_dict()
+    del document["inference"]
+    document["tuning"] = {
+        "preset": {"name": "phi-3-mini-4k-instruct"},
+        "method": "lora",
+        "input": {"urls": ["https://example.com/a.parquet"]},
+        "output": {"image": "r.example.com/a:1", "imagePushSecret": "push"},
+    }
+    workspace = Workspace.model_validate(document)
+    planned = replace(plan, trace_environment={"TRACEPARENT": PARENT})
+    job = tuning_job(workspace, planned, TRACED)
+    (container,) = job.spec.template.spec.containers
+    assert {"name": "TRACEPARENT", "value": PARENT} in [each.to_dict() for each in container.env or []]
+    assert job.annotations[labels.INPUTS_HASH] == tuning_job(workspace, plan, TRACED).annotations[labels.INPUTS_HASH]
+
+
+@pytest.mark.parametrize("node_api", [NodeApi.MACHINE, NodeApi.NODECLAIM])
+def test_claims_carry_a_valid_context(phi: Workspace, hardware: Hardware, node_api: NodeApi) -> None:
+    settings = WorkspaceSettings(node_api=node_api)
+    for value, expected in ((PARENT, PARENT), ("nonsense", None)):
+        traced = phi.with_metadata(annotations={labels.TRACEPARENT: value})
+        claim = node_claim(traced, hardware, settings, index=0, serial=0)
+        assert claim.annotations.get(labels.TRACEPARENT) == expected
+
+
+def test_an_invalid_context_is_a_warning(phi: Workspace) -> None:
+    assert list(annotations.trace_context(phi.with_metadata(annotations={labels.TRACEPARENT: PARENT}))) == []
+    (found,) = annotations.trace_context(phi.with_metadata(annotations={labels.TRACEPARENT: "00-x"}))
+    assert (found.field, found.severity) == ("metadata.annotations[kaito.sh/traceparent]", "warning")
+
+
+def test_the_environment_of_the_controller_configures_the_pods() -> None:
+    flag = parse(["--tracing-endpoint=http://a:4318"], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://b:4318"})
+    assert (flag.manager.tracing_endpoint, flag.workspace.tracing_endpoint) == ("http://a:4318", "http://a:4318")
+    variable = parse([], {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://b:4318"})
+    assert (variable.manager.tracing_endpoint, variable.workspace.tracing_endpoint) == ("", "http://b:4318")
+    assert parse([], {}).workspace.tracing_endpoint == ""
+
+
+async def test_without_the_webhook_the_first_reconcile_sets_the_context_and_phases_are_spans(
+    world: World, phi: Workspace
+) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    settings = WorkspaceSettings(tracing_endpoint="http://collector:4318")
+    manager = workspace_manager(
+        settings,
+        Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False),
+        transport=world.transport(),
+        clock=world.clock,
+        tracer=OpenTelemetryTracer(provider, annotation=labels.TRACEPARENT),
+    )
+    cluster = Cluster(world, settings)
+    world.put(phi)
+    async with manager:
+        await world.settle()
+        context = world.get(Workspace, phi.name).annotations[labels.TRACEPARENT]
+        (claim,) = world.list(Machine)
+        assert claim.annotations[labels.TRACEPARENT] == context
+        cluster.join(claim)
+        await world.settle()
+        await world.advance(5)
+        workload = world.get(StatefulSet, phi.name)
+        assert environment(workload)["TRACEPARENT"] == context
+    spans: dict[str, ReadableSpan] = {span.name: span for span in exporter.get_finished_spans()}
+    _, trace, parent, _ = context.split("-")
+    ready = spans["ResourceReady"]
+    assert ready.parent is not None
+    assert (f"{ready.parent.trace_id:032x}", f"{ready.parent.span_id:016x}") == (trace, parent)
+    first = spans["first reconcile"].get_span_context()
+    assert first is not None
+    assert f"{first.span_id:016x}" == parent
