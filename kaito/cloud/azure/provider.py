@@ -156,7 +156,10 @@ class AzureProvider:
                 poller = await self._arm.containers.agent_pools.begin_delete(
                     *self._scope, name, ignore_pod_disruption_budget=True, polling=False, cls=_accepted
                 )
-            except ResourceNotFoundError:  # the pool, its cluster or the resource group does not exist
+            except ResourceNotFoundError as error:
+                # The pool was listed before. An answer that its cluster does not exist may be temporary.
+                if is_about_cluster(error):
+                    raise
                 return None
             return cast("StartedOperation | None", await poller.result())
 
