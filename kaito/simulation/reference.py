@@ -184,10 +184,17 @@ class Reference:
                 self._broken_rules.append(Finding("no buying in a loop", text))
         live = self._live(owner)
         if previous is not None and not is_terminating(previous) and not is_live and live < places.wanted:
-            places.lost_at = places.lost_at if places.is_pending else now
+            if not self._is_evicted(previous):
+                places.lost_at = places.lost_at if places.is_pending else now
             places.is_pending = True
         if live >= places.wanted:
             places.is_filled = True
+
+    def _is_evicted(self, claim: Object) -> bool:
+        """Whether the cloud has announced that it takes the node of a claim back, which is replaced without a pause."""
+        node = self._run.stored("nodes").get(("", section(claim, "status").get("nodeName") or ""))
+        notice = None if node is None else condition(node, "VMEventScheduled")
+        return notice is not None and notice["status"] == "True"
 
     def _owner(self, claim: Object) -> Object | None:
         labels = labels_of(claim)
@@ -208,6 +215,8 @@ class Reference:
         if node is None or pool is None or pool.state not in {"Succeeded", "Updating"} or live > wanted_nodes(owner):
             return ""
         if not has_condition(claim, "Ready") or not has_condition(node, "Ready") or is_terminating(node):
+            return ""
+        if self._is_evicted(claim):
             return ""
         return f"{name_of(claim)}, one of {live} claims of {name_of(owner)}, which needs {wanted_nodes(owner)}"
 

@@ -16,8 +16,13 @@ ROOT = Path(__file__).resolve().parents[3]
 
 SCENARIOS = [scenario["name"] for scenario in tomllib.loads(TABLE.read_text())["scenario"]]
 
-KEPT = (3008,)
-"""Seeds that have found a bug: 3008, a claim that was removed before its agent pool."""
+KEPT = (202, 213, 3008)
+"""Seeds that have found a bug.
+
+202: a claim that was removed before its agent pool, after Azure had answered that the cluster does not exist.
+213: an invariant that called the replacement of an evicted node unnecessary.
+3008: a claim that was removed before its agent pool.
+"""
 
 PROGRAM = """
 from hack.planted import TABLE, run_named
