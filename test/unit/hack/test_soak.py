@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from hack.soak.__main__ import is_rejected
 from hack.soak.live import History
 from hack.soak.steps import describe_counts, process_faults
 from kaito.runtime.testing.simulate.steps import draw_scenario
+from kaito.simulation.workspaces import PRESETS, SIZES, manifest
 
 
 def obj(name: str, **fields: Any) -> dict[str, Any]:
@@ -47,6 +49,16 @@ def test_a_deleted_object_is_gone_and_its_last_state_is_reported() -> None:
     history.note("nodes", 2, obj("a", last=True), exists=False, at=0.0)
     history.apply(0.0)
     assert deleted == [obj("a", last=True)]
+
+
+def test_workspaces_that_only_admission_rejects_do_not_have_to_become_ready() -> None:
+    def workspace(**changes: Any) -> dict[str, Any]:
+        return {**manifest("chat", "default", preset=PRESETS[1], size=SIZES[0], count=1, config=False), **changes}
+
+    assert not is_rejected(workspace())
+    assert is_rejected(workspace(inference={"preset": {"name": "llama-3.3-70b-instruct"}}))
+    assert is_rejected(workspace(resource={"instanceType": SIZES[0], "labelSelector": {}}))
+    assert not is_rejected(manifest("own", "default", preset=PRESETS[0], size=SIZES[0], count=1, config=False))
 
 
 def test_every_kind_of_process_failure_occurs_in_an_hour() -> None:
