@@ -28,10 +28,11 @@ GENERATION = {
     "eos_token_id": 2,
     "pad_token_id": 2,
     "do_sample": True,
-    "temperature": 0.2,
+    "temperature": 0.01,
     "top_p": 0.9,
 }
-"""Sampling as the card of the model recommends; at the default temperature of 1 a model of this size rambles."""
+"""Nearly the most likely answer. The card of the model recommends a temperature of 0.2, at which a model of this size
+gives a wrong answer about every tenth time."""
 
 MODEL_CARD = """---
 license: apache-2.0

@@ -57,7 +57,7 @@ class LocalModel:
 
 TINY: Final = "tiny"
 REAL: Final = "SmolLM2-135M-Instruct"
-COMPLETE: Final = "kaito-complete-2"
+COMPLETE: Final = "kaito-complete-3"
 """Marker file of a complete directory of `REAL`; `hack.models.smollm2` writes it.
 
 The directory is renamed into place with it, so that an interrupted conversion is repeated. The number changes with the
