@@ -57,7 +57,7 @@ async def running(world: World, dns: FlappingProvider, user: str = "") -> AsyncG
 
     if not user:
         world.install(definition())
-    async with world.manager(controller, lifespan=lifespan, **({"user": user} if user else {})):
+    async with world.manager(controller, lifespan=lifespan, user=user):
         yield
 
 

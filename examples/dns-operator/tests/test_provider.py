@@ -10,8 +10,8 @@ from kaito.runtime.errors import Retry
 from dns_operator.controller import controller
 from dns_operator.provider import Provider, lifespan
 
-RECORDS = web.AppKey("records", dict)
-STATUS = web.AppKey("status", list)
+RECORDS: web.AppKey[dict[str, str]] = web.AppKey("records")
+STATUS: web.AppKey[list[int]] = web.AppKey("status")
 
 
 async def answer(request: web.Request) -> web.Response:
