@@ -11,6 +11,12 @@ from pathlib import Path
 import grimp
 
 PACKAGES = ("kaito", "kaito_presets", "kaito_config", "kaito_oci")
+DEFERRED = ("kaito.runtime.kinds.structs",)
+"""Packages that the rest of the code names and loads only when an object needs them: imports of them do not count.
+
+The structs of Kubernetes' API refer to each other; those that few objects have are generated into a package of their
+own, and that package needs the models that refer to it.
+"""
 SOURCES = (".", "presets/src", "presets/config/src", "presets/oci/src")
 
 
@@ -78,7 +84,22 @@ def siblings(imports: Mapping[str, Iterable[str]], package: str) -> dict[str, se
 def module_imports(packages: Iterable[str]) -> dict[str, set[str]]:
     """Return every module of the packages with the modules of the packages that it imports."""
     graph = grimp.build_graph(*packages, cache_dir=None)
-    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    return without_deferred(
+        {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}, DEFERRED
+    )
+
+
+def without_deferred(imports: Mapping[str, Iterable[str]], packages: Iterable[str]) -> dict[str, set[str]]:
+    """Return the imports without those of the packages by modules outside of them, and by their own `__init__`."""
+
+    def counts(module: str, target: str) -> bool:
+        for package in packages:
+            below = f"{package}."
+            if (target == package or target.startswith(below)) and not module.startswith(below):
+                return False
+        return True
+
+    return {module: {target for target in targets if counts(module, target)} for module, targets in imports.items()}
 
 
 def report(imports: Mapping[str, Iterable[str]]) -> list[str]:

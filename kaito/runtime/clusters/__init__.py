@@ -14,7 +14,7 @@ affects neither the others nor the manager's start and readiness. Lease and webh
 """
 
 from kaito.runtime.client.config import ClusterConfig as ClusterConfig
-from kaito.runtime.clusters.cluster_set import ClusterSet as ClusterSet
+from kaito.runtime.clusters.cluster_set import ClusterProvider as ClusterProvider, ClusterSet as ClusterSet
 from kaito.runtime.clusters.kubeconfig import (
     KubeconfigRefused as KubeconfigRefused,
     parse_kubeconfig as parse_kubeconfig,
@@ -26,6 +26,5 @@ from kaito.runtime.clusters.member_objects import (
     same_object as same_object,
 )
 from kaito.runtime.clusters.outcomes import Outcomes as Outcomes
-from kaito.runtime.clusters.provider import ClusterProvider as ClusterProvider
 from kaito.runtime.clusters.secrets import KubeconfigSecrets as KubeconfigSecrets
 from kaito.runtime.errors import ClusterRemoved as ClusterRemoved, ClusterUnavailable as ClusterUnavailable

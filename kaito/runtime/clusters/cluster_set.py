@@ -1,6 +1,7 @@
 """`ClusterSet`: clusters that are added and removed while the manager runs. See `kaito.runtime.clusters`."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from builtins import list as List  # noqa: N812 -- `list` is a method here
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, cast, final
@@ -13,7 +14,6 @@ from kaito.runtime.client.path import selector_of
 from kaito.runtime.clusters.member import Connect, Member, MemberEvent, MemberOptions, Target
 from kaito.runtime.clusters.member_objects import ClusterKey, ClusterRequest, same_object, work_on
 from kaito.runtime.clusters.outcomes import Outcomes
-from kaito.runtime.clusters.provider import ClusterProvider
 from kaito.runtime.clusters.watching import ChangeMapper, ClusterChanges, StartedMembers
 from kaito.runtime.controller import CacheNeed, Controller, Discard, Keyed, RunKeywords, WatchedFields
 from kaito.runtime.controller.arguments import check_function, check_kind, check_name
@@ -50,6 +50,33 @@ RESTART_SECONDS: Final = 30.0
 """Delay before a member is connected again whose configuration could not be opened, or whose caches failed."""
 
 _log = get_logger(__name__)
+
+
+class ClusterProvider(ABC):
+    """Adds clusters to a set and removes them, as multicluster-runtime's providers do.
+
+    Each belongs to one `ClusterSet`.
+    """
+
+    @abstractmethod
+    async def run(self, clusters: "ClusterSet", home: HomeServices) -> None:
+        """Call `clusters.add` and `clusters.discard` until cancelled, on every replica.
+
+        A failure ends the manager.
+        """
+
+    async def wait_synced(self) -> None:
+        """Wait until the clusters that exist at the start were added: controllers of the set start after that."""
+        return
+
+    @property
+    def sync_error(self) -> str:
+        """Why they were not added yet; empty if that is not known."""
+        return ""
+
+    def busy(self) -> Sequence[str]:
+        """Work in progress; tests use it to wait until idle."""
+        return ()
 
 
 @final
@@ -280,7 +307,9 @@ class ClusterSet(DynamicClusters):
         name = name or f"{self.name}-{kind.kind.lower()}"
         check_kind(kind, f"controller {name}")
         check_function(reconcile, f"reconcile function of controller {name}", kind=None, keyed=True)
-        controller = Controller.keyed(ClusterKey, work_on(self, kind, reconcile), name=name, cache=cache, **options)
+        controller = Controller.keyed(
+            ClusterKey, work_on(self.find, kind, reconcile), name=name, cache=cache, **options
+        )
         return controller.watches(
             kind, to=same_object, when=when, labels=labels, only=only, indexes=indexes, cluster=self
         )

@@ -2,16 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 from kaito.runtime.cache.view import View
 from kaito.runtime.clusters.member import Member
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.reconcile import Again, KeyedFunction, KeyedRequest
-
-if TYPE_CHECKING:
-    from kaito.runtime.clusters.cluster_set import ClusterSet
 
 R = TypeVar("R", bound=Resource)
 
@@ -53,15 +50,19 @@ class ClusterRequest(KeyedRequest[ClusterKey], Generic[R]):
 
 
 def work_on(
-    clusters: "ClusterSet", kind: type[R], reconcile: Callable[[ClusterRequest[R]], Awaitable[Again | None]]
+    find: Callable[[str], Member | None],
+    kind: type[R],
+    reconcile: Callable[[ClusterRequest[R]], Awaitable[Again | None]],
 ) -> KeyedFunction[ClusterKey]:
     """Return the function of a keyed controller that calls `reconcile` with the object, if both still exist.
+
+    `find` returns the cluster of a name.
 
     An error of a reconcile whose cluster is removed at that moment does not count as a failure.
     """
 
     async def work(request: KeyedRequest[ClusterKey]) -> Again | None:
-        key, member = request.key, clusters.find(request.key.cluster)
+        key, member = request.key, find(request.key.cluster)
         if member is None:
             return None
         try:

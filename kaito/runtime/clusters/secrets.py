@@ -18,10 +18,9 @@ from kaito.runtime.cache.event import Event, EventType as EventKind
 from kaito.runtime.cache.informer import Informer
 from kaito.runtime.client import Api, user_agent
 from kaito.runtime.client.status import ConditionUpdate
-from kaito.runtime.clusters.cluster_set import ClusterSet
+from kaito.runtime.clusters.cluster_set import ClusterProvider, ClusterSet
 from kaito.runtime.clusters.kubeconfig import KubeconfigRefused, parse_kubeconfig
 from kaito.runtime.clusters.member import Member, MemberEvent
-from kaito.runtime.clusters.provider import ClusterProvider
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.kinds import Secret
 from kaito.runtime.logging import get_logger

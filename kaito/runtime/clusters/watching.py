@@ -5,8 +5,8 @@ sync is that of the provider, which reads the manager's own cluster only: no mem
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, final
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.cache.view import View
@@ -20,9 +20,6 @@ from kaito.runtime.source import KindSource, StartedSource
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.workqueue import Cause
 
-if TYPE_CHECKING:
-    from kaito.runtime.clusters.cluster_set import ClusterSet
-
 R = TypeVar("R", bound=Resource)
 
 ChangeMapper: TypeAlias = Callable[[str, View], Iterable[ObjectKey]]
@@ -34,10 +31,45 @@ RETRY_SECONDS: Final = 5.0
 _log = get_logger(__name__)
 
 
+class WatchedSet(Protocol):
+    """What the sources use of a `ClusterSet`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the set."""
+        ...
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the provider has added the clusters that exist at the start."""
+        ...
+
+    @property
+    def provider_error(self) -> str:
+        """Why it has not."""
+        ...
+
+    async def wait_known(self) -> None:
+        """Wait until it has."""
+        ...
+
+    def list(self) -> Sequence[Member]:
+        """Return the clusters of the set."""
+        ...
+
+    def subscribe(self, listener: Callable[[Member, MemberEvent], None]) -> None:
+        """Call a function at each change of a cluster."""
+        ...
+
+    def unsubscribe(self, listener: Callable[[Member, MemberEvent], None]) -> None:
+        """Do not call it any more."""
+        ...
+
+
 class _StartedInSet:
     """The part of a started source that depends on the set only."""
 
-    def __init__(self, clusters: "ClusterSet") -> None:
+    def __init__(self, clusters: WatchedSet) -> None:
         self._clusters = clusters
         clusters.subscribe(self._on_event)
 
@@ -69,7 +101,7 @@ class StartedMembers(_StartedInSet):
 
     def __init__(
         self,
-        clusters: "ClusterSet",
+        clusters: WatchedSet,
         source: KindSource[Any],
         cached: Cached,
         *,
@@ -151,7 +183,7 @@ class ClusterChanges:
     Made by `ClusterSet.changes`.
     """
 
-    def __init__(self, clusters: "ClusterSet", to: "type[Resource] | ChangeMapper") -> None:
+    def __init__(self, clusters: WatchedSet, to: "type[Resource] | ChangeMapper") -> None:
         self.name: str = f"clusters-{clusters.name}"
         self._clusters = clusters
         self._to = to
@@ -179,7 +211,7 @@ class _StartedChanges(_StartedInSet):
 
     def __init__(
         self,
-        clusters: "ClusterSet",
+        clusters: WatchedSet,
         keys: Callable[[str], Iterable[ObjectKey]],
         queue: Enqueue,
         scope: TaskScope,

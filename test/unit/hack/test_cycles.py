@@ -1,6 +1,6 @@
 """The check for import cycles finds them between modules and between packages, and names a shortest one."""
 
-from hack.check.cycles import report, siblings
+from hack.check.cycles import report, siblings, without_deferred
 
 TREE = {
     "app": {"app.web.server"},
@@ -33,3 +33,10 @@ def test_packages_are_reported_though_their_modules_have_no_cycle() -> None:
 
 def test_a_package_and_its_own_modules_are_no_siblings() -> None:
     assert siblings(TREE, "app") == {"app.web": {"app.store"}, "app.store": set()}
+
+
+def test_imports_of_a_deferred_package_count_only_within_it() -> None:
+    imports = {"a.kind": {"a.rare"}, "a.rare": {"a.rare.one"}, "a.rare.one": {"a.kind", "a.rare.two"}}
+    found = without_deferred({**imports, "a.rare.two": {"a.rare.one"}}, ["a.rare"])
+    assert found["a.kind"] == found["a.rare"] == set()
+    assert report(found) == ["a.rare.one -> a.rare.two -> a.rare.one"]
