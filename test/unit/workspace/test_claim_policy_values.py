@@ -61,6 +61,7 @@ def test_settings_have_these_defaults() -> None:
         "weights_source": "Auto",
         "hub_endpoint": "https://huggingface.co",
         "region": "",
+        "tracing_endpoint": "",
         "node_cache_directory": "",
         "vllm": True,
         "default_node_image_family": "ubuntu",
