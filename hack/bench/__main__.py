@@ -67,6 +67,9 @@ BENCHMARKS = {
     "growth": Benchmark(
         "hack.bench.growth", "parts of the workspace controller's work by the number of Workspaces", "--count 50 100"
     ),
+    "console": Benchmark(
+        "hack.bench.console", "the console's memory while Workspaces change, for an hour", "--count 20 --minutes 0.2"
+    ),
     "store": Benchmark(
         "hack.bench.framework.store", "what a cached object costs: text, models or dictionaries", "--objects 500"
     ),
