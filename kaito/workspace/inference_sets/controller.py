@@ -139,7 +139,8 @@ class InferenceSetReconciler:
         if found is None:
             request.requeue_after(LOAD_RESYNC_SECONDS, "the load of the workspaces is being read")
             return _without_serving(state, decision)
-        state.requests = requests_of(found, owners)
+        without_pods = {workspace.name: 0.0 for workspace in workspaces if workspace.name not in owners.values()}
+        state.requests = without_pods | requests_of(found, owners)
         return await self._decide(request, state, workspaces)
 
     async def _evaluate(

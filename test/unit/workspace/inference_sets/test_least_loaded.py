@@ -89,6 +89,18 @@ async def test_servers_that_report_no_load_do_not_prevent_the_deletion(loaded: L
         assert loaded.names() == ["phi-0"], "then the newest"
 
 
+async def test_a_workspace_without_a_ready_pod_has_no_requests(loaded: Loaded) -> None:
+    """Its StatefulSet may count a copy that the cache does not have yet, or has no more."""
+    loaded.put(replicas=3)
+    async with loaded.polling():
+        await loaded.serve_set({"phi-0": 2, "phi-1": 3, "phi-2": 4})
+        loaded.world.delete(Pod, "phi-1-0")
+        await loaded.world.settle()
+        loaded.scale(2)
+        await loaded.world.advance(5)
+        assert loaded.names() == ["phi-0", "phi-2"]
+
+
 async def test_the_load_is_read_again_after_a_restart(loaded: Loaded) -> None:
     loaded.put(replicas=3)
     async with loaded.polling():
