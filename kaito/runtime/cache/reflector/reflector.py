@@ -393,7 +393,10 @@ class Reflector:
         wait = spacing
         if ending.pause:
             wait = self._delay.next(monotonic(), at_least=max(_retry_after(self.error), spacing))
-            _log.warning(
+            # Normal for kinds that are not in the API server's watch cache, such as Event: it sends no bookmarks, so
+            # that the version of a quiet watch is compacted away after some minutes.
+            log = _log.info if ending.reason == "expired" else _log.warning
+            log(
                 "watch ended",
                 collection=self._name,
                 reason=ending.reason,
