@@ -33,35 +33,15 @@ class LiveCloud:
     def __init__(self, client: Client, seed: int, fail: Callable[[str, str], None]) -> None:
         self.simulator = Simulator(SimulatorSettings(speed=SPEED), nodes=client, seed=seed)
         self._fail = fail
-        self._knobs: dict[object, tuple[str, dict[str, object]]] = {}
         self._creations = HourlyCounts(CREATIONS_PER_HOUR, self._note_loop, asyncio.get_running_loop().time)
         self.simulator.cluster.add_listener(self._on_pool_event)
-        self._set_knobs()
+        self.simulator.knobs.set(heartbeat_seconds=HEARTBEAT_SECONDS)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[str]:
         """Serve the cloud; yields its URL."""
         async with self.simulator, serve(self.simulator) as url:
             yield url
-
-    def override(self, pool: str, **changes: object) -> Callable[[], None]:
-        """Change the behavior of the nodes of matching pools; the returned function restores it."""
-        token = object()
-        self._knobs[token] = (pool, changes)
-        self._set_knobs()
-
-        def restore() -> None:
-            self._knobs.pop(token, None)
-            self._set_knobs()
-
-        return restore
-
-    def _set_knobs(self) -> None:
-        knobs = self.simulator.knobs
-        knobs.clear()
-        knobs.set(heartbeat_seconds=HEARTBEAT_SECONDS)
-        for pool, changes in self._knobs.values():
-            knobs.set(pool, **changes)
 
     def _on_pool_event(self, event: str, pool: Any) -> None:
         if event == "creating":

@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Final, final
 
+from hack.arm import ARM_ENVIRONMENT
 from hack.cluster import binaries
 from hack.envtest import ControlPlane
 from hack.envtest.control_plane import free_port
@@ -17,15 +18,6 @@ from hack.envtest.control_plane import free_port
 BINARIES: Final = Path(sys.executable).parent
 ROOT: Final = Path(__file__).resolve().parents[2]
 REPLICAS: Final = 2
-
-ARM_ENVIRONMENT: Final = {
-    "ARM_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
-    "ARM_RESOURCE_GROUP": "kaito",
-    "AZURE_CLUSTER_NAME": "kaito",
-    "LOCATION": "eastus",
-    "AZURE_TENANT_ID": "00000000-0000-0000-0000-000000000001",
-    "AZURE_CLIENT_ID": "00000000-0000-0000-0000-000000000002",
-}
 
 MISTAKES: Final = re.compile(
     r"\b(?:TypeError|AttributeError|KeyError|IndexError|NameError|UnboundLocalError|AssertionError|RuntimeError|"

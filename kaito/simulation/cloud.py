@@ -5,7 +5,6 @@ A provisioner that has crashed receives no responses. Writes are checked against
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import Any, Final, final
 
 from kaito.cloud.azure.simulator import Simulator, SimulatorSettings
@@ -34,9 +33,8 @@ class SimulatedCloud:
         self._run = run
         self.creations = HourlyCounts(CREATIONS_PER_HOUR, self._note_loop, asyncio.get_running_loop().time)
         """Requests to create an agent pool, by its name."""
-        self._knobs: dict[object, tuple[str, dict[str, object]]] = {}
         self.simulator.cluster.add_listener(self._on_pool_event)
-        self._set_knobs()
+        self.simulator.knobs.set(heartbeat_seconds=HEARTBEAT_SECONDS)
 
     def _note_loop(self, key: tuple[str, ...]) -> None:
         text = f"agent pool {key[0]} was requested more than {CREATIONS_PER_HOUR} times in an hour"
@@ -50,25 +48,6 @@ class SimulatedCloud:
     def _on_pool_event(self, event: str, pool: Any) -> None:
         self._run.trace.line("cloud", f"agent pool {pool.name}: {event}")
         self._run.changed()
-
-    def override(self, pool: str, **changes: object) -> Callable[[], None]:
-        """Change the behavior of the nodes of matching pools; the returned function restores it."""
-        token = object()
-        self._knobs[token] = (pool, changes)
-        self._set_knobs()
-
-        def restore() -> None:
-            self._knobs.pop(token, None)
-            self._set_knobs()
-
-        return restore
-
-    def _set_knobs(self) -> None:
-        knobs = self.simulator.knobs
-        knobs.clear()
-        knobs.set(heartbeat_seconds=HEARTBEAT_SECONDS)
-        for pool, changes in self._knobs.values():
-            knobs.set(pool, **changes)
 
     def transport(self, process: Process) -> InProcessTransport:
         """Return the transport of the Azure SDK for one start of a process."""

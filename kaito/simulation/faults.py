@@ -147,7 +147,7 @@ async def stock_out(run: Run, *, size: str, seconds: float) -> None:
 
 async def nodes(run: Run, *, fault: str, pools: str, seconds: float) -> None:
     """Change the behavior of nodes."""
-    run.end_after(seconds, _cloud(run).override(pools, **NODE_FAULTS[fault]), disturbs=0.0)
+    run.end_after(seconds, _cloud(run).simulator.knobs.set(pools, **NODE_FAULTS[fault]), disturbs=0.0)
 
 
 async def pods_crash(run: Run, *, namespace: str, name: str, seconds: float) -> None:

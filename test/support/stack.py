@@ -18,21 +18,13 @@ from typing import Any
 
 import aiohttp
 
+from hack.arm import ARM_ENVIRONMENT
 from hack.envtest import ControlPlane
 from hack.envtest.control_plane import free_port
 
 BINARIES = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
-
-ARM_ENVIRONMENT = {
-    "ARM_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
-    "ARM_RESOURCE_GROUP": "kaito",
-    "AZURE_CLUSTER_NAME": "kaito",
-    "LOCATION": "eastus",
-    "AZURE_TENANT_ID": "00000000-0000-0000-0000-000000000001",
-    "AZURE_CLIENT_ID": "00000000-0000-0000-0000-000000000002",
-}
 
 
 @dataclass(slots=True)

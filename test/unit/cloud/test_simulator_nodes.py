@@ -141,6 +141,15 @@ def test_last_matching_override_applies() -> None:
         board.set(no_such_knob=1)
 
 
+def test_an_override_ends_alone() -> None:
+    overrides = KnobOverrides()
+    end = overrides.set("ws1", never_join=True)
+    overrides.set("ws1", gpu_delay=5.0)
+    end()
+    end()
+    assert overrides.of("ws1") == Knobs(gpu_delay=5.0)
+
+
 def test_flags_set_the_settings() -> None:
     settings = parse_settings(parser().parse_args(["--speed", "60", "--provision-seconds", "30", "--cluster", "mine"]))
     assert (settings.speed, settings.provision_seconds, settings.cluster) == (60, 30, "mine")

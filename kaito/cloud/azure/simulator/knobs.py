@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict
@@ -54,15 +55,22 @@ class KnobOverrides:
         self._merged: dict[str, Knobs] = {}
         self._changed = asyncio.Event()
 
-    def set(self, pool: str = ".*", **changes: object) -> None:
-        """Overrides knobs of pools whose whole name matches the regular expression.
+    def set(self, pool: str = ".*", **changes: object) -> Callable[[], None]:
+        """Overrides knobs of pools whose whole name matches the regular expression; returns a function that ends this.
 
         Raises:
             ValidationError: unknown knob or invalid value.
         """
         Knobs.model_validate({**self._defaults.model_dump(), **changes})
-        self._settings.append((re.compile(pool), changes))
+        setting = (re.compile(pool), changes)
+        self._settings.append(setting)
         self._notify()
+
+        def end() -> None:
+            self._settings = [each for each in self._settings if each is not setting]
+            self._notify()
+
+        return end
 
     def clear(self) -> None:
         """Restores the defaults."""
