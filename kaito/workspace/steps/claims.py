@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from kaito.api import Claim, Machine, Workspace, conditions, labels
+from kaito.api.karpenter import NodePool
 from kaito.api.karpenter.conditions import AWAITING_RECONCILIATION
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound
@@ -51,9 +52,9 @@ async def ensure_claims(ctx: ReconcileContext, plan: Plan | None, nodes: NodesRe
     kind = claim_kind(ctx.settings.node_api)
     if kind is None:
         return None
-    existing = await _list_claims(ctx, kind)
+    existing = await list_claims(ctx, kind)
     if plan is None or ctx.is_read_only:
-        return _report_existing(ctx, existing, nodes)
+        return report_existing(ctx, existing, nodes)
     ended = await find_ended_job(ctx, plan)
     if ended is not None:
         # Nothing will run on the node any more: a node that is lost now is not replaced.
@@ -71,7 +72,7 @@ async def ensure_claims(ctx: ReconcileContext, plan: Plan | None, nodes: NodesRe
     report.retry_at, report.terminating = decision.next_creation_at, decision.terminating
     if decision.requeue_at is not None:
         ctx.request.requeue_at(decision.requeue_at, "a claim is due")
-    await _delete_broken(ctx, report, decision)
+    await delete_broken(ctx, report, decision.delete)
     if not decision.create or await is_node_class_usable(ctx, report):
         await _create_missing(ctx, report, decision, plan.hardware)
     report.node_class_note = last_node_class_note(ctx)
@@ -96,15 +97,15 @@ def _note_unattended(ctx: ReconcileContext, report: ClaimsReport) -> None:
             ctx.request.requeue_at(due, "a provisioner should have reported on the claim")
 
 
-def _report_existing(
-    ctx: ReconcileContext, existing: Sequence[Claim], nodes: NodesReport | None
+def report_existing(
+    ctx: ReconcileContext, existing: Sequence[Claim], nodes: NodesReport | None, pool: NodePool | None = None
 ) -> ClaimsReport | None:
     """Reports the claims of a Workspace without a plan; returns None if it has none and is rejected."""
     is_rejected = ctx.state.plan_failure is not None
     if is_rejected and not existing:
         return None
     wanted = len(existing) if is_rejected else wanted_claims(ctx.state.hardware(ctx.workspace), nodes, existing)
-    ctx.state.claims = report = ClaimsReport(wanted=wanted, claims=existing)
+    ctx.state.claims = report = ClaimsReport(wanted=wanted, claims=existing, pool=pool)
     return report
 
 
@@ -123,7 +124,7 @@ async def _decide_and_record(
     for attempt in range(1, MAX_RECORD_ATTEMPTS + 1):
         decision = _decide(ctx, workspace, report, nodes)
         if decision.lost or decision.unconfirmed or (decision.create and decision.attempts.failures):
-            report.claims = await _list_claims(ctx, kind, live=True)
+            report.claims = await list_claims(ctx, kind, live=True)
             decision = _decide(ctx, workspace, report, nodes)
         if decision.unconfirmed:
             names = [name for name in decision.unconfirmed if await find_loss_cause(ctx.api, kind, name)]
@@ -135,7 +136,9 @@ async def _decide_and_record(
                 if report.over_budget:
                     later = ctx.now + timedelta(seconds=RETRY_SECONDS)
                     decision = _decide(ctx, workspace, report, nodes, not_before=later)
-                await _write_record(ctx, workspace, decision, report, plan)
+                await write_record(
+                    ctx, workspace, report, plan, attempts=decision.attempts, creates=bool(decision.create)
+                )
         except Conflict:
             if attempt == MAX_RECORD_ATTEMPTS:
                 raise
@@ -148,7 +151,8 @@ async def _decide_and_record(
     raise AssertionError  # pragma: no cover -- the last attempt returns or raises
 
 
-async def _list_claims(ctx: ReconcileContext, kind: type[Claim], *, live: bool = False) -> list[Claim]:
+async def list_claims(ctx: ReconcileContext, kind: type[Claim], *, live: bool = False) -> list[Claim]:
+    """Returns the Workspace's claims, sorted by name: from the cache, or with `live` from the API server."""
     if live:
         found = await ctx.api.list(kind, labels=owner_labels(ctx.workspace), consistency="live", unreadable="fail")
     else:
@@ -239,28 +243,43 @@ def _failed_stage(claim: Claim) -> Condition | None:
     return None
 
 
-async def _write_record(
-    ctx: ReconcileContext, workspace: Workspace, decision: ClaimDecision, report: ClaimsReport, plan: Plan
+async def write_record(
+    ctx: ReconcileContext,
+    workspace: Workspace,
+    report: ClaimsReport,
+    plan: Plan,
+    *,
+    attempts: ProvisionAttempts,
+    creates: bool,
 ) -> None:
     """Writes the records to the Workspace if they differ.
+
+    Args:
+        ctx: of the reconcile.
+        workspace: the Workspace that the decision is based on.
+        report: the claims.
+        plan: the planned nodes.
+        attempts: the new record of losses.
+        creates: whether nodes are requested after this.
 
     Raises:
         Conflict: the Workspace has changed since it was read.
     """
-    annotations = await reservation(ctx, workspace, report, plan, creates=bool(decision.create))
-    annotations |= record_of_choice(workspace, plan, report, creates=bool(decision.create))
-    if decision.attempts != ProvisionAttempts.from_annotations(workspace.annotations):
-        annotations[labels.PROVISION_ATTEMPTS] = decision.attempts.to_annotation()
+    annotations = await reservation(ctx, workspace, report, plan, creates=creates)
+    annotations |= record_of_choice(workspace, plan, report, creates=creates)
+    if attempts != ProvisionAttempts.from_annotations(workspace.annotations):
+        annotations[labels.PROVISION_ATTEMPTS] = attempts.to_annotation()
     if annotations:
         metadata = {"annotations": annotations, "resourceVersion": workspace.metadata.resource_version}
         await ctx.api.patch(workspace, MergePatch({"metadata": metadata}))
-    elif decision.create and plan.choice is not None:
+    elif creates and plan.choice is not None:
         await check_current(ctx, workspace)
 
 
-async def _delete_broken(ctx: ReconcileContext, report: ClaimsReport, decision: ClaimDecision) -> None:
+async def delete_broken(ctx: ReconcileContext, report: ClaimsReport, broken: Sequence[tuple[Claim, str]]) -> None:
+    """Deletes claims that do not become usable, each for a reason, and reports them."""
     given_up: list[str] = []
-    for claim, reason in decision.delete:
+    for claim, reason in broken:
         if await ctx.api.delete(claim):
             ctx.request.log.warning("claim given up", claim=claim.name, reason=reason)
             ctx.request.event("Warning", f"{claim.kind}GivenUp", f"deleted {claim.kind} {claim.name}: {reason}")

@@ -25,14 +25,15 @@ RESYNC_SECONDS: Final = 15.0
 async def may_drift(ctx: ReconcileContext, report: ClaimsReport, plan: Plan) -> bool:
     """Whether Karpenter may replace a node of the Workspace now; otherwise notes what it waits for."""
     name = inference_set_name(ctx.workspace)
+    drifts = any(is_drifted(claim) for claim in report.live)
     workload = await ctx.api.find(StatefulSet, ctx.workspace.name, ctx.workspace.namespace)
     if workload is not None and 0 < workload.status.ready_replicas < plan.hardware.copies:
-        if any(is_drifted(claim) for claim in report.live):
+        if drifts:
             report.pool_note = "the next node that differs from the NodePool is replaced when all copies are Ready"
         return False
     if not name:
         return True
-    if not any(is_drifted(claim) for claim in report.live):
+    if not drifts:
         return False
     ctx.request.requeue_after(RESYNC_SECONDS, "the nodes differ from the node pool")
     for other in await ctx.api.list(Workspace, namespace=ctx.workspace.namespace):

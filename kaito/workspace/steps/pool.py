@@ -5,14 +5,12 @@ pool grows, and applies the pool in each reconcile: a change of the node class t
 and Karpenter then replaces one node at a time, the new one first. Nothing is sent while the pool does not differ.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from kaito.api import Claim, NodeClaim, conditions, labels
 from kaito.api.karpenter import NodePool, NodeTemplateMetadata
-from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import ApiError, Conflict, NotFound
 from kaito.runtime.meta import find_condition
 from kaito.workspace.claim_policy import MAX_CAUSE_CHARACTERS, ProvisionAttempts, find_broken
@@ -20,15 +18,15 @@ from kaito.workspace.claim_state import claim_state, last_claim_condition, wante
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.events import find_loss_cause
 from kaito.workspace.failure import shorten
-from kaito.workspace.indexes import claims_of
 from kaito.workspace.manifests.node_pool import node_pool, node_pool_name
 from kaito.workspace.nodes import NodesReport
-from kaito.workspace.ownership import owns_claim, owns_pool
+from kaito.workspace.ownership import owns_pool
 from kaito.workspace.plan import Plan
 from kaito.workspace.pool_policy import PoolDecision, PoolState, decide_pool
 from kaito.workspace.state import ClaimsReport
-from kaito.workspace.steps.alternatives import leave_after_loss, leave_instance_type, record_of_choice
-from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, reservation, reserving
+from kaito.workspace.steps.alternatives import leave_after_loss, leave_instance_type
+from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, reserving
+from kaito.workspace.steps.claims import delete_broken, list_claims, report_existing, write_record
 from kaito.workspace.steps.drift import is_drifted, may_drift
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
 from kaito.workspace.steps.tuning import find_ended_job, release_nodes
@@ -41,10 +39,10 @@ _READY: Final = "Ready"
 
 async def ensure_pool(ctx: ReconcileContext, plan: Plan | None, nodes: NodesReport | None) -> ClaimsReport | None:
     """Applies the Workspace's pool, and reports its claims."""
-    claims = await _list_claims(ctx)
+    claims = await list_claims(ctx, NodeClaim)
     pool = await find_pool(ctx)
     if plan is None or ctx.is_read_only:
-        return _report_existing(ctx, claims, pool, nodes)
+        return report_existing(ctx, claims, nodes, pool)
     ended = await find_ended_job(ctx, plan)
     if ended is not None:
         ctx.state.claims = report = ClaimsReport(wanted=len(claims), claims=claims, pool=pool, complete=True)
@@ -62,7 +60,7 @@ async def ensure_pool(ctx: ReconcileContext, plan: Plan | None, nodes: NodesRepo
     if decision.requeue_at is not None:
         ctx.request.requeue_at(decision.requeue_at, "the node pool may grow")
     await _apply(ctx, report, decision, plan)
-    await _delete_broken(ctx, report, nodes, plan)
+    await _replace_broken(ctx, report, nodes, plan)
     _note_pool(ctx, report)
     report.node_class_note = report.node_class_note or last_node_class_note(ctx)
     report.complete = True
@@ -95,25 +93,12 @@ async def shrink_pool(ctx: ReconcileContext, plan: Plan, report: ClaimsReport, r
     ctx.request.event("Normal", "NodePoolShrunk", note)
 
 
-def _report_existing(
-    ctx: ReconcileContext, claims: Sequence[Claim], pool: NodePool | None, nodes: NodesReport | None
-) -> ClaimsReport | None:
-    """Reports the claims of a Workspace without a plan; returns None if it has none and is rejected."""
-    is_rejected = ctx.state.plan_failure is not None
-    if is_rejected and not claims:
-        return None
-    wanted = len(claims) if is_rejected else wanted_claims(ctx.state.hardware(ctx.workspace), nodes, claims)
-    ctx.state.claims = report = ClaimsReport(wanted=wanted, claims=claims, pool=pool)
-    return report
-
-
-async def _list_claims(ctx: ReconcileContext) -> list[Claim]:
-    found = await ctx.api.list(NodeClaim, index=claims_of(NodeClaim, ctx.workspace.key))
-    return sorted((claim for claim in found if owns_claim(ctx.workspace, claim)), key=lambda claim: claim.name)
-
-
 async def _decide_and_record(ctx: ReconcileContext, report: ClaimsReport, plan: Plan) -> PoolDecision:
-    """Decides, and writes the record of losses and the reservation of the budget before the pool grows."""
+    """Decides, and writes the record of losses and the reservation of the budget before the pool grows.
+
+    Raises:
+        Conflict: the Workspace has changed since it was read; the reconcile is repeated.
+    """
     later = plan.choice.resume_at if plan.choice is not None else None
     decision = await _with_cause(ctx, _decide(ctx, report, not_before=later))
     async with reserving(ctx):
@@ -121,7 +106,7 @@ async def _decide_and_record(ctx: ReconcileContext, report: ClaimsReport, plan: 
         if report.over_budget:
             blocked = _decide(ctx, report, not_before=ctx.now + timedelta(seconds=RETRY_SECONDS))
             decision = replace(blocked, attempts=decision.attempts, lost=decision.lost)
-        await _write_record(ctx, report, decision, plan)
+        await write_record(ctx, ctx.workspace, report, plan, attempts=decision.attempts, creates=decision.grows)
     return decision
 
 
@@ -163,22 +148,6 @@ async def _with_cause(ctx: ReconcileContext, decision: PoolDecision) -> PoolDeci
     return replace(decision, attempts=replace(attempts, cause=(cause or attempts.cause)[:MAX_CAUSE_CHARACTERS]))
 
 
-async def _write_record(ctx: ReconcileContext, report: ClaimsReport, decision: PoolDecision, plan: Plan) -> None:
-    """Writes the records to the Workspace if they differ.
-
-    Raises:
-        Conflict: the Workspace has changed since it was read; the reconcile is repeated.
-    """
-    workspace = ctx.workspace
-    annotations = await reservation(ctx, workspace, report, plan, creates=decision.grows)
-    annotations |= record_of_choice(workspace, plan, report, creates=decision.grows)
-    if decision.attempts != ProvisionAttempts.from_annotations(workspace.annotations):
-        annotations[labels.PROVISION_ATTEMPTS] = decision.attempts.to_annotation()
-    if annotations:
-        metadata = {"annotations": annotations, "resourceVersion": workspace.metadata.resource_version}
-        await ctx.api.patch(workspace, MergePatch({"metadata": metadata}))
-
-
 async def _apply(ctx: ReconcileContext, report: ClaimsReport, decision: PoolDecision, plan: Plan) -> None:
     """Applies the pool if it may exist; a rejection is reported in the condition, and the reconcile is retried."""
     if decision.replicas is None:
@@ -210,9 +179,7 @@ async def _apply(ctx: ReconcileContext, report: ClaimsReport, decision: PoolDeci
     report.pool = applied
 
 
-def _wanted_pool(
-    ctx: ReconcileContext, report: ClaimsReport, plan: Plan, replicas: int, *, drifts: bool | None = None
-) -> NodePool:
+def _wanted_pool(ctx: ReconcileContext, report: ClaimsReport, plan: Plan, replicas: int, *, drifts: bool) -> NodePool:
     """Returns the pool to apply.
 
     The labels of the template stay those of an existing pool: Karpenter replaces every node when they change.
@@ -224,7 +191,7 @@ def _wanted_pool(
     return wanted.evolve(spec=wanted.spec.evolve(template=wanted.spec.template.evolve(metadata=kept)))
 
 
-async def _delete_broken(ctx: ReconcileContext, report: ClaimsReport, nodes: NodesReport | None, plan: Plan) -> None:
+async def _replace_broken(ctx: ReconcileContext, report: ClaimsReport, nodes: NodesReport | None, plan: Plan) -> None:
     """Deletes claims that do not become usable; Karpenter replaces them, or the pool is paused after the next loss.
 
     A claim that drifts is left to Karpenter, which creates the new node first.
@@ -236,13 +203,7 @@ async def _delete_broken(ctx: ReconcileContext, report: ClaimsReport, nodes: Nod
     broken, deadlines = find_broken(state, ctx.settings)
     if deadlines:
         ctx.request.requeue_at(min(deadlines), "a claim is due")
-    given_up: list[str] = []
-    for claim, reason in broken:
-        if await ctx.api.delete(claim):
-            ctx.request.log.warning("claim given up", claim=claim.name, reason=reason)
-            ctx.request.event("Warning", f"{claim.kind}GivenUp", f"deleted {claim.kind} {claim.name}: {reason}")
-        given_up.append(f"{claim.name}: {reason}")
-    report.given_up = given_up
+    await delete_broken(ctx, report, broken)
 
 
 def _note_pool(ctx: ReconcileContext, report: ClaimsReport) -> None:
@@ -256,7 +217,7 @@ def _note_pool(ctx: ReconcileContext, report: ClaimsReport) -> None:
     if pool is None or report.failure is not None or report.retry_at is not None or report.live or not report.wanted:
         return
     ready = pool.condition(_READY)
-    if ready is not None and not ready.is_true and ready.status == "False":
+    if ready is not None and ready.status == "False":
         causes = [c for c in pool.status.conditions if c.status == "False" and c.type != _READY] or [ready]
         text = "; ".join(f"{c.type}: {': '.join(filter(None, (c.reason, c.message)))}" for c in causes)
         report.failure = conditions.NODE_POOL_NOT_READY, f"NodePool {pool.name} is not Ready: {text}"
