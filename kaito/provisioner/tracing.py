@@ -1,6 +1,5 @@
 """Records the stages of a claim as spans of the trace of its Workspace."""
 
-from kaito.api import labels
 from kaito.provisioner.context import ReconcileContext
 from kaito.runtime.controller import origin_of
 
@@ -12,8 +11,8 @@ def record_stages(ctx: ReconcileContext) -> None:
     """Records each stage that this reconcile reached: from the end of the one before it, or the claim's creation."""
     tracer, claim = ctx.deps.tracer, ctx.claim
     created = claim.metadata.creation_timestamp
-    parent = origin_of(claim, labels.TRACEPARENT, ctx.now).parent
-    if not tracer.annotation or not parent or created is None:
+    parent = origin_of(claim, tracer.annotation, ctx.now).parent
+    if not parent or created is None:
         return
     start = created
     for name, stage in zip(STAGES, claim.stages, strict=True):

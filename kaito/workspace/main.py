@@ -6,8 +6,7 @@ The only module of the package that reads the command line and the environment.
 import os
 import random
 import sys
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -127,20 +126,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     for note in invocation.notes:
         _log.warning("setting has no effect", setting=note)
     prices = PriceBook(own=invocation.prices)
-    with manager_tracer(invocation.manager) as tracer:
-        workspace_manager(
-            invocation.workspace, invocation.manager, webhook=invocation.webhook, prices=prices, tracer=tracer
-        ).run()
-
-
-@contextmanager
-def manager_tracer(settings: Settings) -> Generator[Tracer]:
-    """Gives the tracer of the process; a missing library ends it with status 1 and the reason."""
+    endpoint = invocation.manager.tracing_endpoint
     try:
         with configured_tracer(
-            NAME, settings.tracing_endpoint, os.environ, annotation=labels.TRACEPARENT, version=version("kaito")
+            NAME, endpoint, os.environ, annotation=labels.TRACEPARENT, version=version("kaito")
         ) as tracer:
-            yield tracer
+            workspace_manager(
+                invocation.workspace, invocation.manager, webhook=invocation.webhook, prices=prices, tracer=tracer
+            ).run()
     except ConfigurationError as error:
         _log.error("stopped by a failure", error=f"{type(error).__name__}: {error}")
         sys.exit(1)

@@ -37,10 +37,10 @@ def trace_environment(
         return _recorded(present)
     if not settings.tracing_endpoint:
         return {}
-    traceparent = workspace.annotations.get(labels.TRACEPARENT, "")
-    context = {TRACEPARENT_ENV: traceparent} if is_traceparent(traceparent) else {}
     identity = f"k8s.namespace.name={workspace.namespace},kaito.workspace={workspace.name}"
-    return {ENDPOINT_ENV: settings.tracing_endpoint, RESOURCE_ENV: identity, **context}
+    environment = {ENDPOINT_ENV: settings.tracing_endpoint, RESOURCE_ENV: identity}
+    traceparent = _traceparent(workspace)
+    return environment | {TRACEPARENT_ENV: traceparent} if traceparent else environment
 
 
 def trace_annotation(plan: Plan) -> dict[str, str]:
@@ -62,8 +62,14 @@ def _recorded(workload: StatefulSet | Job) -> Mapping[str, str]:
 
 def claim_annotation(workspace: Workspace) -> dict[str, str]:
     """Returns the annotation that a claim takes over from its Workspace; none without a valid one."""
+    traceparent = _traceparent(workspace)
+    return {labels.TRACEPARENT: traceparent} if traceparent else {}
+
+
+def _traceparent(workspace: Workspace) -> str:
+    """The context of the trace of a Workspace; empty if its annotation is missing or not valid."""
     traceparent = workspace.annotations.get(labels.TRACEPARENT, "")
-    return {labels.TRACEPARENT: traceparent} if is_traceparent(traceparent) else {}
+    return traceparent if is_traceparent(traceparent) else ""
 
 
 async def ensure_traced(tracer: Tracer, request: Request[Workspace]) -> Request[Workspace]:
@@ -81,7 +87,7 @@ def record_condition(
     tracer: Tracer, workspace: Workspace, condition_type: str, before: Condition | None, now: datetime
 ) -> None:
     """Records the time until a condition became True as a span: since the creation, or since it was True no longer."""
-    parent = origin_of(workspace, tracer.annotation, now).parent if tracer.annotation else ""
+    parent = origin_of(workspace, tracer.annotation, now).parent
     created = workspace.metadata.creation_timestamp
     if not parent or created is None:
         return
@@ -98,7 +104,7 @@ def record_condition(
 
 def record_pod(tracer: Tracer, workspace: Workspace, pod: Pod, now: datetime) -> None:
     """Records the scheduling and the init containers of a pod that is ready, from the times in its status."""
-    parent = origin_of(workspace, tracer.annotation, now).parent if tracer.annotation else ""
+    parent = origin_of(workspace, tracer.annotation, now).parent
     if not parent:
         return
     attributes = {"k8s.pod.name": pod.name, "k8s.namespace.name": pod.namespace}

@@ -30,7 +30,10 @@ NO_ORIGIN: Final = TraceOrigin()
 
 
 def origin_of(obj: Resource, annotation: str, now: datetime) -> TraceOrigin:
-    """The origin of a reconcile of the object: its parent for a day after the object's creation, then a link."""
+    """The origin of a reconcile of the object: its parent for a day after the object's creation, then a link.
+
+    Without an annotation (an empty name, that of a tracer without one) the reconcile has a trace of its own.
+    """
     traceparent = obj.metadata.annotations.get(annotation, "")
     if not is_traceparent(traceparent):
         return NO_ORIGIN

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
@@ -63,10 +62,11 @@ def configured_tracer(
     if not is_configured(endpoint, environ):
         yield NO_TRACER
         return
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
-        message = f"tracing is configured, and OpenTelemetry is not installed: {INSTALL_HINT}"
-        raise ConfigurationError(message)
-    provider = _provider(service, endpoint, environ, version)
+    try:
+        provider = _provider(service, endpoint, environ, version)
+    except ImportError as error:  # of the interface alone, too: other libraries install it without an exporter
+        message = f"tracing is configured, and OpenTelemetry is not installed ({error}): {INSTALL_HINT}"
+        raise ConfigurationError(message) from error
     try:
         yield OpenTelemetryTracer(provider, annotation=annotation)
     finally:

@@ -145,22 +145,20 @@ def test_no_collector_at_all(monkeypatch: pytest.MonkeyPatch, unused_tcp_port: i
                 pass
 
 
-def test_the_library_is_imported_only_if_export_is_configured() -> None:
-    """And without it, a configured endpoint ends the program with the name of the extra."""
+@pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.exporter"])
+def test_the_library_is_imported_only_if_export_is_configured(missing: str) -> None:
+    """And without it or without its exporter, a configured endpoint ends the program with the name of the extra."""
     program = """
 import sys
-sys.modules["opentelemetry"] = None
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, package=None: None if name.startswith("opentelemetry") else find(name, package)
+sys.modules[sys.argv[1]] = None
 from kaito.runtime.manager import Manager
 from kaito.runtime.tracing import configured_tracer
 with configured_tracer("a", "", {}) as tracer:
     Manager(tracer=tracer)
-assert not [name for name in sys.modules if name.startswith("opentelemetry.")]
+assert [name for name in sys.modules if name.startswith("opentelemetry")] == [sys.argv[1]]
 with configured_tracer("a", "http://collector:4318", {}):
     pass
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    ended = subprocess.run([sys.executable, "-c", program, missing], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "pip install 'kaito-runtime[tracing]'" in ended.stderr.splitlines()[-1]
