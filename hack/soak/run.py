@@ -15,6 +15,7 @@ from hack.soak.programs import Programs
 from kaito.api.karpenter import Claim
 from kaito.runtime.client import Client
 from kaito.runtime.testing.simulate import Finding, Run, Scenario, StepKind
+from kaito.runtime.testing.simulate.active_faults import ActiveFaults
 from kaito.runtime.testing.simulate.counts import HourlyCounts
 from kaito.runtime.testing.simulate.trace import Trace
 from kaito.simulation.manifests import Object, section
@@ -56,8 +57,7 @@ class SoakRun:
         self.findings: int = 0
         """Number of states that were observed and ended within their bound."""
         self._began = time.monotonic()
-        self._faulty_until = 0.0
-        self._ends: dict[object, Callable[[], None]] = {}
+        self._faults = ActiveFaults(lambda: self.now)
         self._since: dict[Finding, float] = {}
         self._written: Counter[str] = Counter()
         self.held: set[str] = set()
@@ -86,7 +86,7 @@ class SoakRun:
     @property
     def quiet_seconds(self) -> float:
         """Seconds since the last failure ended; 0 while one is active."""
-        return max(self.now - self._faulty_until, 0.0)
+        return self._faults.quiet_seconds
 
     def stored(self, resource: str) -> dict[tuple[str, str], Object]:
         """Return the objects of a resource by namespace and name."""
@@ -97,20 +97,11 @@ class SoakRun:
 
     def fault_lasts(self, seconds: float) -> None:
         """Declare that a failure has effects for so long from now."""
-        self._faulty_until = max(self._faulty_until, self.now + seconds)
+        self._faults.last(seconds)
 
     def end_after(self, seconds: float, end: Callable[[], None], *, disturbs: float | None = None) -> None:
         """End a failure after so many seconds, or earlier when all failures end."""
-        self.fault_lasts(seconds if disturbs is None else disturbs)
-        token = object()
-        self._ends[token] = end
-
-        def once() -> None:
-            undo = self._ends.pop(token, None)
-            if undo is not None:
-                undo()
-
-        asyncio.get_running_loop().call_later(seconds, once)
+        self._faults.end_after(seconds, end, disturbs)
 
     def fail(self, invariant: str, text: str) -> None:
         """Report a violation; the run continues."""
@@ -136,10 +127,9 @@ class SoakRun:
             await kind.apply(self, **step.arguments)
         await asyncio.sleep(max(seconds - self.now, 0.0))
         self.say("fault", "all failures end")
-        for token in list(self._ends):
-            self._ends.pop(token)()
+        self._faults.end_all()
         self.cloud.simulator.faults.clear()
-        self._faulty_until = min(self._faulty_until, self.now)
+        self._faults.settle(self.now)
 
     async def until_nothing(self, problems: Callable[[], Iterable[str]], within: float, invariant: str) -> None:
         """Wait until nothing is missing."""

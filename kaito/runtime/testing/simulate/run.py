@@ -16,6 +16,7 @@ from kaito.runtime.client import Client
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing.objects import OWN_AGENT
+from kaito.runtime.testing.simulate.active_faults import ActiveFaults
 from kaito.runtime.testing.simulate.counts import ENVIRONMENT_ERRORS, HourlyCounts, Reconciles
 from kaito.runtime.testing.simulate.limits import Finding, Limits
 from kaito.runtime.testing.simulate.network import Failures
@@ -136,8 +137,7 @@ class Run:
         self.is_calm: bool = False
         """Whether no further faults occur."""
         self._hot = HourlyCounts(limits.writes_per_hour, self._note_hot_writes, loop.time)
-        self._faulty_until = 0.0
-        self._ends: dict[object, Callable[[], None]] = {}
+        self._faults = ActiveFaults(loop.time)
         self._dirty = True
         self._findings: dict[Finding, float] = {}
         self.processes: dict[str, Process] = {}
@@ -156,7 +156,7 @@ class Run:
     @property
     def quiet_seconds(self) -> float:
         """Seconds since the last fault ended; 0 while one is active."""
-        return max(self.now - self._faulty_until, 0.0)
+        return self._faults.quiet_seconds
 
     def stored(self, resource: str) -> dict[tuple[str, str], dict[str, Any]]:
         """Return the objects of a resource (`pods`, `workspaces.kaito.sh`) in the server, by namespace and name."""
@@ -168,7 +168,7 @@ class Run:
 
     def fault_lasts(self, seconds: float) -> None:
         """Declare that a fault has effects for so long from now: bounds of findings start after it."""
-        self._faulty_until = max(self._faulty_until, self.now + seconds)
+        self._faults.last(seconds)
 
     def end_after(self, seconds: float, end: Callable[[], None], *, disturbs: float | None = None) -> None:
         """End a fault after so many seconds, or earlier when all faults end.
@@ -179,16 +179,7 @@ class Run:
             disturbs: for how long the fault keeps operators from observing and acting, so that bounds of findings do
                 not count; the duration by default, 0 for a fault that operators must handle in their usual time.
         """
-        self.fault_lasts(seconds if disturbs is None else disturbs)
-        token = object()
-        self._ends[token] = end
-
-        def once() -> None:
-            undo = self._ends.pop(token, None)
-            if undo is not None:
-                undo()
-
-        asyncio.get_running_loop().call_later(seconds, once)
+        self._faults.end_after(seconds, end, disturbs)
 
     def fail(self, invariant: str, text: str) -> None:
         """Report a violation; the first one ends the run."""
@@ -260,15 +251,14 @@ class Run:
     def calm(self) -> None:
         """End all faults."""
         self.trace.line("fault", "all faults end")
-        for token in list(self._ends):
-            self._ends.pop(token)()
+        self._faults.end_all()
         for process in self.processes.values():
             process.resume()
             process.crash_after(0, 0.0)
         self.failures.clear()
         self.world.heal()
         down = max((process.down_until for process in self.processes.values()), default=self.now)
-        self._faulty_until = max(min(self._faulty_until, self.now), down)  # a process that is down starts later
+        self._faults.settle(down)  # a process that is down starts later
         self.is_calm = True
 
     async def _until(self, problems: Callable[[], list[str]], within: float, invariant: str) -> None:

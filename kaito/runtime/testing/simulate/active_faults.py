@@ -1,0 +1,50 @@
+"""`ActiveFaults`: what ends each active fault, and for how long nothing has failed."""
+
+import asyncio
+from collections.abc import Callable
+from typing import final
+
+
+@final
+class ActiveFaults:
+    """The active faults of a run.
+
+    Args:
+        time: returns the seconds since the start of the run.
+    """
+
+    def __init__(self, time: Callable[[], float]) -> None:
+        self._time = time
+        self._until = 0.0
+        self._ends: dict[object, Callable[[], None]] = {}
+
+    @property
+    def quiet_seconds(self) -> float:
+        """Seconds since the last effect of a fault ended; 0 while there is one."""
+        return max(self._time() - self._until, 0.0)
+
+    def last(self, seconds: float) -> None:
+        """Declare that a fault has effects for so long from now."""
+        self._until = max(self._until, self._time() + seconds)
+
+    def end_after(self, seconds: float, end: Callable[[], None], disturbs: float | None) -> None:
+        """End a fault after so many seconds, or earlier by `end_all`; its effects last for `disturbs`, or as long."""
+        self.last(seconds if disturbs is None else disturbs)
+        token = object()
+        self._ends[token] = end
+
+        def once() -> None:
+            undo = self._ends.pop(token, None)
+            if undo is not None:
+                undo()
+
+        asyncio.get_running_loop().call_later(seconds, once)
+
+    def end_all(self) -> None:
+        """End all faults."""
+        for token in list(self._ends):
+            self._ends.pop(token)()
+
+    def settle(self, at: float) -> None:
+        """Declare that all effects have ended now, or end at that later time."""
+        self._until = max(min(self._until, self._time()), at)
