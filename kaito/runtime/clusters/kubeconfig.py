@@ -100,8 +100,9 @@ def parse_kubeconfig(
     known = _mapping(_entry(document, "contexts", "context", chosen), f"context {chosen!r}")
     cluster_name, user_name = _text(known, "cluster", "the context"), _text(known, "user", "the context")
     cluster = _mapping(_entry(document, "clusters", "cluster", cluster_name), "the cluster")
-    nobody: Mapping[str, Any] = {}
-    user = _mapping(_entry(document, "users", "user", user_name), "the user") if user_name else nobody
+    user: Mapping[str, Any] = {}
+    if user_name:
+        user = _mapping(_entry(document, "users", "user", user_name), "the user")
     _check_fields(cluster, _CLUSTER_FIELDS, "cluster")
     _check_fields(user, _USER_FIELDS, "user")
     server = _server(cluster, insecure=insecure)

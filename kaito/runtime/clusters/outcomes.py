@@ -16,7 +16,7 @@ class Outcomes(Generic[T]):
 
     results: Mapping[str, T]
     errors: Mapping[str, Exception]
-    """`ClusterUnavailable` for clusters that were skipped, `TimeoutError` for those that did not answer in time."""
+    """`ClusterUnavailable` for clusters that were skipped or did not answer in time."""
 
     def raise_errors(self) -> None:
         """Raise the only error, or a group of all; do nothing if there is none."""

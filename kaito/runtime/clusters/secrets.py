@@ -145,11 +145,7 @@ class KubeconfigSecrets(ClusterProvider):
         )
         self._informer = cache.informer(Secret)
         subscription = self._informer.subscribe(partial(self._on_event, clusters=clusters), name=clusters.name)
-
-        def on_change(member: Member, event: MemberEvent) -> None:
-            self._on_change(member, event)
-
-        clusters.subscribe(on_change)
+        clusters.subscribe(self._on_change)
         try:
             async with TaskScope(f"kubeconfigs.{clusters.name}") as scope:
                 scope.spawn(cache.run(), name="cache")
@@ -158,7 +154,7 @@ class KubeconfigSecrets(ClusterProvider):
                 self._synced.set()
                 await sleep_forever()
         finally:
-            clusters.unsubscribe(on_change)
+            clusters.unsubscribe(self._on_change)
 
     async def wait_synced(self) -> None:
         """Wait until the clusters of the existing Secrets were added."""

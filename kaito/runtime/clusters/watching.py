@@ -16,7 +16,7 @@ from kaito.runtime.errors import CacheNotSynced, ConfigurationError, UndeclaredK
 from kaito.runtime.handler import Enqueue
 from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import ObjectKey, Resource
-from kaito.runtime.source import KindSource, StartedSource
+from kaito.runtime.source import KindSource, Replayable, StartedSource
 from kaito.runtime.tasks import TaskScope
 from kaito.runtime.workqueue import Cause
 
@@ -165,9 +165,8 @@ class StartedMembers(_StartedInSet):
     def replay(self) -> None:
         """Deliver every object of every member again, as in the initial list."""
         for started in self._started.values():
-            replay: object = getattr(started, "replay", None)
-            if callable(replay):
-                replay()
+            if isinstance(started, Replayable):
+                started.replay()
 
     def stop(self) -> None:
         """Stop the sources of all members. May be called repeatedly."""
@@ -196,10 +195,9 @@ class ClusterChanges:
         if not isinstance(self._to, type):
             return self._to(name, View(cache))
         try:
-            shards = cache.informer(self._to).shards("")
+            return [*cache.keys(self._to)]
         except (CacheNotSynced, UndeclaredKind):
             return ()  # the initial list follows
-        return [entry.header.key for shard in shards for entry in shard.store]
 
     def __repr__(self) -> str:
         return f"ClusterChanges({self._clusters.name})"
