@@ -63,7 +63,12 @@ class Derived(Generic[R, T]):
             for entry in shard.store:
                 header = entry.header
                 known = before.get(header.key)
-                if known is None or known[1] != header.resource_version or known[0] != header.uid or not known[1]:
+                if (
+                    known is None
+                    or known.resource_version != header.resource_version
+                    or known.uid != header.uid
+                    or not known.resource_version
+                ):
                     known = self._computed(entry, metadata_only=informer.metadata_only)
                 now[header.key] = known
         self._known = now

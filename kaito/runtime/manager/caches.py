@@ -45,12 +45,12 @@ class Caches:
                 and live, a predicate on fields that are not cached.
         """
         needs = self._needs(self._groups.needs(*added))
-        check_clusters([*self.clusters, *self._sets], needs)
+        everything: list[Cluster | DynamicClusters] = [*self.clusters, *self._sets]
+        check_clusters(everything, needs)
         fields = {
             controller: [replace(each, cluster=each.cluster or self._own) for each in of_controller]
             for controller, of_controller in self._groups.watched_fields(*added).items()
         }
-        everything: list[Cluster | DynamicClusters] = [*self.clusters, *self._sets]
         for cluster in everything:
             cluster.check(needs, fields)
 

@@ -286,8 +286,8 @@ class WorkQueue(Generic[K]):
         """Reset the limiter's failures of the key: it succeeded, was requeued on request, or does not exist."""
         self._limiter.forget(key)
 
-    def discard(self, match: Callable[[K], bool]) -> list[K]:
-        """Drop the matching keys and everything known of them; returns all that were queued or are being processed.
+    def discard(self, match: Callable[[K], bool]) -> None:
+        """Drop the matching keys and everything known of them.
 
         A key that is being processed is only dropped from what follows. Linear in the number of queued keys.
         """
@@ -298,14 +298,12 @@ class WorkQueue(Generic[K]):
             if entry.state is EntryState.WAITING:
                 self._waiting -= 1
                 entry.ready_at = -1.0  # its record in the heap is outdated
-        found = [*dropped, *(key for key in self._processing if key not in dropped and match(key))]
-        for key in found:
+        for key in (*dropped, *filter(match, self._processing)):
             self._limiter.forget(key)
         for times in (self._started, self._not_before):
             for key in [key for key in times if match(key)]:
                 del times[key]
         self._check_drained()
-        return found
 
     def count_failure(self, key: K) -> float:
         """Count a failure of the key without queueing it; the limiter's delay in seconds."""
