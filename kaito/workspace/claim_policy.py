@@ -93,13 +93,18 @@ class ProvisionAttempts:
         record |= {name: value for name, value in optional.items() if value}
         return json.dumps(record)
 
+    def not_in_future(self, now: datetime) -> Self:
+        """Returns the record with a backoff that has begun, because the clock may have been set back."""
+        started = self.backoff_started_at
+        return replace(self, backoff_started_at=now) if started is not None and started > now else self
+
     @property
     def backoff(self) -> timedelta:
         """Time between a loss and the replacement: 30 s after the first loss, doubled after each, at most 15 min; none
         after the first eviction."""
         if self.evicted and self.failures <= 1:
             return timedelta()
-        return timedelta(seconds=min(BACKOFF_BASE_SECONDS * 2 ** max(self.failures - 1, 0), BACKOFF_CAP_SECONDS))
+        return backoff_after(max(self.failures, 1))
 
     @property
     def next_attempt_at(self) -> datetime | None:
@@ -122,6 +127,11 @@ class ProvisionAttempts:
         failures = 1 if after_success else min(self.failures + 1, MAX_FAILURES)
         lost = tuple(sorted({*self.lost, *names}))
         return type(self)(serial=self.serial + 1, failures=failures, backoff_started_at=now, lost=lost, evicted=evicted)
+
+
+def backoff_after(failures: int) -> timedelta:
+    """Returns the time to wait after the last of one or more failures: 30 s, doubled after each, at most 15 min."""
+    return timedelta(seconds=min(BACKOFF_BASE_SECONDS * 2 ** (failures - 1), BACKOFF_CAP_SECONDS))
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -196,9 +206,7 @@ def decide(state: ClaimState, settings: WorkspaceSettings) -> ClaimDecision:
     broken, deadlines = find_broken(state, settings)
     broken_names = {claim.name for claim, _ in broken}
     live = [claim for claim in state.claims if not claim.deleting and claim.name not in broken_names]
-    attempts = state.attempts
-    if attempts.backoff_started_at is not None and attempts.backoff_started_at > now:
-        attempts = replace(attempts, backoff_started_at=now)
+    attempts = state.attempts.not_in_future(now)
     if state.wanted <= len(live):
         attempts, stable_at = _without_missing(state, attempts, live)
         times = [*deadlines, *([stable_at] if stable_at else [])]
@@ -208,7 +216,7 @@ def decide(state: ClaimState, settings: WorkspaceSettings) -> ClaimDecision:
     if lost:
         evicted = _evicted(state) & set(lost)
         is_eviction = evicted == set(lost)
-        after_success = _is_stable(state) or (is_eviction and _were_stable(state, evicted))
+        after_success = is_stable(state.ready_since, now) or (is_eviction and _were_stable(state, evicted))
         attempts = attempts.with_losses(lost, now=now, after_success=after_success, evicted=is_eviction)
     elif unconfirmed:
         # Not counted as a loss, and not created at once either: the same name again, after the same backoff.
@@ -305,17 +313,16 @@ def _without_missing(
     """Returns the record if no claim is missing, and the earliest time at which it can be reset."""
     if not attempts.failures or state.ready_since is None or not all(claim.is_ready for claim in live):
         return attempts, None
-    if not _is_stable(state):
+    if not is_stable(state.ready_since, state.now):
         return attempts, state.ready_since + timedelta(seconds=STABLE_SECONDS)
     present = {claim.name for claim in state.claims} | state.expected
     lost = tuple(name for name in attempts.lost if name in present)
     return ProvisionAttempts(serial=attempts.serial, lost=lost), None
 
 
-def _is_stable(state: ClaimState) -> bool:
+def is_stable(ready_since: datetime | None, now: datetime) -> bool:
     """Whether the claims were Ready long enough to end a series of losses."""
-    since = state.ready_since
-    return since is not None and state.now - since >= timedelta(seconds=STABLE_SECONDS)
+    return ready_since is not None and now - ready_since >= timedelta(seconds=STABLE_SECONDS)
 
 
 def index_of(claim: Claim) -> int:

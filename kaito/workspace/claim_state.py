@@ -76,10 +76,8 @@ def claim_state(
         not_before: earliest time of the next creation, because of a limit of the cost; None for now.
     """
     last = last_claim_condition(workspace, settings)
-    resources = find_condition(workspace.status.conditions, conditions.RESOURCE_READY)
     attempts = ProvisionAttempts.from_annotations(workspace.annotations)
     times = (not_before, choice.resume_at if choice is not None else None)
-    were_ready = last is not None and last.is_true and resources is not None and resources.is_true
     return ClaimState(
         now=now,
         wanted=wanted,
@@ -89,7 +87,7 @@ def claim_state(
         expected=_expected(workspace, last, attempts.serial),
         confirmed=confirmed,
         creation_rejected=last is not None and last.reason in _CREATION_REJECTED,
-        ready_since=resources.last_transition_time if resources is not None and were_ready else None,
+        ready_since=ready_since(workspace, settings),
         foreign=_foreign(claims, choice),
         not_before=max((time for time in times if time is not None), default=None),
         claim_name=lambda index, serial: claim_name(workspace, index=index, serial=serial),
@@ -111,6 +109,15 @@ def _foreign(claims: Sequence[Claim], choice: Choice | None) -> dict[str, str]:
 def last_claim_condition(workspace: Workspace, settings: WorkspaceSettings) -> Condition | None:
     """Returns the condition of the claims as the last reconcile wrote it."""
     return find_condition(workspace.status.conditions, claim_condition_type(settings.node_api))
+
+
+def ready_since(workspace: Workspace, settings: WorkspaceSettings) -> datetime | None:
+    """Returns since when claims and nodes were all Ready at the end of the last reconcile; None if they were not."""
+    last = last_claim_condition(workspace, settings)
+    resources = find_condition(workspace.status.conditions, conditions.RESOURCE_READY)
+    if last is None or not last.is_true or resources is None or not resources.is_true:
+        return None
+    return resources.last_transition_time
 
 
 def _expected(workspace: Workspace, last: Condition | None, serial: int) -> frozenset[str]:

@@ -13,13 +13,7 @@ from typing import Final, final
 
 from kaito.api import Claim
 from kaito.workspace.alternatives import has_launched
-from kaito.workspace.claim_policy import (
-    BACKOFF_BASE_SECONDS,
-    BACKOFF_CAP_SECONDS,
-    MAX_FAILURES,
-    STABLE_SECONDS,
-    ProvisionAttempts,
-)
+from kaito.workspace.claim_policy import MAX_FAILURES, STABLE_SECONDS, ProvisionAttempts, backoff_after, is_stable
 
 FREE_FAILURES: Final = 1
 """Losses in a row that Karpenter replaces without a pause: a node that was deleted by hand is replaced at once."""
@@ -68,17 +62,19 @@ class PoolDecision:
 
 def decide_pool(state: PoolState) -> PoolDecision:
     """Decides about the pool of a Workspace."""
-    attempts = _not_in_future(state.attempts, state.now)
+    attempts = state.attempts.not_in_future(state.now)
     names = {claim.name for claim in state.claims}
     if _launched(state) >= state.wanted:
         # Also if claims have other names than before: Karpenter replaces a node after the new one is Ready.
         attempts, stable_at = _after_success(state, attempts)
         return _decision(state, attempts, stable_at)
     lost: tuple[str, ...] = ()
-    if not _is_paused(attempts, state.now):  # claims that end in a pause are those that this policy gave up
+    paused_until = _paused_until(attempts)
+    if paused_until is None or paused_until <= state.now:
+        # Claims that end in a pause are those that this policy gave up.
         lost = tuple(sorted(state.expected - names - set(attempts.lost)))
     if lost:
-        failures = 1 if _is_stable(state) else min(attempts.failures + 1, MAX_FAILURES)
+        failures = 1 if is_stable(state.ready_since, state.now) else min(attempts.failures + 1, MAX_FAILURES)
         attempts = ProvisionAttempts(
             serial=attempts.serial, failures=failures, backoff_started_at=state.now, lost=lost, cause=attempts.cause
         )
@@ -89,33 +85,33 @@ def decide_pool(state: PoolState) -> PoolDecision:
 def pause_of(attempts: ProvisionAttempts) -> timedelta:
     """Returns for how long the pool does not grow after the last loss."""
     counted = attempts.failures - FREE_FAILURES
-    if counted <= 0:
-        return timedelta()
-    return timedelta(seconds=min(BACKOFF_BASE_SECONDS * 2 ** (counted - 1), BACKOFF_CAP_SECONDS))
+    return backoff_after(counted) if counted > 0 else timedelta()
+
+
+def _paused_until(attempts: ProvisionAttempts) -> datetime | None:
+    started = attempts.backoff_started_at
+    return started + pause_of(attempts) if started is not None else None
 
 
 def _decision(state: PoolState, attempts: ProvisionAttempts, stable_at: datetime | None) -> PoolDecision:
     launched = _launched(state)
-    started = attempts.backoff_started_at
-    times = [started + pause_of(attempts)] if started is not None and attempts.failures else []
-    times += [state.not_before] if state.not_before is not None else []
-    due = max(times, default=None)
+    times = (_paused_until(attempts), state.not_before)
+    due = max((time for time in times if time is not None), default=None)
     must_wait = due is not None and due > state.now
     missing = state.wanted > launched
     current = state.replicas or 0
     if missing and must_wait:
-        replicas = min(current, launched) if state.replicas is not None else None
+        nodes = min(current, launched)
     elif state.wanted >= current:
-        replicas = state.wanted if not must_wait else current
-        replicas = None if state.replicas is None and not replicas else replicas
+        nodes = current if must_wait else state.wanted
     else:
-        replicas = min(current, max(state.wanted, launched))
+        nodes = min(current, max(state.wanted, launched))
     held = due if must_wait and (missing or state.wanted > current) else None
     requeue = [time for time in (held, stable_at) if time is not None]
     return PoolDecision(
-        replicas=replicas,
+        replicas=None if state.replicas is None and not nodes else nodes,
         attempts=attempts,
-        grows=(replicas or 0) > current,
+        grows=nodes > current,
         next_creation_at=held,
         requeue_at=min(requeue, default=None),
     )
@@ -129,25 +125,10 @@ def _launched(state: PoolState) -> int:
     return sum(has_launched(claim) for claim in state.claims)
 
 
-def _not_in_future(attempts: ProvisionAttempts, now: datetime) -> ProvisionAttempts:
-    started = attempts.backoff_started_at
-    return replace(attempts, backoff_started_at=now) if started is not None and started > now else attempts
-
-
-def _is_paused(attempts: ProvisionAttempts, now: datetime) -> bool:
-    started = attempts.backoff_started_at
-    return started is not None and started + pause_of(attempts) > now
-
-
-def _is_stable(state: PoolState) -> bool:
-    since = state.ready_since
-    return since is not None and state.now - since >= timedelta(seconds=STABLE_SECONDS)
-
-
 def _after_success(state: PoolState, attempts: ProvisionAttempts) -> tuple[ProvisionAttempts, datetime | None]:
     """Returns the record if no claim is missing, and the earliest time at which it can be reset."""
     if not attempts.failures or not all(claim.is_ready for claim in state.claims):
         return attempts, None
-    if _is_stable(state):
+    if is_stable(state.ready_since, state.now):
         return ProvisionAttempts(serial=attempts.serial), None
     return attempts, (state.ready_since or state.now) + timedelta(seconds=STABLE_SECONDS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, final
 
-from kaito.api import Claim, Workspace, conditions, labels
+from kaito.api import Claim, Workspace, conditions
 from kaito.api.karpenter import NodePool
 from kaito.models.copies import with_replicas
 from kaito.prices.book import PriceBook
@@ -22,7 +22,7 @@ from kaito.workspace.claim_state import claim_state, wanted_claims
 from kaito.workspace.manifests.claim import claim_kind, node_claim
 from kaito.workspace.manifests.group import is_group, network_policy
 from kaito.workspace.manifests.inference import worker_stateful_set
-from kaito.workspace.manifests.node_pool import node_pool, node_pool_name
+from kaito.workspace.manifests.node_pool import is_pool_claim, node_pool
 from kaito.workspace.manifests.placement import pod_tolerations
 from kaito.workspace.manifests.service import services
 from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes, preferred_node_labels
@@ -221,7 +221,7 @@ def _pool(
 ) -> tuple[int, NodePool | None]:
     """Returns the number of claims that Karpenter creates, and the NodePool; None without a node."""
     live = [claim for claim in observed.claims if not claim.deleting]
-    others = sum(claim.labels.get(labels.NODEPOOL) != node_pool_name(workspace) for claim in live)
+    others = sum(not is_pool_claim(workspace, claim) for claim in live)
     replicas = max((len(live) if is_over else wanted) - others, 0)
     new_claims = 0 if is_over else max(wanted - len(live), 0)
     if not replicas and not live:

@@ -9,7 +9,7 @@ import hashlib
 import re
 from typing import Final
 
-from kaito.api import Workspace, labels
+from kaito.api import Claim, Workspace, labels
 from kaito.api.karpenter import (
     Disruption,
     DisruptionBudget,
@@ -41,6 +41,11 @@ def node_pool_name(workspace: Workspace) -> str:
     digest = hashlib.sha256(workspace.uid.encode()).hexdigest()[:9]
     prefix = re.sub(r"[^a-z0-9-]", "-", workspace.name[:_MAX_PREFIX].lower()).strip("-")
     return f"{prefix}-{digest}"
+
+
+def is_pool_claim(workspace: Workspace, claim: Claim) -> bool:
+    """Whether Karpenter created the claim from the Workspace's pool, which may not exist any more."""
+    return claim.labels.get(labels.NODEPOOL) == node_pool_name(workspace)
 
 
 def node_pool(

@@ -19,7 +19,7 @@ from kaito.workspace.failure import format_error
 from kaito.workspace.indexes import NODES, claims_of
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.manifests.group import workers_name
-from kaito.workspace.manifests.node_pool import node_pool_name
+from kaito.workspace.manifests.node_pool import is_pool_claim
 from kaito.workspace.ownership import is_controller_of, owner_labels, owns_claim
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.steps.release import delete_pool
@@ -139,7 +139,7 @@ async def _delete_claims(request: Request[Workspace], settings: WorkspaceSetting
         else:
             found = await _list_claims_live(request, kind)
         own = [claim for claim in found if owns_claim(workspace, claim)]
-        if not uses_pool and any(claim.labels.get(labels.NODEPOOL) == node_pool_name(workspace) for claim in own):
+        if not uses_pool and any(is_pool_claim(workspace, claim) for claim in own):
             had_pool = await delete_pool(api, workspace)  # --node-api was karpenter before
         for claim in own:
             if not claim.deleting:

@@ -12,13 +12,12 @@ from typing import Final
 from kaito.api import Claim, NodeClaim, conditions, labels
 from kaito.api.karpenter import NodePool, NodeTemplateMetadata
 from kaito.runtime.errors import ApiError, Conflict, NotFound
-from kaito.runtime.meta import find_condition
 from kaito.workspace.claim_policy import MAX_CAUSE_CHARACTERS, ProvisionAttempts, find_broken
-from kaito.workspace.claim_state import claim_state, last_claim_condition, wanted_claims
+from kaito.workspace.claim_state import claim_state, last_claim_condition, ready_since, wanted_claims
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.events import find_loss_cause
 from kaito.workspace.failure import shorten
-from kaito.workspace.manifests.node_pool import node_pool, node_pool_name
+from kaito.workspace.manifests.node_pool import is_pool_claim, node_pool, node_pool_name
 from kaito.workspace.nodes import NodesReport
 from kaito.workspace.ownership import owns_pool
 from kaito.workspace.plan import Plan
@@ -112,10 +111,7 @@ async def _decide_and_record(ctx: ReconcileContext, report: ClaimsReport, plan: 
 
 def _decide(ctx: ReconcileContext, report: ClaimsReport, *, not_before: datetime | None) -> PoolDecision:
     workspace = ctx.workspace
-    last = last_claim_condition(workspace, ctx.settings)
-    resources = find_condition(workspace.status.conditions, conditions.RESOURCE_READY)
-    were_ready = last is not None and last.is_true and resources is not None and resources.is_true
-    own = [claim for claim in report.live if _is_of_pool(ctx, claim)]
+    own = [claim for claim in report.live if is_pool_claim(workspace, claim)]
     state = PoolState(
         now=ctx.now,
         wanted=max(report.wanted - (len(report.live) - len(own)), 0),
@@ -123,14 +119,10 @@ def _decide(ctx: ReconcileContext, report: ClaimsReport, *, not_before: datetime
         claims=own,
         attempts=ProvisionAttempts.from_annotations(workspace.annotations),
         expected=frozenset(workspace.status.claims),
-        ready_since=resources.last_transition_time if resources is not None and were_ready else None,
+        ready_since=ready_since(workspace, ctx.settings),
         not_before=not_before,
     )
     return decide_pool(state)
-
-
-def _is_of_pool(ctx: ReconcileContext, claim: Claim) -> bool:
-    return claim.labels.get(labels.NODEPOOL) == node_pool_name(ctx.workspace)
 
 
 async def _with_cause(ctx: ReconcileContext, decision: PoolDecision) -> PoolDecision:
