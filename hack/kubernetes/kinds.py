@@ -2,8 +2,8 @@
 
 Run `python -m hack.kubernetes.kinds`. It reads the definitions that `hack.kubernetes.schemas` recorded, adds the
 missing fields to the classes of `kaito/runtime/kinds/*.py`, whose names, defaults and texts are chosen by hand, and
-writes the structs that only have to exist into `kaito/runtime/kinds/structs`. Fields of such a struct are deferred:
-its class is created when the first object has the field. A second run changes nothing; `python -m hack.generate
+writes the classes of all other structs into `kaito/runtime/kinds/structs`. Fields of such a struct are deferred: its
+class is created when the first object has the field. A second run changes nothing; `python -m hack.generate
 --check` compares.
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from kaito.runtime import kinds
+from kaito.runtime.codegen.source import field_value
 from kaito.runtime.codegen.structs import json_words, python_name
 from kaito.runtime.kinds.deferred import Deferred
 from kaito.runtime.meta import Model, Resource, wire_name
@@ -227,11 +228,7 @@ class Classes:
             default = ""
         else:
             default, kind = "None", kind if kind == "Any" else f"{kind} | None"
-        if alias:
-            given = {"": "", "[]": "default_factory=list, ", "{}": "default_factory=dict, "}.get(default)
-            value = f'Field({f"default={default}, " if given is None else given}alias="{alias}")'
-        else:
-            value = default
+        value = field_value(default, alias)
         return Line(f"{name}: {kind}" + (f" = {value}" if value else ""), is_required=not default)
 
 
@@ -310,9 +307,9 @@ def class_lines(classes: Classes, name: str) -> list[str]:
         bases += "" if namespaced else ", namespaced=False"
     fields = [
         classes.line(each, schema, is_required=each in required, is_kind=is_kind)
-        for each, schema in sorted(definition["properties"].items())
+        for each, schema in sorted(definition.get("properties", {}).items())
         if not is_kind or each not in {"apiVersion", "kind", "metadata"}
-    ] if "properties" in definition else []  # fmt: skip
+    ]
     text = definition.get("description", "").replace("\\", "").replace('"', "'").replace(*MISSPELLED).strip()
     lines = [f"class {classes.class_name(name)}({bases}):", f'    """{wrapped(text or last(name))}"""', ""]
     return lines + [f"    {each.text}" for each in sorted(fields, key=lambda line: not line.is_required)]

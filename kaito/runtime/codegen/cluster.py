@@ -64,28 +64,27 @@ async def _get(client: Client, path: str) -> dict[str, Any]:
 
 async def _served(client: Client, wanted: str, version: str) -> KindDefinition:
     """Returns a kind without a CustomResourceDefinition; the groups are tried in the server's order of preference."""
-    groups = [("", ["v1"])]
+    served = [("", "v1")]
     for group in (await _get(client, "/apis"))["groups"]:
         preferred: str = group["preferredVersion"]["version"]
         others = [each["version"] for each in group["versions"] if each["version"] != preferred]
-        groups.append((group["name"], [preferred, *others]))
-    for name, versions in groups:
-        for each in versions:
-            if version and each != version:
+        served += [(group["name"], each) for each in (preferred, *others)]
+    for name, each in served:
+        if version and each != version:
+            continue
+        path = f"apis/{name}/{each}" if name else f"api/{each}"
+        for resource in (await _get(client, f"/{path}"))["resources"]:
+            kind, plural = resource["kind"], resource["name"]
+            # Subresources have their parent's group, or one of their own; they are not kinds of this version.
+            if "/" in plural or not matches((name, kind), wanted):
                 continue
-            path = f"apis/{name}/{each}" if name else f"api/{each}"
-            for resource in (await _get(client, f"/{path}"))["resources"]:
-                kind, plural = resource["kind"], resource["name"]
-                # Subresources have their parent's group, or one of their own; they are not kinds of this version.
-                if "/" in plural or not matches((name, kind), wanted):
-                    continue
-                schemas = (await _get(client, f"/openapi/v3/{path}"))["components"]["schemas"]
-                schema = _schema_of(schemas, name, each, kind)
-                return KindDefinition(
-                    group=name, version=each, kind=kind, plural=plural, namespaced=resource["namespaced"], schema=schema
-                )
-    served = f" in version {version}" if version else ""
-    raise DefinitionError(f"the cluster does not serve the kind {wanted}{served}: see `kubectl api-resources`")
+            schemas = (await _get(client, f"/openapi/v3/{path}"))["components"]["schemas"]
+            schema = _schema_of(schemas, name, each, kind)
+            return KindDefinition(
+                group=name, version=each, kind=kind, plural=plural, namespaced=resource["namespaced"], schema=schema
+            )
+    where = f" in version {version}" if version else ""
+    raise DefinitionError(f"the cluster does not serve the kind {wanted}{where}: see `kubectl api-resources`")
 
 
 def _schema_of(schemas: Mapping[str, Any], group: str, version: str, kind: str) -> Mapping[str, Any]:
@@ -112,8 +111,10 @@ def _expanded(schema: Any, schemas: Mapping[str, Any], inside: tuple[str, ...]) 
         return {}
     if target.endswith(".api.resource.Quantity"):  # `oneOf` in OpenAPI documents
         return {"x-kubernetes-int-or-string": True, "pattern": "KMGTPE"}
-    found = {**_expanded(schemas[target], schemas, (*inside, target))}
-    return found | {key: given[key] for key in ("description",) if key in given}
+    found: dict[str, Any] = {**_expanded(schemas[target], schemas, (*inside, target))}
+    if "description" in given:
+        found["description"] = given["description"]
+    return found
 
 
 def _expanded_part(key: str, value: Any, schemas: Mapping[str, Any], inside: tuple[str, ...]) -> Any:

@@ -13,8 +13,9 @@ from kaito.runtime.manifest_yaml import load_documents
 CRD_KIND: Final = "CustomResourceDefinition"
 
 _LABEL: Final = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
+_GROUP_LABEL: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAMES: Final[Mapping[str, re.Pattern[str]]] = {
-    "group": re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*)?"),
+    "group": re.compile(rf"({_GROUP_LABEL}(\.{_GROUP_LABEL})*)?"),
     "version": re.compile(_LABEL),
     "kind": re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}"),
     "plural": re.compile(_LABEL),

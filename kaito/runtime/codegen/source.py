@@ -70,13 +70,21 @@ def _class(definition: ClassDefinition) -> list[str]:
     return lines
 
 
+def field_value(default: str, alias: str) -> str:
+    """Returns the right side of a field's declaration; empty if it has none.
+
+    Args:
+        default: Python expression; empty for a required field.
+        alias: name in JSON, if it does not follow from the field's name; empty otherwise.
+    """
+    if not alias:
+        return default
+    keywords = {"": "", "[]": "default_factory=list, ", "{}": "default_factory=dict, "}
+    return f"Field({keywords.get(default, f'default={default}, ')}alias={_literal(alias)})"
+
+
 def _field(definition: FieldDefinition) -> list[str]:
-    value = definition.default
-    if definition.alias:
-        default = {"": "", "[]": "default_factory=list, ", "{}": "default_factory=dict, "}.get(
-            value, f"default={value}, "
-        )
-        value = f"Field({default}alias={_literal(definition.alias)})"
+    value = field_value(definition.default, definition.alias)
     line = f"    {definition.name}: {definition.type}" + (f" = {value}" if value else "")
     return [line, *_docstring(definition.doc)]
 
