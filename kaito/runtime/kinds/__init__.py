@@ -284,9 +284,8 @@ _HOMES = {
         "Secret",
     ),
     "containers": (
-        "SecretEnvSource",
-        "ConfigMapEnvSource",
         "Capabilities",
+        "ConfigMapEnvSource",
         "Container",
         "ContainerPort",
         "EnvFromSource",
@@ -302,6 +301,7 @@ _HOMES = {
         "Probe",
         "ResourceFieldSelector",
         "ResourceRequirements",
+        "SecretEnvSource",
         "SecurityContext",
         "TcpSocketAction",
         "VolumeMount",
@@ -311,11 +311,10 @@ _HOMES = {
         "LeaseSpec",
     ),
     "core": (
-        "PersistentVolumeClaimCondition",
-        "NamespaceCondition",
         "LoadBalancerIngress",
         "LoadBalancerStatus",
         "Namespace",
+        "NamespaceCondition",
         "NamespaceSpec",
         "NamespaceStatus",
         "Node",
@@ -326,6 +325,7 @@ _HOMES = {
         "NodeSystemInfo",
         "PersistentVolume",
         "PersistentVolumeClaim",
+        "PersistentVolumeClaimCondition",
         "PersistentVolumeClaimStatus",
         "PersistentVolumeSpec",
         "PersistentVolumeStatus",
@@ -432,13 +432,15 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 HANDWRITTEN: tuple[str, ...] = (*_HOME_OF,)
 """Names that are not generated."""
 
-__all__ = [*_HOME_OF, *MODULE_OF]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll] -- checkers read the imports
+_HOME_OF.update(dict.fromkeys(MODULE_OF, "structs"))
+
+__all__ = [*_HOME_OF]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll] -- checkers read the imports
 
 
 def __getattr__(name: str) -> Any:
     """Load a name from its module."""
-    return load(__name__, name, _HOME_OF | dict.fromkeys(MODULE_OF, "structs"))
+    return load(__name__, name, _HOME_OF)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(_HOME_OF)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -23,7 +23,8 @@ from kaito.runtime.kinds import (
     VolumeProjection,
 )
 from kaito.runtime.kinds.structs.index import MODULE_OF
-from kaito.runtime.meta import Model, ObjectMeta, Resource
+from kaito.runtime.meta import ObjectMeta, Resource
+from test.support.unknown_fields import unknown_fields
 
 KINDS = sorted(
     name
@@ -67,24 +68,6 @@ def full(schema: Mapping[str, Any], name: str = "") -> Any:
             return {"key": full(values, name) if values else 1}
         case _:
             return {"any": 1}
-
-
-def unknown_fields(value: Any, path: str) -> Iterator[str]:
-    """The paths of fields that no model declares."""
-    match value:
-        case Model():
-            identity_of = {"apiVersion", "kind"} if isinstance(value, Resource) else set[str]()
-            yield from (f"{path}.{name}" for name in (value.model_extra or {}).keys() - identity_of)
-            for name in value.model_fields_set & type(value).model_fields.keys():
-                yield from unknown_fields(getattr(value, name), f"{path}.{name}")
-        case list():
-            for item in value:  # pyright: ignore[reportUnknownVariableType] -- JSON
-                yield from unknown_fields(item, f"{path}[]")
-        case dict():
-            for key, item in value.items():  # pyright: ignore[reportUnknownVariableType] -- JSON
-                yield from unknown_fields(item, f"{path}.{key}")
-        case _:
-            pass
 
 
 @pytest.mark.parametrize("name", KINDS)
