@@ -88,9 +88,8 @@ async def listen(app: web.Application, runners: list[web.AppRunner]) -> str:
     return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
 
-async def test_a_request_joins_the_clients_trace_and_the_engine_joins_the_request(
-    runners: list[web.AppRunner],
-) -> None:
+async def proxied(runners: list[web.AppRunner], tracing: Tracing | None = None) -> tuple[str, list[list[str]]]:
+    """URL of a proxy, and the `traceparent` headers of each request that its engine gets."""
     headers: list[list[str]] = []
 
     async def complete(request: web.Request) -> web.Response:
@@ -99,10 +98,16 @@ async def test_a_request_joins_the_clients_trace_and_the_engine_joins_the_reques
 
     engine = web.Application()
     engine.router.add_post("/v1/completions", complete)
-    recorded = Recorded()
-    proxy = Proxy(await listen(engine, runners), model="phi", tracing=recorded.tracing)
+    proxy = Proxy(await listen(engine, runners), model="phi", tracing=tracing)
     proxy.state = "Healthy"
-    url = await listen(proxy.application(), runners)
+    return await listen(proxy.application(), runners), headers
+
+
+async def test_a_request_joins_the_clients_trace_and_the_engine_joins_the_request(
+    runners: list[web.AppRunner],
+) -> None:
+    recorded = Recorded()
+    url, headers = await proxied(runners, recorded.tracing)
     async with ClientSession() as session:
         path = f"{url}/v1/completions"
         async with session.post(path, json={"model": "phi"}, headers={"Traceparent": PARENT}) as response:
@@ -118,17 +123,7 @@ async def test_a_request_joins_the_clients_trace_and_the_engine_joins_the_reques
 
 
 async def test_without_tracing_the_header_passes_unchanged(runners: list[web.AppRunner]) -> None:
-    headers: list[list[str]] = []
-
-    async def complete(request: web.Request) -> web.Response:
-        headers.append(request.headers.getall("traceparent", []))
-        return web.json_response({"choices": []})
-
-    engine = web.Application()
-    engine.router.add_post("/v1/completions", complete)
-    proxy = Proxy(await listen(engine, runners), model="phi")
-    proxy.state = "Healthy"
-    url = await listen(proxy.application(), runners)
+    url, headers = await proxied(runners)
     async with (
         ClientSession() as session,
         session.post(f"{url}/v1/completions", json={}, headers={"traceparent": PARENT}) as response,

@@ -10,15 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from test.support.collector import Collector, Span
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "presets" / ".venv"
@@ -31,62 +29,8 @@ pytestmark = [
 ]
 
 
-@dataclass(frozen=True)
-class Span:
-    service: str
-    name: str
-    trace: str
-    id: str
-    parent: str
-    seconds: float
-
-
-class Collector:
-    """Receives OTLP over HTTP."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert self.path == "/v1/traces"
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector.add(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def add(self, request: ExportTraceServiceRequest) -> None:
-        for resource in request.resource_spans:
-            names = {each.key: each.value.string_value for each in resource.resource.attributes}
-            self.spans += [
-                Span(
-                    service=names["service.name"],
-                    name=span.name,
-                    trace=span.trace_id.hex(),
-                    id=span.span_id.hex(),
-                    parent=span.parent_span_id.hex(),
-                    seconds=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
-                )
-                for scope in resource.scope_spans
-                for span in scope.spans
-            ]
-
-    def named(self, trace: str) -> dict[str, Span]:
-        return {f"{span.service}: {span.name}": span for span in self.spans if span.trace == trace}
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+def named(collector: Collector, trace: str) -> dict[str, Span]:
+    return {f"{span.service}: {span.name}": span for span in collector.spans if span.trace == trace}
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 240) -> None:
@@ -151,8 +95,8 @@ def test_one_trace_from_the_admission_to_the_answer(kubeconfig: str, collector: 
     assert answer["Result"].startswith("What is the capital of France?")
 
     started = {f"{name}: start server": name for name in ("kaito-inference", "kaito-vllm")}
-    until(lambda: not started.keys().isdisjoint(collector.named(trace)), "the spans of the server", 60)
-    (server,) = (started[name] for name in collector.named(trace).keys() & started.keys())
+    until(lambda: not started.keys().isdisjoint(named(collector, trace)), "the spans of the server", 60)
+    (server,) = (started[name] for name in named(collector, trace).keys() & started.keys())
     expected = {
         "workspace-controller: POST /default/workspace.kaito.sh",
         "workspace-controller: reconcile workspace",
@@ -166,8 +110,8 @@ def test_one_trace_from_the_admission_to_the_answer(kubeconfig: str, collector: 
         f"{server}: load model",
         f"{server}: POST /chat",
     }
-    until(lambda: expected <= collector.named(trace).keys(), "the spans", 60)
-    spans = collector.named(trace)
+    until(lambda: expected <= named(collector, trace).keys(), "the spans", 60)
+    spans = named(collector, trace)
     assert spans["workspace-controller: POST /default/workspace.kaito.sh"].id == admission
     assert spans["workspace-controller: POST /default/workspace.kaito.sh"].parent == ""
     of_the_admission = expected - {

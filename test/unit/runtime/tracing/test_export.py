@@ -2,12 +2,9 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Generator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import ConfigMap
@@ -16,59 +13,7 @@ from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.reconcile import Request
 from kaito.runtime.testing import World
 from kaito.runtime.tracing import NO_TRACER, configured_tracer, is_configured, otlp
-
-
-class Collector:
-    """An OTLP receiver: answers with `status`, or not at all."""
-
-    def __init__(self, status: int) -> None:
-        self.received: list[ExportTraceServiceRequest] = []
-        self.requested = threading.Event()
-        self.released = threading.Event()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector.received.append(ExportTraceServiceRequest.FromString(body))
-                collector.requested.set()
-                if not status:
-                    collector.released.wait()
-                    return
-                self.send_response(status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def spans(self) -> list[str]:
-        return [
-            span.name
-            for request in self.received
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def services(self) -> set[str]:
-        return {
-            attribute.value.string_value
-            for request in self.received
-            for resource in request.resource_spans
-            for attribute in resource.resource.attributes
-            if attribute.key == "service.name"
-        }
-
-    def close(self) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
+from test.support.collector import Collector
 
 
 @pytest.fixture
@@ -92,7 +37,7 @@ def test_an_endpoint_enables_export_and_the_standard_variables_disable_it() -> N
 def test_spans_are_sent_before_the_process_ends(collector: Collector) -> None:
     with configured_tracer("a", collector.url, {}) as tracer, tracer.start_as_current_span("x"):
         pass
-    assert (collector.spans(), collector.services()) == (["x"], {"a"})
+    assert [(span.name, span.service) for span in collector.spans] == [("x", "a")]
 
 
 def test_the_environment_names_the_service(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +45,7 @@ def test_the_environment_names_the_service(collector: Collector, monkeypatch: py
     environ = {"OTEL_SERVICE_NAME": "b"}
     with configured_tracer("a", collector.url, environ) as tracer, tracer.start_as_current_span("x"):
         pass
-    assert collector.services() == {"b"}
+    assert {span.service for span in collector.spans} == {"b"}
 
 
 @pytest.mark.parametrize("collector", [500, 404, 0], indirect=True)
