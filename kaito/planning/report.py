@@ -23,8 +23,8 @@ from kaito.workspace.preflight import Finding
 from kaito.workspace.preview import PLACEHOLDER_UID, Preview
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
-UNNAMED: Final = "ws"
-"""Prefix of the names of claims and NodePools. Their rest depends on the UID, which the API server assigns."""
+_CLAIM_PREFIX: Final = "ws"
+"""Prefix of the names of claims."""
 
 
 @final
@@ -259,16 +259,19 @@ def manifest(obj: Resource, uid: str) -> dict[str, Any]:
     """Returns an object as it would be created; without the names and labels that depend on an unknown UID."""
     document = bare(obj)
     if uid == PLACEHOLDER_UID and isinstance(obj, Claim | NodePool):
-        is_pool = isinstance(obj, NodePool)
-        prefix = f"{obj.name.rpartition('-')[0]}-" if is_pool else UNNAMED
-        document["metadata"] = {**_without_uid(document["metadata"]), "generateName": prefix}
+        document["metadata"] = {**_without_uid(document["metadata"]), "generateName": name_prefix(obj)}
         del document["metadata"]["name"]
-        if is_pool:
+        if isinstance(obj, NodePool):
             template = document["spec"]["template"]
             template["metadata"] = _without_uid(template["metadata"])
         else:
             _without_template_name(document)
     return document
+
+
+def name_prefix(obj: Claim | NodePool) -> str:
+    """Returns the part of a name that does not depend on the UID, which the API server assigns."""
+    return f"{obj.name.rpartition('-')[0]}-" if isinstance(obj, NodePool) else _CLAIM_PREFIX
 
 
 def _without_uid(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from kaito.models.gpu import GIB
 from kaito.models.memory import GpuMemory
 from kaito.models.planning import InferencePlan
 from kaito.planning.comparison import Change
-from kaito.planning.report import PlanReport, PriceAnswer, SetPlan, price_of_set
+from kaito.planning.report import PlanReport, PriceAnswer, SetPlan, name_prefix, price_of_set
 from kaito.planning.style import BAR_WIDTH, Style
 from kaito.prices.price import amount
 from kaito.runtime.kinds import StatefulSet
@@ -237,10 +237,8 @@ def _objects(changes: Sequence[Change], uid: str, style: Style, *, compared: boo
 
 
 def _name(change: Change, uid: str) -> str:
-    if uid == PLACEHOLDER_UID and isinstance(change.object, Claim):
-        return "ws*"
-    if uid == PLACEHOLDER_UID and isinstance(change.object, NodePool):
-        return f"{change.object.name.rpartition('-')[0]}-*"
+    if uid == PLACEHOLDER_UID and isinstance(change.object, Claim | NodePool):
+        return f"{name_prefix(change.object)}*"
     return change.object.name or f"{change.object.metadata.generate_name}*"
 
 
