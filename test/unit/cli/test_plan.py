@@ -11,17 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
-from kaito.api import Workspace, crds
+from kaito.api import Workspace
 from kaito.cli.main import main
 from kaito.cli.plan import command
 from kaito.planning import documents
-from kaito.planning.comparison import CONTROLLER, LiveComparison
+from kaito.planning.comparison import LiveComparison
 from kaito.planning.documents import InputError, read_documents
 from kaito.planning.style import Style
 from kaito.prices.azure_retail import Found, PricesUnavailable
 from kaito.prices.book import PriceBook
 from kaito.prices.price import Offering, Price
-from kaito.runtime.client import Client
 from kaito.runtime.kinds import ConfigMap, Deployment, Node, Service, ServicePort, ServiceSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World, builders
@@ -388,19 +387,6 @@ def test_binary_files_are_rejected(tmp_path: Path) -> None:
 
 
 # -- with a cluster --
-
-
-@pytest.fixture
-def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    for definition in crds.manifests():
-        world.install(definition)
-
-    @asynccontextmanager
-    async def connected(_: Any, __: str) -> AsyncGenerator[Client]:
-        yield Client(world.transport(), field_manager=CONTROLLER)
-
-    monkeypatch.setattr(command, "connected", connected)
-    return world
 
 
 async def compare(*given: dict[str, Any], region: str = "") -> dict[str, Any]:

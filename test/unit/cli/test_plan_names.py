@@ -1,31 +1,13 @@
 """`kaito plan --cluster` with names that do not exist: they are refused before the cluster is read."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from kaito.api import Workspace, crds
-from kaito.cli.plan import command
-from kaito.planning.comparison import CONTROLLER
-from kaito.runtime.client import Client
+from kaito.api import Workspace
 from kaito.runtime.errors import Forbidden
 from kaito.runtime.testing import World
 from test.unit.cli.test_plan import A100, compare, compare_all, workspace
-
-
-@pytest.fixture
-def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    for definition in crds.manifests():
-        world.install(definition)
-
-    @asynccontextmanager
-    async def connected(_: Any, __: str) -> AsyncGenerator[Client]:
-        yield Client(world.transport(), field_manager=CONTROLLER)
-
-    monkeypatch.setattr(command, "connected", connected)
-    return world
 
 
 def selected(**fields: Any) -> dict[str, Any]:

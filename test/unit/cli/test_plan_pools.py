@@ -18,7 +18,6 @@ from kaito.runtime.testing import World
 from kaito.workspace.flags import parse
 from test.support.node_pools import DEFINITION
 from test.unit.cli.test_plan import A100, workspace
-from test.unit.cli.test_plan_names import live as live  # noqa: PLC0414 - a fixture
 
 FLAGS = ["--node-provisioner=karpenter", "--karpenter-node-class-group=karpenter.kwok.sh"]
 

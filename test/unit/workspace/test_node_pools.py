@@ -9,7 +9,7 @@ from kaito.api import NodeClaim, Workspace, labels
 from kaito.api.karpenter import NodePool
 from kaito.runtime.client import Client
 from kaito.runtime.crd import Version, crd
-from kaito.runtime.kinds import Event, Job, Namespace, ObjectReference, Pod, Secret, StatefulSet
+from kaito.runtime.kinds import Job, Namespace, Pod, Secret, StatefulSet
 from kaito.runtime.meta import ObjectMeta, Quantity, format_time
 from kaito.runtime.testing import World, builders
 from kaito.workspace.manifests.node_pool import node_pool_name
@@ -21,6 +21,7 @@ from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from test.support.node_pools import Pools
 from test.unit.workspace.inference_sets.conftest import inference_set
 from test.unit.workspace.test_node_class import KwokClass, put_class
+from test.unit.workspace.test_replacement import tell
 from test.unit.workspace.test_tuning_ttl import tuning
 
 NAME = "workspace-phi-3-mini"
@@ -261,19 +262,7 @@ def refuse(pools: Pools, name: str) -> None:
     """Deletes a claim as Karpenter does without capacity: an Event contains the cause."""
     claim = pools.world.get(NodeClaim, name)
     pools.world.delete(NodeClaim, name)
-    pools.world.put(
-        Event(
-            metadata=ObjectMeta(name=f"{name}.insufficient", namespace="default"),
-            event_time=pools.world.now,
-            reporting_controller="karpenter",
-            reporting_instance="karpenter-0",
-            action="Launching",
-            reason="InsufficientCapacityError",
-            note=f"NodeClaim {name} event: no capacity",
-            type="Warning",
-            regarding=ObjectReference(api_version="karpenter.sh/v1", kind="NodeClaim", name=name, uid=claim.uid),
-        )
-    )
+    tell(pools, claim, "InsufficientCapacityError", f"NodeClaim {name} event: no capacity")
 
 
 async def test_the_next_alternative_is_used_if_the_cloud_is_out_of_the_first(pools: Pools, phi: Workspace) -> None:
