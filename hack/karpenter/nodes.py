@@ -52,16 +52,22 @@ async def _set_ready(request: Request[Node]) -> None:
     await request.api.patch(node, MergePatch(status), subresource="status")
 
 
-def main() -> None:
-    """Runs until stopped."""
-    settings = Settings(
-        kubeconfig=Path(sys.argv[1]),
+def settings(kubeconfig: str) -> Settings:
+    """Returns the settings of a program that runs beside Karpenter: one process, without endpoints."""
+    return Settings(
+        kubeconfig=Path(kubeconfig),
         metrics_bind_address="0",
         health_probe_bind_address="0",
         leader_elect=False,
         log_level="warning",
     )
-    Manager(settings, controllers=[Controller(Node, report_ready, name="kwok-nodes")], name="kwok-nodes").run()
+
+
+def main() -> None:
+    """Runs until stopped."""
+    Manager(
+        settings(sys.argv[1]), controllers=[Controller(Node, report_ready, name="kwok-nodes")], name="kwok-nodes"
+    ).run()
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ without a kubelet it would stay Terminating, and Karpenter waits for it. Run as 
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from hack.karpenter.nodes import settings
 from kaito.api import labels
-from kaito.runtime import Again, AlreadyExists, Controller, Manager, Request, Settings
-from kaito.runtime.cache import Cached, View
+from kaito.runtime import Again, AlreadyExists, Controller, Manager, Request
+from kaito.runtime.cache import Cached
 from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import Node, Pod, StatefulSet
-from kaito.runtime.meta import ObjectKey
+from kaito.workspace.ownership import is_controller_of
 
 RESYNC_SECONDS = 1.0
 """Interval at which a StatefulSet without all pods is reconciled without an event."""
@@ -25,7 +25,7 @@ async def run_pods(request: Request[StatefulSet]) -> Again | None:
     """Creates and ends the pods of a StatefulSet, and reports how many are Ready."""
     workload, client = request.object, request.api.client
     workspace = workload.labels.get(labels.WORKSPACE, "")
-    pods = [pod for pod in await client.list(Pod, namespace=workload.namespace) if _is_of(pod, workload)]
+    pods = [pod for pod in await client.list(Pod, namespace=workload.namespace) if is_controller_of(workload, pod)]
     wanted = 0 if workload.deleting else workload.spec.replicas or 0
     for pod in pods:
         if pod.deleting or int(pod.name.rpartition("-")[2]) >= wanted:
@@ -61,10 +61,6 @@ async def end_pod(request: Request[Pod]) -> Again | None:
     return Again(RESYNC_SECONDS, "the StatefulSet may be deleted")
 
 
-def _is_of(pod: Pod, workload: StatefulSet) -> bool:
-    return any(owner.uid == workload.uid for owner in pod.metadata.owner_references)
-
-
 def _free(nodes: Sequence[Node], pods: Sequence[Pod]) -> list[str]:
     busy = {pod.spec.node_name for pod in pods}
     return [
@@ -96,23 +92,13 @@ async def _create(request: Request[StatefulSet], name: str, node: str) -> None:
     await request.api.client.patch(pod, MergePatch(status), subresource="status")
 
 
-def _workload_of(pod: Pod, _: View) -> ObjectKey | None:
-    owner = next((each for each in pod.metadata.owner_references if each.kind == "StatefulSet"), None)
-    return ObjectKey(pod.namespace, owner.name) if owner is not None else None
-
-
 def main() -> None:
     """Runs until stopped."""
-    settings = Settings(
-        kubeconfig=Path(sys.argv[1]),
-        metrics_bind_address="0",
-        health_probe_bind_address="0",
-        leader_elect=False,
-        log_level="warning",
-    )
-    controller = Controller(StatefulSet, run_pods, name="kwok-pods").watches(Pod, to=_workload_of)
+    controller = Controller(StatefulSet, run_pods, name="kwok-pods").owns(Pod)
     ends = Controller(Pod, end_pod, name="kwok-kubelet")
-    Manager(settings, controllers=[controller, ends], cache=[Cached(Pod)], live=[Node], name="kwok-pods").run()
+    Manager(
+        settings(sys.argv[1]), controllers=[controller, ends], cache=[Cached(Pod)], live=[Node], name="kwok-pods"
+    ).run()
 
 
 if __name__ == "__main__":
