@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, web
 from kaito_presets.serving import tracing as module
-from kaito_presets.serving.tracing import Phases, Tracing, start_tracing, traces_endpoint
+from kaito_presets.serving.tracing import Phases, Tracing, resource_attributes, start_tracing, traces_endpoint
 from kaito_presets.tuning.progress import Progress
 from kaito_presets.vllm.launch import plan_launch
 from kaito_presets.vllm.options import read_options
@@ -138,8 +138,17 @@ def test_the_environment_configures_the_export() -> None:
     assert traces_endpoint(base) == "http://collector:4318/v1/traces"
     assert traces_endpoint({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c/x"}) == "http://c/x"
     assert traces_endpoint({**base, "OTEL_SDK_DISABLED": "true"}) == ""
+    assert traces_endpoint({**base, "OTEL_SDK_DISABLED": " True"}) == ""
     assert traces_endpoint({**base, "OTEL_TRACES_EXPORTER": "none"}) == ""
+    assert traces_endpoint({**base, "OTEL_TRACES_EXPORTER": "None "}) == ""
+    assert traces_endpoint({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}) == ""
     assert not start_tracing("kaito-inference", {}).is_on
+
+
+def test_the_environment_names_the_service() -> None:
+    assert resource_attributes("kaito-vllm", {"HOSTNAME": "a-0"})["service.name"] == "kaito-vllm"
+    for named in ({"OTEL_SERVICE_NAME": "b"}, {"OTEL_RESOURCE_ATTRIBUTES": "kaito.workspace=w,service.name=b"}):
+        assert "service.name" not in resource_attributes("kaito-vllm", named)
 
 
 def test_a_collector_that_is_down_delays_neither_requests_nor_the_end(

@@ -15,7 +15,8 @@ SpanKind = Literal["internal", "server", "client"]
 TRACEPARENT: Final = "traceparent"
 """Header with a trace context (W3C Trace Context)."""
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+# Version ff and zero IDs are not valid. Later versions can have further fields, version 00 has none.
+_TRACEPARENT = re.compile(r"(?!ff|00-.{52}-)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 class Span(Protocol):
@@ -130,10 +131,7 @@ NO_TRACER = _NoTracer()
 
 def is_traceparent(text: str) -> bool:
     """Whether the text is a valid `traceparent`: version, trace ID, span ID and flags."""
-    found = _TRACEPARENT.fullmatch(text)
-    if found is None or text.startswith("ff"):
-        return False
-    return bool(found["trace"].strip("0") and found["span"].strip("0"))
+    return _TRACEPARENT.fullmatch(text) is not None
 
 
 def trace_id(traceparent: str) -> str:

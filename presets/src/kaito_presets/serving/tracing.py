@@ -43,12 +43,21 @@ NO_ATTRIBUTES: Final[Attributes] = {}
 
 def traces_endpoint(environ: Mapping[str, str]) -> str:
     """Returns the URL to which spans are sent; empty if tracing is not configured, or disabled."""
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return ""
-    if given := environ.get(_TRACES_ENDPOINT, ""):
+    if environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
+        return ""
+    if given := environ.get(_TRACES_ENDPOINT, "").strip():
         return given
-    base = environ.get(_ENDPOINT, "")
+    base = environ.get(_ENDPOINT, "").strip()
     return f"{base.rstrip('/')}/v1/traces" if base else ""
+
+
+def resource_attributes(service: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the attributes of the process; without `service.name` if the environment has one."""
+    attributes = {"service.version": __version__, "k8s.pod.name": environ.get("HOSTNAME", "")}
+    named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    return attributes if named else attributes | {"service.name": service}
 
 
 def start_tracing(service: str, environ: Mapping[str, str] = os.environ) -> "Tracing":
@@ -69,10 +78,8 @@ def start_tracing(service: str, environ: Mapping[str, str] = os.environ) -> "Tra
         log.warning("spans are not exported: opentelemetry-exporter-otlp-proto-http is not installed")
         return Tracing()
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    attributes = {"service.version": __version__, "k8s.pod.name": environ.get("HOSTNAME", "")}
-    if not environ.get("OTEL_SERVICE_NAME"):
-        attributes["service.name"] = service
-    provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
+    resource = Resource.create(resource_attributes(service, environ))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider, environ.get(CONTEXT_VARIABLE, ""))
 

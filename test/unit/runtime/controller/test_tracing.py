@@ -151,7 +151,7 @@ def test_only_valid_contexts_are_accepted() -> None:
     assert is_traceparent(PARENT)
     assert is_traceparent(f"cc-{TRACE}-b7ad6b7169203331-01-what-the-future-brings")
     invalid = ["", "00", f"ff-{TRACE}-b7ad6b7169203331-01", f"00-{'0' * 32}-b7ad6b7169203331-01"]
-    invalid += [f"00-{TRACE}-{'0' * 16}-01", PARENT.upper(), f"{PARENT}\n"]
+    invalid += [f"00-{TRACE}-{'0' * 16}-01", PARENT.upper(), f"{PARENT}\n", f"{PARENT}-00", f"{PARENT}-"]
     assert [text for text in invalid if is_traceparent(text)] == []
     assert (trace_id(PARENT), trace_id("x")) == (TRACE, "")
 
