@@ -1,6 +1,7 @@
 """Polls the servers in pods, which have no API token and cannot report anything themselves.
 
-`start_progress`, `adapter_monitor`, `activity` and `scaling.monitor` use it. The polls run outside reconciles.
+`start_progress`, `adapter_monitor`, `activity`, `scaling.monitor` and `inference_sets.loads` use it. The polls run
+outside reconciles.
 """
 
 import asyncio

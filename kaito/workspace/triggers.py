@@ -8,7 +8,6 @@ from collections.abc import Hashable, Iterable
 from typing import Final
 
 from kaito.api import Claim, Workspace, labels
-from kaito.api.karpenter.conditions import DRIFTED
 from kaito.runtime.cache import EventType, View
 from kaito.runtime.handler import label_key
 from kaito.runtime.kinds import ConfigMap, EndpointSlice, Namespace, Node, Pod
@@ -28,8 +27,7 @@ def _claim_state(claim: Claim) -> Hashable:
 
 
 def _pool_claim_state(claim: Claim) -> Hashable:
-    drifted = claim.condition(DRIFTED)
-    return _claim_state(claim), drifted is not None and drifted.is_true
+    return _claim_state(claim), claim.is_drifted
 
 
 def _node_state(node: Node) -> Hashable:

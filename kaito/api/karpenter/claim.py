@@ -152,6 +152,12 @@ class Claim(Resource):
         ready = self.condition(conditions.READY)
         return ready.is_true if ready else bool(self.status.node_name)
 
+    @property
+    def is_drifted(self) -> bool:
+        """Whether Karpenter reports that the node differs from its NodePool or node class."""
+        drifted = self.condition(conditions.DRIFTED)
+        return drifted is not None and drifted.is_true
+
     def condition(self, condition_type: str) -> Condition | None:
         """Returns the condition of a type, if it exists."""
         return find_condition(self.status.conditions, condition_type)

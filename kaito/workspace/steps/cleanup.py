@@ -134,7 +134,9 @@ async def _delete_claims(request: Request[Workspace], settings: WorkspaceSetting
     uses_pool = settings.node_api is NodeApi.KARPENTER
     had_pool = uses_pool and await delete_pool(api, workspace)
     for kind in (Machine, NodeClaim):
-        if kind is claim_kind(settings.node_api) and not (uses_pool and not had_pool):
+        # When the pool is deleted, the cache may not contain yet the last claim that Karpenter created from it.
+        may_use_cache = had_pool or not uses_pool
+        if kind is claim_kind(settings.node_api) and may_use_cache:
             found: Sequence[Claim] = await api.list(kind, index=claims_of(kind, workspace.key))
         else:
             found = await _list_claims_live(request, kind)
@@ -150,7 +152,7 @@ async def _delete_claims(request: Request[Workspace], settings: WorkspaceSetting
 
 
 async def _list_claims_live(request: Request[Workspace], kind: type[Claim]) -> Sequence[Claim]:
-    """Lists claims of the kind that is not cached; returns none if the cluster does not serve the kind."""
+    """Lists claims that the API server has; returns none if the cluster does not serve the kind."""
     try:
         return await request.api.list(kind, labels=owner_labels(request.object), consistency="live", unreadable="fail")
     except NotFound:

@@ -8,8 +8,7 @@ serve.
 
 from typing import Final
 
-from kaito.api import Claim, NodeClaim, Workspace, conditions
-from kaito.api.karpenter.conditions import DRIFTED
+from kaito.api import NodeClaim, Workspace, conditions
 from kaito.runtime.kinds import StatefulSet
 from kaito.runtime.meta import find_condition
 from kaito.workspace.context import ReconcileContext
@@ -25,7 +24,7 @@ RESYNC_SECONDS: Final = 15.0
 async def may_drift(ctx: ReconcileContext, report: ClaimsReport, plan: Plan) -> bool:
     """Whether Karpenter may replace a node of the Workspace now; otherwise notes what it waits for."""
     name = inference_set_name(ctx.workspace)
-    drifts = any(is_drifted(claim) for claim in report.live)
+    drifts = any(claim.is_drifted for claim in report.live)
     workload = await ctx.api.find(StatefulSet, ctx.workspace.name, ctx.workspace.namespace)
     if workload is not None and 0 < workload.status.ready_replicas < plan.hardware.copies:
         if drifts:
@@ -49,14 +48,8 @@ async def _obstacle(ctx: ReconcileContext, other: Workspace) -> str:
     """Returns what another Workspace of the set must do before; empty if it is not waited for."""
     found = await ctx.api.list(NodeClaim, index=claims_of(NodeClaim, other.key))
     claims = [claim for claim in found if owns_claim(other, claim)]
-    drifts = any(is_drifted(claim) for claim in claims if not claim.deleting)
+    drifts = any(claim.is_drifted for claim in claims if not claim.deleting)
     if any(claim.deleting for claim in claims) or (drifts and other.name < ctx.workspace.name):
         return f"{other.name} has its new nodes"
     serving = find_condition(other.status.conditions, conditions.INFERENCE_READY)
     return "" if serving is not None and serving.is_true else f"{other.name} serves"
-
-
-def is_drifted(claim: Claim) -> bool:
-    """Whether Karpenter reports that the node of a claim differs from its pool or node class."""
-    found = claim.condition(DRIFTED)
-    return found is not None and found.is_true

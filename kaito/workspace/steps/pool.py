@@ -26,7 +26,7 @@ from kaito.workspace.state import ClaimsReport
 from kaito.workspace.steps.alternatives import leave_after_loss, leave_instance_type
 from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, reserving
 from kaito.workspace.steps.claims import delete_broken, list_claims, report_existing, write_record
-from kaito.workspace.steps.drift import is_drifted, may_drift
+from kaito.workspace.steps.drift import may_drift
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
 from kaito.workspace.steps.tuning import find_ended_job, release_nodes
 
@@ -201,7 +201,7 @@ async def _replace_broken(ctx: ReconcileContext, report: ClaimsReport, nodes: No
 def _note_pool(ctx: ReconcileContext, report: ClaimsReport) -> None:
     """Reports why a pool has no claims, and which of its nodes Karpenter replaces."""
     pool = report.pool
-    drifted = [claim.name for claim in report.live if is_drifted(claim)]
+    drifted = [claim.name for claim in report.live if claim.is_drifted]
     if drifted and not report.pool_note:
         report.pool_note = (
             f"Karpenter replaces one node at a time, because they differ from the NodePool: {', '.join(drifted)}"
