@@ -4,16 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from kaito.api import Machine, Workspace, labels
 from kaito.api.workspace.validation import annotations
 from kaito.runtime.kinds import StatefulSet
 from kaito.runtime.manager import Settings
 from kaito.runtime.testing import World
-from kaito.runtime.tracing import OpenTelemetryTracer
 from kaito.workspace.flags import parse
 from kaito.workspace.main import workspace_manager
 from kaito.workspace.manifests.claim import node_claim
@@ -22,6 +18,7 @@ from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.tracing import trace_environment
+from test.support.recorded_spans import Recorded
 from test.unit.workspace.conftest import Cluster
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -112,16 +109,14 @@ def test_the_environment_of_the_controller_configures_the_pods() -> None:
 async def test_without_the_webhook_the_first_reconcile_sets_the_context_and_phases_are_spans(
     world: World, phi: Workspace
 ) -> None:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    recorded = Recorded(labels.TRACEPARENT)
     settings = WorkspaceSettings(tracing_endpoint="http://collector:4318")
     manager = workspace_manager(
         settings,
         Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False),
         transport=world.transport(),
         clock=world.clock,
-        tracer=OpenTelemetryTracer(provider, annotation=labels.TRACEPARENT),
+        tracer=recorded.tracer,
     )
     cluster = Cluster(world, settings)
     world.put(phi)
@@ -135,7 +130,7 @@ async def test_without_the_webhook_the_first_reconcile_sets_the_context_and_phas
         await world.advance(5)
         workload = world.get(StatefulSet, phi.name)
         assert environment(workload)["TRACEPARENT"] == context
-    spans: dict[str, ReadableSpan] = {span.name: span for span in exporter.get_finished_spans()}
+    spans = {span.name: span for span in recorded.take()}
     _, trace, parent, _ = context.split("-")
     ready = spans["ResourceReady"]
     assert ready.parent is not None

@@ -2,9 +2,7 @@
 
 from datetime import UTC, datetime
 
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from kaito.runtime.client import MergePatch
@@ -14,26 +12,12 @@ from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.reconcile import Again, Reconciler, Request
 from kaito.runtime.testing import World
-from kaito.runtime.tracing import NO_SPAN, NO_TRACER, OpenTelemetryTracer, is_traceparent, trace_id
+from kaito.runtime.tracing import NO_SPAN, NO_TRACER, is_traceparent, trace_id
+from test.support.recorded_spans import Recorded
 
 ANNOTATION = "example.com/traceparent"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
-
-
-class Recorded:
-    """A tracer with the spans that it has recorded."""
-
-    def __init__(self, annotation: str = "") -> None:
-        self._exporter = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer = OpenTelemetryTracer(provider, annotation=annotation)
-
-    def take(self, *names: str) -> list[ReadableSpan]:
-        spans = [span for span in self._exporter.get_finished_spans() if not names or span.name.startswith(names)]
-        self._exporter.clear()
-        return spans
 
 
 def manager_of(world: World, reconcile: Reconciler[ConfigMap], recorded: Recorded) -> Manager:

@@ -9,17 +9,15 @@ from typing import Any
 
 import aiohttp
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from kaito.runtime.certs import ServingContext
 from kaito.runtime.certs.authority import new_authority, new_leaf
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.metrics import Metrics
-from kaito.runtime.tracing import OpenTelemetryTracer
 from kaito.runtime.webhook import Admission, Webhook, WebhookServer
+from test.support.recorded_spans import Recorded
 
 ANNOTATION = "example.com/traceparent"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -33,10 +31,10 @@ def judge(admission: Admission[ConfigMap]) -> None:
 
 
 class Served:
-    def __init__(self, port: int, context: ssl.SSLContext, exporter: InMemorySpanExporter) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext, recorded: Recorded) -> None:
         self._url = f"https://127.0.0.1:{port}"
         self._context = context
-        self._exporter = exporter
+        self._recorded = recorded
 
     async def post(
         self,
@@ -62,30 +60,27 @@ class Served:
         return json.loads(base64.b64decode(answer["patch"])) if "patch" in answer else []
 
     def span(self) -> ReadableSpan:
-        (span,) = self._exporter.get_finished_spans()
-        self._exporter.clear()
+        (span,) = self._recorded.take()
         return span
 
 
 @pytest.fixture
 async def served() -> AsyncGenerator[Served]:
     authority = new_authority("test", NOW)
-    metrics, exporter = Metrics(), InMemorySpanExporter()
+    metrics, recorded = Metrics(), Recorded(ANNOTATION)
     serving = ServingContext(metrics)
     serving.load(new_leaf(authority, ["127.0.0.1"], NOW))
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
     server = WebhookServer(
         [Webhook(ConfigMap, finalizer="example.com/x", validate=judge, mutate_path="/default", validate_path="/check")],
         (),
         metrics=metrics,
         host="127.0.0.1",
         port=0,
-        tracer=OpenTelemetryTracer(provider, annotation=ANNOTATION),
+        tracer=recorded.tracer,
     )
     await server.start(serving.context)
     assert server.port is not None
-    yield Served(server.port, ssl.create_default_context(cadata=authority.certificate.decode()), exporter)
+    yield Served(server.port, ssl.create_default_context(cadata=authority.certificate.decode()), recorded)
     await server.stop()
 
 
