@@ -2,12 +2,10 @@
 
 from typing import Final
 
-ARM_ENVIRONMENT: Final = {
-    "ARM_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
-    "ARM_RESOURCE_GROUP": "kaito",
-    "AZURE_CLUSTER_NAME": "kaito",
-    "LOCATION": "eastus",
+from kaito.local.cloud import CLOUD_ENVIRONMENT
+
+ARM_ENVIRONMENT: Final = CLOUD_ENVIRONMENT | {
     "AZURE_TENANT_ID": "00000000-0000-0000-0000-000000000001",
     "AZURE_CLIENT_ID": "00000000-0000-0000-0000-000000000002",
 }
-"""Names of the simulator's subscription and cluster (`SimulatorSettings`), and an identity that it does not check."""
+"""Names of the simulator's subscription and cluster, and an identity that it does not check."""

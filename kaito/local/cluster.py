@@ -7,10 +7,11 @@ cloud are separate processes that communicate only through their APIs, as in a r
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from kaito.local.control_plane import ControlPlane, control_plane
 from kaito.local.kubelet.agent import REFRESH_SECONDS, SWEEP_SECONDS, Kubelet
 from kaito.local.kubelet.images import Images
 from kaito.local.kubelet.server import KubeletServer
-from kaito.local.network import free_port, wait_until_listening
+from kaito.local.network import Networks, PodAddresses, free_port, reserve_networks, wait_until_listening
 from kaito.local.options import Options
 from kaito.local.presets import LocalModel, find, local_model
 from kaito.local.processes import child, watched
@@ -70,6 +71,27 @@ class LocalCluster:
         return next(e.url for e in self.proxy.endpoints if e.service == service and e.port == 80)
 
 
+class FolderInUse(RuntimeError):
+    """Another local cluster uses the folder."""
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Generator[None]:
+    """Creates a folder and holds a lock on it while the body runs; the kernel releases it with the process.
+
+    Raises:
+        FolderInUse: another process holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another local cluster uses {folder}: end it, or choose another folder with --folder"
+            raise FolderInUse(message) from None
+        yield
+
+
 @contextlib.asynccontextmanager
 async def local_cluster(
     options: Options, scope: TaskScope, progress: Callable[[str], None]
@@ -85,22 +107,37 @@ async def local_cluster(
         PresetsMissing: the serving software for pods is not installed.
         ModelMissing: `--model` names no model.
         ChildEnded: a manager or the cloud stopped; the message ends with its log.
+        FolderInUse: another local cluster uses the folder.
+        NoFreeNetwork: too many local clusters run on this machine.
     """
     presets = find(options.presets)
     folder = options.folder.resolve()
+    with lock_folder(folder), reserve_networks() as networks:
+        async with _running(options, presets, folder, networks, scope, progress) as cluster:
+            yield cluster
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    options: Options,
+    presets: Path,
+    folder: Path,
+    networks: Networks,
+    scope: TaskScope,
+    progress: Callable[[str], None],
+) -> AsyncGenerator[LocalCluster]:
     logs = folder / "logs"
     for stale in (folder / "pods", logs):
         shutil.rmtree(stale, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
     model = await local_model(options.model, presets, folder, progress)
     progress(
         "starting the control plane" + (" (built on first use: minutes)" if options.control_plane == "real" else "")
     )
-    async with control_plane(options.control_plane, folder) as plane:
+    async with control_plane(options.control_plane, folder, networks.services) as plane:
         progress("starting both managers and the simulated cloud")
         images = Images(presets, model.directory, base_environment=_pod_environment())
         async with (
-            _agent(options, plane, folder, images) as (manager, proxy, kubelet),
+            _agent(options, plane, folder, images, networks) as (manager, proxy, kubelet),
             _cloud(options, plane, logs, scope) as arm_url,
             _managers(options, plane, logs, arm_url, scope),
         ):
@@ -109,7 +146,7 @@ async def local_cluster(
 
 @contextlib.asynccontextmanager
 async def _agent(
-    options: Options, plane: ControlPlane, folder: Path, images: Images
+    options: Options, plane: ControlPlane, folder: Path, images: Images, networks: Networks
 ) -> AsyncGenerator[tuple[Manager, ServiceProxy, Kubelet]]:
     """Run kubelet, scheduler, workload controllers and kube-proxy in this process."""
     settings = Settings(
@@ -122,7 +159,8 @@ async def _agent(
     claim = Machine if options.node_api == "machine" else NodeClaim
     async with connect(plane.kubeconfig, field_manager="kaito-local") as client, TaskScope("pods") as pods:
         await _install_definitions(client)
-        proxy, kubelet = ServiceProxy(), Kubelet(folder, images, client, SystemClock(), pods)
+        proxy, addresses = ServiceProxy(networks.services), PodAddresses(networks.pods)
+        kubelet = Kubelet(folder, images, client, SystemClock(), pods, addresses)
 
         async def sweep(tick: PeriodicRequest) -> Again | None:
             await kubelet.sweep(tick.api)

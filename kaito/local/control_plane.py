@@ -15,6 +15,7 @@ import ssl
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,6 @@ import yaml
 
 from kaito.apiserver import ApiServer, serve
 from kaito.local.certificate import certificate_of, write_certificate
-from kaito.local.network import SERVICE_NETWORK
 from kaito.local.processes import ChildEnded, child
 from kaito.local.time_limit import time_limit
 
@@ -42,21 +42,21 @@ class ControlPlane:
 
 
 @contextlib.asynccontextmanager
-async def control_plane(kind: ControlPlaneKind, folder: Path) -> AsyncGenerator[ControlPlane]:
-    """Run a control plane for the length of the body.
+async def control_plane(kind: ControlPlaneKind, folder: Path, services: IPv4Network) -> AsyncGenerator[ControlPlane]:
+    """Run a control plane for the length of the body; `services` is the range of cluster IPs.
 
     Raises:
         ChildEnded: the real one could not be started.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    opened = _in_memory(folder) if kind == "memory" else _real(folder)
+    opened = _in_memory(folder, services) if kind == "memory" else _real(folder, services)
     async with opened as running:
         yield running
 
 
 @contextlib.asynccontextmanager
-async def _in_memory(folder: Path) -> AsyncGenerator[ControlPlane]:
-    server = ApiServer(service_cidr=str(SERVICE_NETWORK))
+async def _in_memory(folder: Path, services: IPv4Network) -> AsyncGenerator[ControlPlane]:
+    server = ApiServer(service_cidr=str(services))
     certificate = write_certificate(folder / "apiserver.pem")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
@@ -69,7 +69,7 @@ async def _in_memory(folder: Path) -> AsyncGenerator[ControlPlane]:
 
 
 @contextlib.asynccontextmanager
-async def _real(folder: Path) -> AsyncGenerator[ControlPlane]:
+async def _real(folder: Path, services: IPv4Network) -> AsyncGenerator[ControlPlane]:
     log = folder / "envtest.log"
     log.unlink(missing_ok=True)
     shutil.rmtree(folder / "real", ignore_errors=True)  # every run starts with an empty cluster
@@ -80,7 +80,7 @@ async def _real(folder: Path) -> AsyncGenerator[ControlPlane]:
         "--folder",
         folder / "real",
         "--service-cidr",
-        str(SERVICE_NETWORK),
+        str(services),
     ]
     async with child(command, log, env=dict(os.environ)) as process:
         async with time_limit(REAL_START_SECONDS, f"the control plane to start; its log is {log}"):

@@ -7,9 +7,9 @@ port of 127.0.0.1. `endpoints` returns it for the live view.
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
 from typing import final
 
-from kaito.local.network import SERVICE_NETWORK
 from kaito.runtime.client import Api
 from kaito.runtime.controller import Controller
 from kaito.runtime.kinds import Pod, Service, ServicePort
@@ -37,9 +37,14 @@ class Endpoint:
 
 @final
 class ServiceProxy:
-    """Keeps one listener per Service port for as long as the Service exists."""
+    """Keeps one listener per Service port for as long as the Service exists.
 
-    def __init__(self) -> None:
+    Args:
+        network: range of the cluster IPs.
+    """
+
+    def __init__(self, network: IPv4Network) -> None:
+        self._network = network
         self._listeners: dict[tuple[ObjectKey, int], tuple[asyncio.Server, Endpoint]] = {}
 
     @property
@@ -80,7 +85,7 @@ class ServiceProxy:
                 await self._forward(service, port, api, reader, writer)
             writer.close()
 
-        wanted = (address, port.port) if _is_local(address) else ("127.0.0.1", 0)
+        wanted = (address, port.port) if ip_address(address) in self._network else ("127.0.0.1", 0)
         try:
             server = await asyncio.start_server(connected, *wanted)
         except OSError:  # a privileged port, or one that is in use
@@ -101,10 +106,6 @@ class ServiceProxy:
             await together(_pump(reader, upstream_writer), _pump(upstream_reader, writer))
         finally:
             upstream_writer.close()
-
-
-def _is_local(address: str) -> bool:
-    return address.startswith(str(SERVICE_NETWORK.network_address).rsplit(".", 2)[0] + ".")
 
 
 def _target_port(port: ServicePort, pod: Pod) -> int:

@@ -33,13 +33,21 @@ FINISHED = {"Succeeded", "Failed"}
 class Kubelet:
     """Runs the pods bound to any node of the local cluster."""
 
-    def __init__(self, folder: Path, images: Images, client: Client, clock: Clock, scope: TaskScope) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images: Images,
+        client: Client,
+        clock: Clock,
+        scope: TaskScope,
+        addresses: PodAddresses,
+    ) -> None:
         self._folder = folder
         self._images = images
         self._client = client
         self._clock = clock
         self._scope = scope
-        self._addresses = PodAddresses()
+        self._addresses = addresses
         self._volumes = Volumes(folder, self._config_map, self._secret)
         self._runners: dict[str, PodRunner] = {}
         self._ending: set[str] = set()
