@@ -1,5 +1,6 @@
 """The commands of the pages about installing, upgrading and uninstalling run on a real kube-apiserver."""
 
+import json
 import os
 import re
 import shutil
@@ -92,3 +93,53 @@ def test_existing_nodes_with_helm(shell: Shell) -> None:
     shell.run("getting-started/install.md", "Namespace")
     shell.run("getting-started/install.md", "With Helm for existing nodes or Karpenter")
     assert "byo" in shell.bash("kubectl -n kaito-system get deployment workspace-controller -o yaml")
+
+
+OPERATED_KINDS = {"PodMonitor": "podmonitors", "PrometheusRule": "prometheusrules"}
+"""Kinds of the Prometheus Operator that the charts install."""
+
+
+def any_object(kind: str, plural: str) -> dict[str, object]:
+    """Returns a CRD whose objects may have any field."""
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+    }
+    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
+    spec = {"group": "monitoring.coreos.com", "scope": "Namespaced", "names": names, "versions": [version]}
+    metadata = {"name": f"{plural}.monitoring.coreos.com"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def test_tracing_monitoring_and_the_console_are_added_to_an_installation(shell: Shell) -> None:
+    install = "getting-started/install.md"
+    shell.run(install, "Namespace")
+    shell.run(install, "With Helm on AKS")
+    shell.run("operations/tracing.md", "Configure")
+    for program in ("workspace-controller", "gpu-provisioner"):
+        deployment = shell.bash(f"kubectl -n kaito-system get deployment {program} -o yaml")
+        assert "--tracing-endpoint=http://otel-collector.monitoring:4318" in deployment
+    documents = [any_object(kind, plural) for kind, plural in OPERATED_KINDS.items()]
+    (shell.folder / "operator.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": documents}))
+    shell.bash("kubectl apply -f operator.json && kubectl wait --for=condition=Established crd --all --timeout=60s")
+    monitoring = [
+        b.code for b in code_blocks(DOCS / "operations" / "monitoring.md") if b.code.startswith("helm upgrade")
+    ]
+    assert len(monitoring) == 1
+    shell.bash(monitoring[0])
+    found = shell.bash("kubectl -n kaito-system get podmonitors,prometheusrules,configmaps -o name").splitlines()
+    assert {name.partition(".")[0] for name in found if "monitoring" in name} == {"podmonitor", "prometheusrule"}
+    assert "configmap/kaito-dashboard" in found
+    console = [b.code for b in code_blocks(DOCS / "guides" / "console.md") if "helm install console" in b.code]
+    assert len(console) == 1
+    shell.bash(console[0][console[0].index("helm") :])
+    deployment = shell.bash("kubectl -n kaito-system get deployment kaito-console -o yaml")
+    assert "--host=console.example.com" in deployment
+    assert "image: registry.example.com/kaito/console:" in deployment
