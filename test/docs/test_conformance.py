@@ -1,8 +1,12 @@
 """The tool behind docs/internals/conformance.md: it sees gaps, and reads back what it wrote."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from hack.generate.conformance import REAL, Run, gaps, groups, page, plain, recorded
+import pytest
+
+from hack.generate import conformance
+from hack.generate.conformance import REAL, Run, gaps, groups, marked_files, page, plain, recorded
 
 
 def _items() -> list[Mapping[str, object]]:
@@ -62,4 +66,22 @@ def test_both_spellings_of_a_clients_guarantee_are_the_same() -> None:
         "client-1",
         "10",
         "client-10",
+    ]
+
+
+def test_only_files_that_mention_the_marker_are_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "ROOT", tmp_path)
+    for name, text in {
+        "test/unit/runtime/test_marked.py": "@pytest.mark.conformance(3)",
+        "test/unit/test_all.py": "pytestmark = pytest.mark.conformance(4)",
+        "test/unit/test_other.py": "def test_it() -> None: ...",
+        "test/contract/test_real.py": "@pytest.mark.conformance(5)",
+        "test/e2e/test_elsewhere.py": "@pytest.mark.conformance(6)",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert marked_files() == [
+        "test/unit/runtime/test_marked.py",
+        "test/unit/test_all.py",
+        "test/contract/test_real.py",
     ]
