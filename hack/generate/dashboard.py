@@ -32,6 +32,8 @@ class Panel:
     width: int = 8
     kind: str = "timeseries"
     stacked: bool = False
+    value: str = ""
+    """Column of a table with the value of the expression; without one the value is hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ ROWS: Final[Sequence[Row]] = (
                 [("max by (namespace, name, currency) (kaito_workspace_cost)", "")],
                 kind="table",
                 width=24,
+                value="cost",
             ),
         ),
     ),
@@ -355,7 +358,10 @@ def _panel(panel: Panel, number: int, *, x: int, y: int) -> dict[str, Any]:
         for index, (expression, legend) in enumerate(panel.queries)
     ]
     custom = {"stacking": {"mode": "normal"}, "fillOpacity": 30} if panel.stacked else {"fillOpacity": 0}
-    hidden = {"excludeByName": {"Time": True, "Value": True}}
+    columns = {
+        "excludeByName": {"Time": True} | ({} if panel.value else {"Value": True}),
+        "renameByName": {"Value": panel.value} if panel.value else {},
+    }
     return {
         "id": number,
         "type": panel.kind,
@@ -368,7 +374,7 @@ def _panel(panel: Panel, number: int, *, x: int, y: int) -> dict[str, Any]:
             "overrides": [],
         },
         "targets": targets,
-        **({"transformations": [{"id": "organize", "options": hidden}]} if is_table else {}),
+        **({"transformations": [{"id": "organize", "options": columns}]} if is_table else {}),
     }
 
 

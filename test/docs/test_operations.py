@@ -1,6 +1,7 @@
 """Monitoring and troubleshooting follow the code: every metric of an alert exists, and every reason is explained."""
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ def test_the_metrics_of_an_alert_exist(rule: dict[str, Any]) -> None:
     named = metrics_of(rule["expr"])
     assert named
     assert named - controller_metrics() == set()
+
+
+def test_tables_of_the_dashboard_show_a_value_only_where_it_is_more_than_a_condition() -> None:
+    tables = [panel for panel in json.loads(dashboard.page())["panels"] if panel["type"] == "table"]
+    columns = {panel["title"]: panel["transformations"][0]["options"] for panel in tables}
+    hidden = {title: sorted(options["excludeByName"]) for title, options in columns.items()}
+    assert hidden == {
+        "Workspaces that are not ready": ["Time", "Value"],
+        "Cost of each Workspace since its creation": ["Time"],
+    }
+    assert columns["Cost of each Workspace since its creation"]["renameByName"] == {"Value": "cost"}
 
 
 @pytest.mark.parametrize("expression", sorted(set(dashboard.expressions())))
