@@ -288,6 +288,31 @@ async def test_ensure_is_idempotent_and_repairs(api: Api, namespace: str) -> Non
         await api.ensure(web, owner=other)
 
 
+async def test_empty_metadata_is_no_difference(api: Api, namespace: str) -> None:
+    """A server that stored empty maps would make every status of the object cost a request."""
+    web = Deployment.model_validate(
+        {
+            "metadata": {"name": "web", "namespace": namespace, "labels": {}, "annotations": {}, "finalizers": []},
+            "spec": {
+                "selector": {"matchLabels": {"app": "web"}},
+                "template": {
+                    "metadata": {"labels": {"app": "web"}},
+                    "spec": {"containers": [{"name": "c", "image": "i"}]},
+                },
+            },
+        }
+    )
+    first = await api.ensure(web)
+    assert not {"labels", "annotations", "finalizers"} & first.to_dict()["metadata"].keys()
+    status = {"status": {"observedGeneration": 1, "replicas": 1}}
+    written = await api.patch(first, MergePatch(status), subresource="status")
+    again = await api.ensure(web)
+    assert again.metadata.resource_version == written.metadata.resource_version
+    annotated = await api.ensure(web.with_metadata(annotations={"note": "x"}))
+    assert annotated.annotations == {"note": "x"}
+    assert (await api.ensure(web)).annotations == {}
+
+
 @pytest.mark.conformance(32)
 async def test_own_writes_are_seen_at_once(api: Api, namespace: str) -> None:
     kept: list[str] = []

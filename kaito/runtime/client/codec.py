@@ -187,10 +187,14 @@ def for_create(obj: Resource) -> dict[str, Any]:
 
 
 def for_apply(obj: Resource) -> dict[str, Any]:
-    """Return the manifest for an apply request; a UID or resourceVersion is kept as a precondition."""
+    """Return the manifest for an apply request; a UID or resourceVersion is kept as a precondition.
+
+    Empty labels, annotations, finalizers and owner references are left out. The server does not store them, so that the
+    object would seem to differ from its manifest, and omitting them removes what was applied before as well.
+    """
     document = full_manifest(obj)
     metadata: Mapping[str, Any] = document.get("metadata", {})
     document["metadata"] = {
-        name: value for name, value in metadata.items() if name not in _SERVER_OWNED and value not in ("", None)
+        name: value for name, value in metadata.items() if name not in _SERVER_OWNED and value not in ("", None, {}, [])
     }
     return document

@@ -64,6 +64,25 @@ async def test_a_foreign_field_is_left_alone_and_costs_nothing(api: Api, world: 
     assert world.count("PATCH") == 1
 
 
+async def test_empty_metadata_that_the_server_does_not_store_costs_nothing(api: Api, world: World) -> None:
+    """Builders set `annotations={}`. The server stores none, which is not a difference."""
+    wanted = Deployment.model_validate(
+        {**deployment().to_dict(), "metadata": {"name": "web", "namespace": "default", "labels": {}, "annotations": {}}}
+    )
+    await api.ensure(wanted)
+    for replicas in (1, 2):
+        world.patch(Deployment, "web", {"status": {"replicas": replicas}}, subresource="status")
+        await world.settle()
+        await api.ensure(wanted)
+    assert world.count("PATCH") == 1
+
+
+async def test_empty_annotations_remove_those_that_were_applied(api: Api, world: World) -> None:
+    annotated = config(a="1").with_metadata(annotations={"note": "x"})
+    assert (await api.ensure(annotated)).annotations == {"note": "x"}
+    assert (await api.ensure(annotated.with_metadata(annotations={}))).annotations == {}
+
+
 @pytest.mark.parametrize(
     "drift", [{"data": {"a": "changed"}}, {"data": None}, {"metadata": {"labels": {"app": "changed"}}}]
 )
