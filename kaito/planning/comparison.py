@@ -34,6 +34,7 @@ from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.main import FIELD_MANAGER
 from kaito.workspace.manifests.claim import claim_kind
+from kaito.workspace.manifests.node_pool import node_pool_name
 from kaito.workspace.ownership import (
     is_controller_of,
     is_node_of,
@@ -154,6 +155,7 @@ class LiveComparison:
             claims=await self._claims(workspace),
             nodes=own,
             preferred=[node for node in nodes if node.name in names],
+            pool=await self._pool(workspace),
             budget=await self._budget(workspace),
         )
 
@@ -176,6 +178,16 @@ class LiveComparison:
             return None  # the namespace does not exist yet, or the cluster does not serve the claims
         others = [other for other in workspaces if other.name != workspace.name]
         return ObservedBudget(text=text, others=others, claims=claims)
+
+    async def _pool(self, workspace: Workspace) -> NodePool | None:
+        """Returns the NodePool of the Workspace; None if it does not exist, or the user may not read it."""
+        if self._settings.node_api is not NodeApi.KARPENTER:
+            return None
+        try:
+            found = await self._client.find(NodePool, node_pool_name(workspace))
+        except (Forbidden, NotFound):
+            return None  # `changes` reports the cause
+        return found if found is not None and not found.deleting and owns_pool(workspace, found) else None
 
     async def _claims(self, workspace: Workspace) -> Sequence[Claim]:
         kind = claim_kind(self._settings.node_api)

@@ -9,13 +9,16 @@ from datetime import datetime
 from typing import Final
 
 from kaito.api import Claim, Workspace, conditions, labels
+from kaito.api.karpenter import NodePool
 from kaito.models.instance_types import same_size
 from kaito.runtime.meta import Condition, find_condition
 from kaito.workspace.alternatives import Choice
 from kaito.workspace.claim_policy import ClaimState, ProvisionAttempts
 from kaito.workspace.manifests.claim import claim_name
+from kaito.workspace.manifests.node_pool import is_pool_claim
 from kaito.workspace.nodes import NodesReport
 from kaito.workspace.plan import Hardware
+from kaito.workspace.pool_policy import PoolState
 from kaito.workspace.settings import WorkspaceSettings
 from kaito.workspace.status import claim_condition_type
 
@@ -91,6 +94,40 @@ def claim_state(
         foreign=_foreign(claims, choice),
         not_before=max((time for time in times if time is not None), default=None),
         claim_name=lambda index, serial: claim_name(workspace, index=index, serial=serial),
+    )
+
+
+def pool_state(
+    workspace: Workspace,
+    settings: WorkspaceSettings,
+    *,
+    now: datetime,
+    wanted: int,
+    claims: Sequence[Claim],
+    pool: NodePool | None,
+    not_before: datetime | None,
+) -> PoolState:
+    """Returns the input of `pool_policy.decide_pool`.
+
+    Args:
+        workspace: the Workspace, whose status and annotations contain the record of earlier reconciles.
+        settings: of the controller.
+        now: the current time.
+        wanted: result of `wanted_claims`.
+        claims: the Workspace's claims that are not being deleted, those of an earlier `--node-api` included.
+        pool: the Workspace's pool; None if it does not exist.
+        not_before: earliest time at which the pool may grow; None for now.
+    """
+    own = [claim for claim in claims if is_pool_claim(workspace, claim)]
+    return PoolState(
+        now=now,
+        wanted=max(wanted - (len(claims) - len(own)), 0),
+        replicas=pool.spec.replicas if pool is not None else None,
+        claims=own,
+        attempts=ProvisionAttempts.from_annotations(workspace.annotations),
+        expected=frozenset(workspace.status.claims),
+        ready_since=ready_since(workspace, settings),
+        not_before=not_before,
     )
 
 

@@ -7,7 +7,7 @@ the controller creates on the API server.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, final
 
 from kaito.api import Claim, Workspace, conditions
@@ -18,15 +18,16 @@ from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, Statefu
 from kaito.workspace.alternatives import AlternativesRecord, SelectionInputs
 from kaito.workspace.budget import Limits, check_cost, limits_of, namespace_limits
 from kaito.workspace.claim_policy import ClaimDecision, decide
-from kaito.workspace.claim_state import claim_state, wanted_claims
+from kaito.workspace.claim_state import claim_state, pool_state, wanted_claims
 from kaito.workspace.manifests.claim import claim_kind, node_claim
 from kaito.workspace.manifests.group import is_group, network_policy
 from kaito.workspace.manifests.inference import worker_stateful_set
-from kaito.workspace.manifests.node_pool import is_pool_claim, node_pool
+from kaito.workspace.manifests.node_pool import node_pool, permits_drift
 from kaito.workspace.manifests.placement import pod_tolerations
 from kaito.workspace.manifests.service import services
 from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes, preferred_node_labels
 from kaito.workspace.plan import Plan
+from kaito.workspace.pool_policy import decide_pool
 from kaito.workspace.preflight import ClusterReader, Finding, PreflightContext, run_checks, validate_workspace
 from kaito.workspace.preflight.context import Workload
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -34,6 +35,9 @@ from kaito.workspace.settings import NodeApi, WorkspaceSettings
 PLACEHOLDER_UID: Final = "00000000-0000-4000-8000-000000000000"
 """UID of a Workspace that the API server has not stored. The names of claims depend on the UID, so that names with this
 one are not those that the controller would choose."""
+
+_BUDGET_RETRY: Final = timedelta(seconds=60)
+"""Any later time: a pool above the budget does not grow now."""
 
 
 @final
@@ -58,6 +62,8 @@ class Observed:
     """Nodes of the Workspace."""
     preferred: Sequence[Node] = ()
     """Existing nodes that `resource.preferredNodes` names."""
+    pool: NodePool | None = None
+    """NodePool of the Workspace (`--node-api karpenter`)."""
     budget: ObservedBudget | None = None
     """None if the namespace has no budget, or without a cluster."""
 
@@ -191,7 +197,7 @@ def _planned(
             decision, is_over = replace(decision, create=()), True
     new_claims, pool = len(decision.create), None
     if settings.node_api is NodeApi.KARPENTER:
-        new_claims, pool = _pool(workspace, plan, settings, observed, wanted=wanted, is_over=is_over)
+        new_claims, pool = _pool(workspace, plan, settings, observed, now=now, wanted=wanted, is_over=is_over)
         decision = ClaimDecision()
     claims = tuple(
         node_claim(workspace, plan.hardware, settings, index=index, serial=serial) for index, serial in decision.create
@@ -217,16 +223,36 @@ def _planned(
 
 
 def _pool(
-    workspace: Workspace, plan: Plan, settings: WorkspaceSettings, observed: Observed, *, wanted: int, is_over: bool
+    workspace: Workspace,
+    plan: Plan,
+    settings: WorkspaceSettings,
+    observed: Observed,
+    *,
+    now: datetime,
+    wanted: int,
+    is_over: bool,
 ) -> tuple[int, NodePool | None]:
-    """Returns the number of claims that Karpenter creates, and the NodePool; None without a node."""
-    live = [claim for claim in observed.claims if not claim.deleting]
-    others = sum(not is_pool_claim(workspace, claim) for claim in live)
-    replicas = max((len(live) if is_over else wanted) - others, 0)
-    new_claims = 0 if is_over else max(wanted - len(live), 0)
-    if not replicas and not live:
-        return new_claims, None
-    return new_claims, node_pool(workspace, plan.hardware, settings, replicas=replicas)
+    """Returns the number of claims that Karpenter creates, and the NodePool; None without one."""
+    state = pool_state(
+        workspace,
+        settings,
+        now=now,
+        wanted=wanted,
+        claims=[claim for claim in observed.claims if not claim.deleting],
+        pool=observed.pool,
+        not_before=plan.choice.resume_at if plan.choice is not None else None,
+    )
+    decision = decide_pool(state)
+    if is_over and decision.grows:
+        decision = decide_pool(replace(state, not_before=now + _BUDGET_RETRY))
+    if decision.replicas is None:
+        return 0, None
+    # `steps.drift` changes the budget of a pool that exists, from the state of the copies.
+    drifts = permits_drift(observed.pool) if observed.pool is not None else None
+    pool = node_pool(
+        workspace, plan.hardware, settings, replicas=decision.replicas, may_drift=drifts, present=observed.pool
+    )
+    return max(decision.replicas - len(state.claims), 0), pool
 
 
 def _nodes(

@@ -48,6 +48,11 @@ def is_pool_claim(workspace: Workspace, claim: Claim) -> bool:
     return claim.labels.get(labels.NODEPOOL) == node_pool_name(workspace)
 
 
+def permits_drift(pool: NodePool) -> bool:
+    """Whether Karpenter may replace a node that differs from the template now."""
+    return any(budget.nodes == "1" for budget in pool.spec.disruption.budgets)
+
+
 def node_pool(
     workspace: Workspace,
     hardware: Hardware,
@@ -55,6 +60,7 @@ def node_pool(
     *,
     replicas: int,
     may_drift: bool | None = None,
+    present: NodePool | None = None,
 ) -> NodePool:
     """Returns the pool with that number of nodes.
 
@@ -65,8 +71,10 @@ def node_pool(
         replicas: number of nodes.
         may_drift: whether Karpenter may replace a node that differs from the template. By default it may, except for
             Workspaces of an InferenceSet, which take turns (`steps.drift`).
+        present: the pool that exists. Its template keeps its labels: Karpenter replaces every node when they change.
     """
     drifts = not inference_set_name(workspace) if may_drift is None else may_drift
+    found = claim_labels(workspace) if present is None else dict(present.spec.template.metadata.labels)
     node_class = settings.node_class.reference_for(workspace, settings.cloud)
     template = NodeTemplateSpec(
         node_class_ref=node_class,
@@ -81,7 +89,7 @@ def node_pool(
         spec=NodePoolSpec(
             replicas=replicas,
             limits={NODES: Quantity(replicas + SURGE)},
-            template=NodeTemplate(metadata=NodeTemplateMetadata(labels=claim_labels(workspace)), spec=template),
+            template=NodeTemplate(metadata=NodeTemplateMetadata(labels=found), spec=template),
             disruption=Disruption(
                 consolidation_policy="WhenEmpty",
                 consolidate_after="Never",

@@ -10,18 +10,18 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from kaito.api import Claim, NodeClaim, conditions, labels
-from kaito.api.karpenter import NodePool, NodeTemplateMetadata
+from kaito.api.karpenter import NodePool
 from kaito.runtime.errors import ApiError, Conflict, NotFound
-from kaito.workspace.claim_policy import MAX_CAUSE_CHARACTERS, ProvisionAttempts, find_broken
-from kaito.workspace.claim_state import claim_state, last_claim_condition, ready_since, wanted_claims
+from kaito.workspace.claim_policy import MAX_CAUSE_CHARACTERS, find_broken
+from kaito.workspace.claim_state import claim_state, last_claim_condition, pool_state, wanted_claims
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.events import find_loss_cause
 from kaito.workspace.failure import shorten
-from kaito.workspace.manifests.node_pool import is_pool_claim, node_pool, node_pool_name
+from kaito.workspace.manifests.node_pool import node_pool, node_pool_name, permits_drift
 from kaito.workspace.nodes import NodesReport
 from kaito.workspace.ownership import owns_pool
 from kaito.workspace.plan import Plan
-from kaito.workspace.pool_policy import PoolDecision, PoolState, decide_pool
+from kaito.workspace.pool_policy import PoolDecision, decide_pool
 from kaito.workspace.state import ClaimsReport
 from kaito.workspace.steps.alternatives import leave_after_loss, leave_instance_type
 from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, reserving
@@ -85,7 +85,7 @@ def replicas_of(report: ClaimsReport) -> int:
 async def shrink_pool(ctx: ReconcileContext, plan: Plan, report: ClaimsReport, replicas: int) -> None:
     """Lowers the number of nodes. Karpenter deletes claims without an instance first, then nodes without pods."""
     before = replicas_of(report)
-    drifts = report.pool is not None and any(b.nodes == "1" for b in report.pool.spec.disruption.budgets)
+    drifts = report.pool is not None and permits_drift(report.pool)
     report.pool = await ctx.api.ensure(_wanted_pool(ctx, report, plan, replicas, drifts=drifts))
     ctx.request.log.info("node pool shrunk", pool=report.pool.name, before=before, after=replicas)
     note = f"NodePool {report.pool.name} has {replicas} instead of {before} nodes: no longer needed"
@@ -110,18 +110,10 @@ async def _decide_and_record(ctx: ReconcileContext, report: ClaimsReport, plan: 
 
 
 def _decide(ctx: ReconcileContext, report: ClaimsReport, *, not_before: datetime | None) -> PoolDecision:
-    workspace = ctx.workspace
-    own = [claim for claim in report.live if is_pool_claim(workspace, claim)]
-    state = PoolState(
-        now=ctx.now,
-        wanted=max(report.wanted - (len(report.live) - len(own)), 0),
-        replicas=report.pool.spec.replicas if report.pool is not None else None,
-        claims=own,
-        attempts=ProvisionAttempts.from_annotations(workspace.annotations),
-        expected=frozenset(workspace.status.claims),
-        ready_since=ready_since(workspace, ctx.settings),
+    state = pool_state(
+        ctx.workspace, ctx.settings, now=ctx.now, wanted=report.wanted, claims=report.live, pool=report.pool,
         not_before=not_before,
-    )
+    )  # fmt: skip
     return decide_pool(state)
 
 
@@ -172,15 +164,9 @@ async def _apply(ctx: ReconcileContext, report: ClaimsReport, decision: PoolDeci
 
 
 def _wanted_pool(ctx: ReconcileContext, report: ClaimsReport, plan: Plan, replicas: int, *, drifts: bool) -> NodePool:
-    """Returns the pool to apply.
-
-    The labels of the template stay those of an existing pool: Karpenter replaces every node when they change.
-    """
-    wanted = node_pool(ctx.workspace, plan.hardware, ctx.settings, replicas=replicas, may_drift=drifts)
-    if report.pool is None:
-        return wanted
-    kept = NodeTemplateMetadata(labels=dict(report.pool.spec.template.metadata.labels))
-    return wanted.evolve(spec=wanted.spec.evolve(template=wanted.spec.template.evolve(metadata=kept)))
+    return node_pool(
+        ctx.workspace, plan.hardware, ctx.settings, replicas=replicas, may_drift=drifts, present=report.pool
+    )
 
 
 async def _replace_broken(ctx: ReconcileContext, report: ClaimsReport, nodes: NodesReport | None, plan: Plan) -> None:

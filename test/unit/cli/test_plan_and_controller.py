@@ -5,25 +5,32 @@ objects are compared. Once everything exists, a plan against that API server sho
 """
 
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from kaito.api import Workspace, labels
+from kaito.api import NodeClaim, Workspace, labels
+from kaito.api.karpenter import NodePool
 from kaito.models import catalog, instance_types
 from kaito.planning.comparison import CONTROLLER, Change, LiveComparison
 from kaito.planning.documents import Documents
 from kaito.planning.reader import PlanReader
 from kaito.runtime.client import Client
+from kaito.runtime.crd import Version, crd
 from kaito.runtime.kinds import ConfigMap, Job, Namespace, Secret, Service, StatefulSet
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.testing import World
-from kaito.workspace.ownership import owns_claim
+from kaito.workspace.claim_policy import ProvisionAttempts
+from kaito.workspace.node_class import NodeClassSettings
+from kaito.workspace.ownership import owns_claim, owns_pool
 from kaito.workspace.preflight.context import Workload
 from kaito.workspace.preview import Preview, preview
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
+from test.support.node_pools import Pools
 from test.unit.workspace.conftest import Cluster
 from test.unit.workspace.input_cases import INPUTS, PUSH, TOKEN, adapter, config, template, tuned
+from test.unit.workspace.test_node_class import KwokClass, put_class
 
 CONFIGS = (
     config("c-small", "vllm: {max-model-len: 1024}"),
@@ -118,15 +125,30 @@ class Planner:
         )
 
 
-@pytest.fixture(params=[(NodeApi.MACHINE, 1), (NodeApi.NODECLAIM, 2)], ids=lambda given: f"{given[0]}-{given[1]}")
+SEEDS = ((NodeApi.MACHINE, 1), (NodeApi.NODECLAIM, 2), (NodeApi.KARPENTER, 3))
+GROUP = "karpenter.kwok.sh"
+KARPENTER = WorkspaceSettings(
+    node_api=NodeApi.KARPENTER, node_class=NodeClassSettings(karpenter_node_class_group=GROUP)
+)
+
+
+@pytest.fixture(params=SEEDS, ids=lambda given: f"{given[0]}-{given[1]}")
 def seeded(request: pytest.FixtureRequest) -> tuple[WorkspaceSettings, random.Random]:
     node_api, seed = request.param
-    return WorkspaceSettings(node_api=node_api), random.Random(seed)
+    settings = KARPENTER if node_api is NodeApi.KARPENTER else WorkspaceSettings(node_api=node_api)
+    return settings, random.Random(seed)
+
+
+def karpenter_cluster(world: World) -> Pools:
+    world.install(crd([Version(model=KwokClass, storage=True)]))
+    for name in ("default", "gpu"):
+        put_class(world, name)
+    return Pools(world, KARPENTER)
 
 
 @pytest.fixture
 async def cluster(world: World, seeded: tuple[WorkspaceSettings, random.Random]) -> Cluster:
-    made = Cluster(world, seeded[0])
+    made = karpenter_cluster(world) if seeded[0] is KARPENTER else Cluster(world, seeded[0])
     for document in CONFIGS:
         world.put(ConfigMap.model_validate(document))
     for document in (PUSH, TOKEN):
@@ -150,6 +172,12 @@ async def test_the_controller_creates_what_the_plan_contains(
     assert 5 <= sum(bool(plan.errors) for plan in plans.values()) <= 19, "the inputs are one-sided"
     async with cluster.controller():
         await cluster.world.settle()
+        if isinstance(cluster, Pools):
+            for workspace in workspaces:
+                _compare_pools(cluster, workspace, plans[workspace.name])
+            while cluster.scale_step():
+                pass
+            await cluster.world.settle()
         for workspace in workspaces:
             _compare_claims(cluster, workspace, plans[workspace.name])
         for claim in cluster.claims():
@@ -162,15 +190,23 @@ async def test_the_controller_creates_what_the_plan_contains(
         for workspace in workspaces:
             _compare_workload(cluster.world, workspace, plans[workspace.name])
             found, changes = await planner.plan(cluster.workspace(workspace.name))
-            assert found.objects.claims == ()
+            assert (found.objects.claims, found.new_claims) == ((), 0)
             assert {
                 (c.object.kind, c.action, c.diff) for c in changes if found.plan and c.action != "unchanged"
             } == set()
 
 
+def _compare_pools(cluster: Pools, workspace: Workspace, plan: Preview) -> None:
+    found = [pool for pool in cluster.pools() if owns_pool(workspace, pool)]
+    planned = [plan.objects.pool] if plan.objects.pool is not None else []
+    assert [bare(pool) for pool in found] == [bare(pool) for pool in planned], workspace.name
+
+
 def _compare_claims(cluster: Cluster, workspace: Workspace, plan: Preview) -> None:
     created = sorted((bare(c) for c in cluster.claims() if owns_claim(workspace, c)), key=str)
-    assert created == sorted((bare(claim) for claim in plan.objects.claims), key=str), workspace.name
+    assert len(created) == plan.new_claims
+    if plan.objects.pool is None:
+        assert created == sorted((bare(claim) for claim in plan.objects.claims), key=str), workspace.name
     status, reason, message = cluster.conditions(workspace.name)["ResourceReady"]
     if plan.errors:
         assert (status, reason) == ("False", plan.errors[0].reason), workspace.name
@@ -196,6 +232,77 @@ def _compare_workload(world: World, workspace: Workspace, plan: Preview) -> None
         assert workload.annotations[digest] == plan.objects.workload.annotations[digest]
     if isinstance(workload, StatefulSet) and isinstance(plan.objects.workload, StatefulSet):
         assert workload.spec.replicas == plan.objects.workload.spec.replicas
+
+
+def changed(rng: random.Random, pools: Pools, workspace: Workspace) -> str:
+    """Changes a Workspace or what it has while no controller runs; returns the kind of the change."""
+    kind = rng.choice(["more", "fewer", "none", "class", "lost", "paused", "surplus"])
+    now = pools.world.now
+    patch: dict[str, Any] = {}
+    replicas = workspace.spec.replicas or 1
+    own = [claim for claim in pools.world.list(NodeClaim) if owns_claim(workspace, claim)]
+    if kind in {"more", "fewer", "none"} and workspace.inference is not None:
+        wanted = {"more": replicas + 2, "fewer": max(replicas - 1, 0), "none": 0}[kind]
+        patch = {"spec": {"replicas": wanted}}
+    elif kind == "class":
+        patch = {"metadata": {"annotations": {labels.NODE_CLASS: f"{GROUP}/KWOKNodeClass/gpu"}}}
+    elif kind in {"lost", "paused"}:
+        pools.world.delete(NodeClaim, rng.choice(own).name)
+        if kind == "paused":
+            failures = rng.choice([1, 2, 4])
+            started = now - timedelta(seconds=rng.choice([5, 25, 3600]))
+            attempts = ProvisionAttempts(serial=0, failures=failures, backoff_started_at=started)
+            patch = {"metadata": {"annotations": {labels.PROVISION_ATTEMPTS: attempts.to_annotation()}}}
+    elif kind == "surplus":
+        (pool,) = [pool for pool in pools.pools() if owns_pool(workspace, pool)]
+        pools.world.patch(NodePool, pool.name, {"spec": {"replicas": (pool.spec.replicas or 0) + 1}})
+    if patch:
+        pools.world.patch(Workspace, workspace.name, patch)
+    return kind
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_the_controller_changes_a_pool_as_the_plan_contains(world: World, seed: int) -> None:
+    """Copies, node class, losses and pauses of Workspaces that serve. The budget for drift follows the copies: a plan
+    leaves that of a pool that exists."""
+    rng, pools = random.Random(seed), karpenter_cluster(world)
+    for document in (PUSH, TOKEN):
+        world.put(Secret.model_validate(document))
+    manifests = (generated(rng, number) for number in range(100))
+    candidates = (Workspace.model_validate(manifest) for manifest in manifests)
+    planner = Planner(world, KARPENTER)
+    serving: list[Workspace] = []
+    async with pools.controller():
+        for candidate in candidates:
+            stored = pools.apply(candidate)
+            await world.settle()
+            plan, _ = await planner.plan(pools.workspace(stored.name))
+            if plan.plan is None:
+                world.delete(Workspace, stored.name)
+                continue
+            while pools.scale_step():
+                pass
+            for claim in pools.claims():
+                if not claim.status.node_name:
+                    pools.join(claim, gpus=str(plan.plan.hardware.gpus))
+            await world.advance(5)
+            serving.append(pools.workspace(stored.name))
+            if len(serving) == 10:
+                break
+    changes = {workspace.name: changed(rng, pools, workspace) for workspace in serving}
+    assert len(set(changes.values())) >= 4, "the changes are one-sided"
+    plans = {each.name: (await planner.plan(pools.workspace(each.name)))[0] for each in serving}
+    async with pools.controller():
+        await world.settle()
+        for workspace in serving:
+            plan = plans[workspace.name]
+            (pool,) = [pool for pool in pools.pools() if owns_pool(workspace, pool)]
+            wanted = plan.objects.pool
+            assert wanted is not None
+            found = pool.spec.evolve(disruption=wanted.spec.disruption)
+            assert found.to_dict() == wanted.spec.to_dict(), f"{workspace.name}: {changes[workspace.name]}"
+            missing = max((pool.spec.replicas or 0) - len(pools.live(pool)), 0)
+            assert plan.new_claims == missing, changes[workspace.name]
 
 
 async def test_a_plan_without_a_cluster_has_the_same_nodes_and_refusals(
