@@ -1,9 +1,11 @@
 """The trace of a Workspace: its annotation, the environment of its pods, and spans of the phases of its start.
 
 The annotation `kaito.sh/traceparent` contains the context of the admission, which the webhook sets, or of the first
-reconcile. Claims carry it on, so that the spans of a provisioner join the trace. Pods get it as `TRACEPARENT` with the
-address of the collector. A workload keeps the environment that it was created with, in an annotation: neither an
-upgrade nor a changed flag replaces its pods.
+reconcile. Claims carry it on, so that the spans of a provisioner join the trace. Karpenter records no spans, and the
+claims that it creates from a NodePool cannot carry the context, because a change of the template replaces every node:
+the stages of its claims are recorded here. Pods get the context as `TRACEPARENT` with the address of the collector. A
+workload keeps the environment that it was created with, in an annotation: neither an upgrade nor a changed flag
+replaces its pods.
 """
 
 import json
@@ -12,7 +14,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final, cast
 
-from kaito.api import Workspace, labels
+from kaito.api import Claim, NodeClaim, Workspace, labels
+from kaito.api.karpenter.nodeclaim import KAITO_NODE_CLASS_GROUP
 from kaito.runtime import Request
 from kaito.runtime.client import MergePatch
 from kaito.runtime.controller import origin_of
@@ -24,6 +27,9 @@ from kaito.workspace.settings import WorkspaceSettings
 
 TRACEPARENT_ENV: Final = "TRACEPARENT"
 """Environment variable with a trace context (as OpenTelemetry specifies it)."""
+
+STAGES: Final = ("launch", "register", "initialize")
+"""Names of the spans of a claim, as gpu-provisioner names them."""
 
 ENDPOINT_ENV: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 RESOURCE_ENV: Final = "OTEL_RESOURCE_ATTRIBUTES"
@@ -100,6 +106,36 @@ def record_condition(
         parent=parent,
         attributes={"kaito.workspace": str(workspace.key)},
     )
+
+
+def record_claim(tracer: Tracer, workspace: Workspace, claim: Claim, since: datetime | None, now: datetime) -> None:
+    """Records the stages of a claim of Karpenter that are complete, from the times of its conditions.
+
+    gpu-provisioner records those of its claims.
+
+    Args:
+        tracer: records.
+        workspace: the owner of the claim.
+        claim: the claim.
+        since: a claim that was initialized before is not recorded again; None for the first time.
+        now: the current time.
+    """
+    parent = origin_of(workspace, tracer.annotation, now).parent
+    start = claim.metadata.creation_timestamp
+    if not parent or start is None or not isinstance(claim, NodeClaim) or _is_of_gpu_provisioner(claim):
+        return
+    ends = [found.last_transition_time for found in map(claim.condition, claim.stages) if found and found.is_true]
+    times = [end for end in ends if end is not None]
+    if len(times) < len(claim.stages) or (since is not None and times[-1] < since):
+        return
+    attributes = {"kaito.claim": claim.name, "cloud.instance_type": claim.instance_type}
+    for name, end in zip(STAGES, times, strict=True):
+        tracer.record_span(name, start=start, end=max(start, end), parent=parent, attributes=attributes)
+        start = max(start, end)
+
+
+def _is_of_gpu_provisioner(claim: NodeClaim) -> bool:
+    return claim.spec.node_class_ref.group == KAITO_NODE_CLASS_GROUP
 
 
 def record_pod(tracer: Tracer, workspace: Workspace, pod: Pod, now: datetime) -> None:

@@ -19,7 +19,7 @@ from kaito.runtime.meta import Condition
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.manifests.group import copy_selector
 from kaito.workspace.status import claim_condition_type, condition_updates, workspace_state
-from kaito.workspace.tracing import record_condition, record_pod
+from kaito.workspace.tracing import record_claim, record_condition, record_pod
 
 _EVENT_REASONS: Final = {
     conditions.RESOURCE_READY: ("ResourcesReady", "ResourcesNotReady"),
@@ -219,6 +219,10 @@ def _is_new(before: Condition | None) -> bool:
 def _record_spans(ctx: ReconcileContext, condition_type: str, before: Condition | None) -> None:
     """Records the phases of the start that end with the condition."""
     record_condition(ctx.tracer, ctx.workspace, condition_type, before, ctx.now)
+    if condition_type == claim_condition_type(ctx.settings.node_api) and ctx.state.claims is not None:
+        since = None if before is None else before.last_transition_time
+        for claim in ctx.state.claims.live:
+            record_claim(ctx.tracer, ctx.workspace, claim, since, ctx.now)
     if condition_type in WORKLOAD_CONDITIONS and ctx.state.workload is not None:
         for pod in ctx.state.workload.pods:
             record_pod(ctx.tracer, ctx.workspace, pod, ctx.now)

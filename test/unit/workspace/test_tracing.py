@@ -5,21 +5,26 @@ from dataclasses import replace
 
 import pytest
 
-from kaito.api import Machine, Workspace, labels
+from kaito.api import Machine, NodeClaim, Workspace, labels
 from kaito.api.workspace.validation import annotations
+from kaito.runtime.crd import Version, crd
 from kaito.runtime.kinds import StatefulSet
 from kaito.runtime.manager import Settings
+from kaito.runtime.meta import format_time
 from kaito.runtime.testing import World
 from kaito.workspace.flags import parse
 from kaito.workspace.main import workspace_manager
 from kaito.workspace.manifests.claim import node_claim
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.manifests.tuning import tuning_job
+from kaito.workspace.node_class import NodeClassSettings
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 from kaito.workspace.tracing import trace_environment
+from test.support.node_pools import Pools
 from test.support.recorded_spans import Recorded
 from test.unit.workspace.conftest import Cluster
+from test.unit.workspace.test_node_class import KwokClass, put_class
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -138,3 +143,60 @@ async def test_without_the_webhook_the_first_reconcile_sets_the_context_and_phas
     first = spans["first reconcile"].get_span_context()
     assert first is not None
     assert f"{first.span_id:016x}" == parent
+
+
+STAGES = ("launch", "register", "initialize")
+
+
+async def test_the_stages_of_claims_that_karpenter_creates_are_spans(world: World, phi: Workspace) -> None:
+    """The template of a pool cannot carry the context: Karpenter would replace every node that has another one."""
+    recorded = Recorded(labels.TRACEPARENT)
+    settings = WorkspaceSettings(
+        node_api=NodeApi.KARPENTER, node_class=NodeClassSettings(karpenter_node_class_group="karpenter.kwok.sh")
+    )
+    pools = Pools(world, settings)
+    world.install(crd([Version(model=KwokClass, storage=True)]))
+    put_class(world, "default")
+    manager = workspace_manager(
+        settings,
+        Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False),
+        transport=world.transport(),
+        clock=world.clock,
+        tracer=recorded.tracer,
+    )
+    world.put(phi.with_metadata(annotations={labels.TRACEPARENT: PARENT}))
+
+    async def initialize() -> NodeClaim:
+        """Creates a claim that is launched, registered and initialized after 40, 60 and 61 s."""
+        await world.settle()
+        assert pools.scale_step()
+        (claim,) = (each for each in world.list(NodeClaim) if not each.status.node_name)
+        conditions: list[dict[str, str]] = []
+        for kind, seconds in (("Launched", 40), ("Registered", 20), ("Initialized", 1), ("Ready", 0)):
+            await world.advance(seconds)
+            times = {"lastTransitionTime": format_time(world.now)}
+            conditions.append({"type": kind, "status": "True", "reason": kind, **times})
+        pools.join(claim)
+        joined = world.get(NodeClaim, claim.name, "").status
+        pools.set_claim_status(claim, *conditions, nodeName=joined.node_name, providerID=joined.provider_id)
+        await world.advance(5)
+        return claim
+
+    async with manager:
+        await world.settle()
+        (pool,) = pools.pools()
+        assert not pool.spec.template.metadata.to_dict().get("annotations")
+        first = await initialize()
+        found = recorded.take(*STAGES)
+        assert [(span.name, (span.attributes or {})["kaito.claim"]) for span in found] == [
+            (name, first.name) for name in STAGES
+        ]
+        assert [(span.end_time - span.start_time) / 1e9 for span in found if span.end_time and span.start_time] == [
+            40, 20, 1
+        ]  # fmt: skip
+        for span in found:
+            assert span.parent is not None
+            assert f"00-{span.parent.trace_id:032x}-{span.parent.span_id:016x}-01" == PARENT
+        world.patch(Workspace, phi.name, {"spec": {"replicas": 2}})
+        second = await initialize()
+        assert [(span.attributes or {})["kaito.claim"] for span in recorded.take(*STAGES)] == [second.name] * 3
