@@ -1,7 +1,7 @@
 """Reads how many requests the Workspaces of a set have, before one of several that serve is deleted.
 
 A reconcile names the pods, and the polls run outside reconciles: the set is queued again when every pod has answered,
-or has not answered in time. The load of a pod that does not report one is unknown.
+or has not answered several polls. The load of a pod that does not report one is unknown.
 """
 
 import asyncio
@@ -19,7 +19,10 @@ from kaito.workspace.pod_polls import Fetch, PolledPod, fetch_metrics, poll_pods
 from kaito.workspace.scaling.load import parse_load
 
 POLL_SECONDS: Final = 0.5
-"""Pause between two rounds of polls. Each pod is polled once."""
+"""Pause between two rounds of polls. A pod that answers is polled once."""
+
+ATTEMPTS: Final = 3
+"""Polls until the load of a pod is unknown: one may fail while a server is busy, or on the way."""
 
 MAX_AGE: Final = timedelta(seconds=10)
 """Age at which a load is read again, because the decision that it was read for was not carried out."""
@@ -34,6 +37,8 @@ class _Subject:
     """Addresses of the pods by UID."""
     answers: dict[str, tuple[datetime, float | None]] = field(default_factory=dict[str, tuple[datetime, float | None]])
     """When each pod was polled, and its requests; None if it reported none."""
+    failures: dict[str, int] = field(default_factory=dict[str, int])
+    """Polls of pods that have not reported any requests yet."""
 
 
 @final
@@ -66,6 +71,7 @@ class CopyLoads:
             uid: (at, load) for uid, (at, load) in subject.answers.items() if at > oldest and uid in addresses
         }
         if addresses.keys() - subject.answers.keys():
+            subject.failures = {uid: count for uid, count in subject.failures.items() if uid in addresses}
             self._added.set()
             return None
         return {uid: load for uid, (_, load) in subject.answers.items()}
@@ -88,6 +94,10 @@ class CopyLoads:
         if subject is None or pod.uid not in subject.addresses:
             return
         requests = load.running + load.waiting if load is not None else None
+        failures = subject.failures.pop(pod.uid, 0) + 1
+        if requests is None and failures < ATTEMPTS:
+            subject.failures[pod.uid] = failures
+            return
         subject.answers[pod.uid] = (self._clock.now(), requests)
         if not subject.addresses.keys() - subject.answers.keys():
             enqueue.add(pod.workspace, cause=Cause("Pod", pod.uid, "load"))

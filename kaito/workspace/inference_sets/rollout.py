@@ -5,8 +5,9 @@ The rules, in the order in which they are applied:
 * Workspaces that the current template can reach ("kept") are created until there are `replicas` of them. While others
   have to be replaced, at most `max_surge` Workspaces exist above `replicas`, and never more than the node limit allows.
 * Surplus Workspaces are deleted: those that do not serve first, then those with an old template, then those with the
-  fewest requests, then the newest. One whose requests are unknown follows those whose requests are known. The number
-  that serves never falls below `replicas` because of a scale-down.
+  fewest requests, then the newest. One whose requests are unknown follows those that are idle, and precedes those
+  that answer requests: those are known to work. The number that serves never falls below `replicas` because of a
+  scale-down.
 * Workspaces that have to be replaced are deleted as soon as more than `replicas` serve. One that does not serve is
   deleted at once. Where no additional Workspace may exist, one that serves is deleted within `max_unavailable`.
 * Other changes are applied in place, within `max_unavailable`; those that do not serve first.
@@ -14,10 +15,12 @@ The rules, in the order in which they are applied:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
-from typing import final
+from typing import Final, final
 
 from kaito.workspace.inference_sets.children import Child
+
+_UNKNOWN: Final = 0.5
+"""Stands for unknown requests: more than none, and fewer than any."""
 
 
 @final
@@ -125,7 +128,7 @@ def _by_expendability(children: Sequence[Child]) -> list[Child]:
     """Returns the Workspaces in the order in which they are deleted."""
 
     def order(child: Child) -> tuple[bool, bool, float, float, int, str]:
-        requests = inf if child.requests is None else child.requests
+        requests = _UNKNOWN if child.requests is None else child.requests
         age = -child.created.timestamp() if child.created is not None else 0.0
         return child.is_serving, child.change == "none", requests, age, -child.number, child.name
 

@@ -77,16 +77,40 @@ async def test_a_load_that_changed_is_read_again(loaded: Loaded) -> None:
         assert loaded.names() == ["phi-2"]
 
 
-async def test_servers_that_report_no_load_do_not_prevent_the_deletion(loaded: Loaded) -> None:
+async def test_a_server_that_reports_no_load_is_deleted_before_one_that_works(loaded: Loaded) -> None:
+    """Its health may be answered by a program that does not serve any more."""
+    loaded.put(replicas=4)
+    async with loaded.polling():
+        await loaded.serve_set({"phi-0": None, "phi-1": None, "phi-2": 50, "phi-3": 0})
+        loaded.scale(3)
+        await loaded.world.advance(5)
+        assert loaded.names() == ["phi-0", "phi-1", "phi-2"], "an idle one loses no request"
+        loaded.scale(2)
+        await loaded.world.advance(20)
+        assert loaded.names() == ["phi-0", "phi-2"], "the newest of those that report nothing"
+        loaded.scale(1)
+        await loaded.world.advance(20)
+        assert loaded.names() == ["phi-2"], "the one that is known to work stays"
+
+
+async def test_a_load_is_unknown_after_several_polls(loaded: Loaded) -> None:
+    """A busy server may answer too late."""
     loaded.put(replicas=3)
     async with loaded.polling():
-        await loaded.serve_set({"phi-0": None, "phi-1": None, "phi-2": 50})
+        await loaded.serve_set({"phi-0": 3, "phi-1": None, "phi-2": 4})
         loaded.scale(2)
+        await loaded.world.advance(0.6)
+        assert loaded.names() == ["phi-0", "phi-1", "phi-2"]
+        loaded.requests["10.0.0.2"] = 30.0
         await loaded.world.advance(5)
-        assert loaded.names() == ["phi-0", "phi-1"], "the only one whose load is known"
+        assert loaded.names() == ["phi-1", "phi-2"]
+        loaded.requests = dict.fromkeys(loaded.requests)
+        await loaded.world.advance(11)
+        loaded.polls.clear()
         loaded.scale(1)
         await loaded.world.advance(5)
-        assert loaded.names() == ["phi-0"], "then the newest"
+        assert loaded.names() == ["phi-1"]
+        assert sorted(loaded.polls) == [*["10.0.0.2"] * 3, *["10.0.0.3"] * 3]
 
 
 async def test_a_workspace_without_a_ready_pod_has_no_requests(loaded: Loaded) -> None:

@@ -53,7 +53,8 @@ EARLY, LATE = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("children", "deleted"),
     [
-        ([replace(child(0), requests=1.0), replace(child(1), requests=5.0), child(2)], ("phi-0",)),
+        ([replace(child(0), requests=1.0), replace(child(1), requests=5.0), child(2)], ("phi-2",)),
+        ([replace(child(0), requests=0.0), replace(child(1), requests=5.0), child(2)], ("phi-0",)),
         (
             [replace(child(0), requests=5.0), replace(child(1), requests=0.0), replace(child(2), requests=5.0)],
             ("phi-1",),
