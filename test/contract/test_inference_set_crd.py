@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from kaito.runtime.client.patch import contains
 from test.contract.conftest import MERGE, Server
 from test.contract.test_kaito_crds import causes, install, merged, sample
 
@@ -28,6 +29,50 @@ async def test_a_set_has_the_defaults_of_upstream_in_both_versions(server: Serve
     assert new["spec"]["updateStrategy"]["type"] == "RollingUpdate"
     assert new["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == 1
     assert "autoUpgrade" not in new["spec"]
+
+
+UPSTREAM: dict[str, Any] = {
+    "kind": "InferenceSet",
+    "metadata": {
+        "name": NAME,
+        "annotations": {
+            "scaledobject.kaito.sh/auto-provision": "true",
+            "scaledobject.kaito.sh/metricName": "vllm:num_requests_waiting",
+            "scaledobject.kaito.sh/threshold": "10",
+        },
+    },
+    "spec": {
+        "replicas": 2,
+        "nodeCountLimit": 10,
+        "labelSelector": {"matchLabels": {"apps": NAME}},
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+        "autoUpgrade": {
+            "enabled": True,
+            "strategy": "Surge",
+            "maintenanceWindow": {"schedule": "0 2 * * 6", "duration": "4h"},
+        },
+        "template": {
+            "metadata": {"labels": {"team": "search"}, "annotations": {"kaito.sh/runtime": "vllm"}},
+            "resource": {"instanceType": "Standard_NC24ads_A100_v4"},
+            "inference": {
+                "preset": {"name": "phi-4-mini-instruct", "presetOptions": {"modelAccessSecret": "token"}},
+                "adapters": [{"source": {"name": "adapter", "image": "registry.example/adapter:1"}, "strength": "1.0"}],
+                "config": "inference-config",
+            },
+        },
+    },
+}
+"""Every field of upstream's InferenceSet that has an effect."""
+
+
+@pytest.mark.parametrize("version", ["v1alpha1", "v1beta1"])
+async def test_a_set_with_every_field_of_upstream_is_stored_as_it_stands(server: Server, version: str) -> None:
+    await install(server)
+    given = UPSTREAM | {"apiVersion": f"kaito.sh/{version}"}
+    await server.ok("POST", SETS.replace("v1beta1", version), given, fieldValidation="Strict")
+    for path in (SETS, ALPHA_SETS):
+        stored = await server.ok("GET", f"{path}/{NAME}")
+        assert contains(stored, {"spec": given["spec"], "metadata": given["metadata"]})
 
 
 @pytest.mark.parametrize(
