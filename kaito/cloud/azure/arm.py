@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 10.0
 SPEED_HEADER = "x-simulator-speed"
 """Clock speed of the simulator; the rate limits refill as fast. Azure does not send this header."""
 
@@ -90,8 +89,6 @@ class ArmClient:
             "retry_total": settings.attempts - 1,
             "retry_status": 0,
             "retry_backoff_factor": 0.2,
-            "connection_timeout": CONNECT_SECONDS,
-            "read_timeout": settings.request_timeout_seconds,
             "user_agent": APPLICATION_ID,
             "raw_response_hook": self._on_response,
             "permit_redirects": False,

@@ -45,9 +45,9 @@ class Sku:
     """An instance type and its restrictions for the subscription in the region."""
 
     instance_type: InstanceType
-    restricted: str = ""
+    restricted: str
     """Reason code of a restriction in the region; empty without one."""
-    restricted_zones: frozenset[str] = frozenset()
+    restricted_zones: frozenset[str]
 
 
 @final

@@ -29,6 +29,10 @@ class ForeignUrl(ValueError):
     """A request to another host, which must not receive the token."""
 
 
+CONNECT_SECONDS = 10.0
+"""An address that does not answer is left after this time; the SDK waits five minutes."""
+
+
 def guarded_transport(endpoint: str, *, transport: Any | None = None, fence: Fence | None = None) -> Any:
     """Returns a transport that sends to the endpoint only and checks the fence before each write.
 
@@ -49,7 +53,8 @@ class GuardedAioHttpTransport(AioHttpTransport):  # type: ignore[misc]  # mypy d
     """The SDK's transport over aiohttp; requests check the fence after they have a connection."""
 
     def __init__(self, endpoint: str, fence: Fence | None) -> None:
-        super().__init__()  # pyright: ignore[reportUnknownMemberType]
+        # The SDK's clients ignore `connection_timeout` among their options if they are given a transport.
+        super().__init__(connection_timeout=CONNECT_SECONDS)  # pyright: ignore[reportUnknownMemberType]
         self.session: Any = None
         self._endpoint = endpoint
 
