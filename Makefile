@@ -70,8 +70,10 @@ e2e: sync presets-env ## Images and manifests on a real node: kubelet, container
 	@.venv/bin/python -m hack.cluster build
 	@$(PYTEST) -q -n 0 test/node $(ARGS)
 
-.PHONY: test-unit
-test-unit: sync ## The unit tests: no PyTorch, no Go, ten minutes on two cores
+.PHONY: test-unit test-unit-all
+test-unit: sync ## The unit tests except slow ones: no PyTorch, no Go, for every change
+	@$(PYTEST) -q -n auto --dist worksteal -m "not slow" test/unit $(ARGS)
+test-unit-all: sync ## All unit tests, also the slow ones: ten minutes on two cores
 	@$(PYTEST) -q -n auto --dist worksteal test/unit $(ARGS)
 
 .PHONY: test-changed

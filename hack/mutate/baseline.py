@@ -26,7 +26,7 @@ PYTEST_OPTIONS = (
     "-o",
     "timeout=0",
     "-m",
-    "not real",
+    "not real and not slow",
 )
 """pytest-timeout is disabled, because it uses the same alarm signal as the limits of this tool."""
 

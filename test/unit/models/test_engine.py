@@ -201,6 +201,7 @@ CHOICES: dict[str, tuple[float | str, ...]] = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("seed", range(10))
 def test_any_options_on_any_node_are_planned_or_rejected_with_a_field(seed: int) -> None:
     rng = random.Random(seed)

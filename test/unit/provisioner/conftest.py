@@ -1,12 +1,14 @@
 """Fixtures: the provisioner with an in-memory cluster and the ARM simulator, in virtual time.
 
 The provisioner uses the Azure SDK, connected to the simulator without sockets; simulated nodes join the cluster. Tests
-that take `stage` run once for Machines and once for NodeClaims.
+that take `stage` run once for Machines and once for NodeClaims. Those of Machines are slow,
+except in test_lifecycle.py.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +32,17 @@ from kaito.runtime.testing import CrashingTransport, CrashPoint, World
 A100 = "Standard_NC24ads_A100_v4"
 H100 = "Standard_NC40ads_H100_v5"
 KINDS: tuple[type[Claim], ...] = (Machine, NodeClaim)
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of Machines as slow, which differ from those of NodeClaims in names only."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == HERE and item.path.name != "test_lifecycle.py":
+            call = getattr(item, "callspec", None)
+            if call is not None and call.params.get("stage") is Machine:
+                item.add_marker(pytest.mark.slow)
 
 
 class Stage:

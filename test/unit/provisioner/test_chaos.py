@@ -76,6 +76,7 @@ class Monkey:
         self.running = not self.running
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", range(4))
 async def test_pools_match_ready_claims_after_random_faults(stage: "Stage", seed: int) -> None:
     monkey = Monkey(stage, seed)

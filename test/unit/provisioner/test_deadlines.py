@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from kaito.cloud.azure.simulator import named
 from kaito.runtime.errors import NotFound
 
@@ -117,6 +119,7 @@ async def test_large_instance_type_gets_a_longer_launch_timeout(stage: "Stage") 
     assert (stage.calls("PUT"), stage.calls("DELETE")) == (1, 0)
 
 
+@pytest.mark.slow("test_large_instance_type_gets_a_longer_launch_timeout")
 async def test_launch_timeout_depends_on_the_instance_type(stage: "Stage") -> None:
     stage.simulator.faults.add(named("never-ends", times=None))
     await stage.start()

@@ -29,6 +29,7 @@ DENIED = Fault(
 )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("fault", "reason", "words"),
     [(LOCK, "BlockedByCloud", LOCK_MESSAGE), (DENIED, "Unauthorized", "no permission to delete")],
@@ -75,6 +76,7 @@ async def test_rejected_deletion_is_reported_until_it_succeeds(
     assert stage.pools == []
 
 
+@pytest.mark.slow("test_rejected_deletion_is_reported_until_it_succeeds")
 async def test_accepted_deletion_that_fails_is_reported(stage: "Stage") -> None:
     """A lock on the resource group of the nodes: AKS accepts the deletion, and the pool becomes Failed."""
     operation = {

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from kaito.cloud.azure.simulator import named
 from kaito.runtime.clock import monotonic
 
@@ -9,6 +11,7 @@ if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
 
+@pytest.mark.slow("test_claims_become_ready_in_spite_of_a_limit_of_operations")
 async def test_many_claims_become_ready_in_spite_of_429(stage: "Stage") -> None:
     stage.simulator.faults.add(named("throttled", method="PUT", times=20, headers={"Retry-After": "20"}))
     await stage.start()

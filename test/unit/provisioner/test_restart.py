@@ -17,6 +17,7 @@ DELETION_WRITES = 10
 """And until it is deleted."""
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("requests", range(1, LAUNCH_WRITES + 1))
 async def test_launch_continues_after_a_crash_at_any_write(stage: "Stage", requests: int) -> None:
     stage.claim()
@@ -37,6 +38,7 @@ async def test_launch_continues_after_a_crash_at_any_write(stage: "Stage", reque
     assert (stage.pools, stage.nodes) == ([], [])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("requests", range(1, DELETION_WRITES + 1))
 async def test_deletion_continues_after_a_crash_at_any_write(stage: "Stage", requests: int) -> None:
     await stage.start()
@@ -83,6 +85,7 @@ async def test_claim_deleted_while_the_provisioner_is_stopped(stage: "Stage") ->
     assert (stage.pools, stage.nodes) == ([], [])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.seeds(5)
 async def test_interleavings_end_in_the_same_state(stage: "Stage") -> None:
     await stage.start()

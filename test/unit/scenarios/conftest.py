@@ -182,7 +182,7 @@ class System:
         return waited
 
 
-@pytest.fixture(params=[NodeApi.MACHINE, NodeApi.NODECLAIM])
+@pytest.fixture(params=[NodeApi.MACHINE, pytest.param(NodeApi.NODECLAIM, marks=pytest.mark.slow)])
 async def system(world: World, request: pytest.FixtureRequest) -> AsyncIterator[System]:
     """An empty cluster and an empty cloud; the test starts the controllers."""
     for definition in crds.manifests():

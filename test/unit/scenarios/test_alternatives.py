@@ -87,6 +87,7 @@ async def test_the_only_usable_alternative_keeps_its_claim(system: "System") -> 
     assert record(system).stock_outs == {}
 
 
+@pytest.mark.slow("test_two_of_three_are_out_of_stock")
 async def test_all_are_out_of_stock_until_the_first_one_returns(system: "System") -> None:
     """Nothing is requested during the pauses, whose end the condition contains; then the order begins again."""
     system.out_of_stock(*THREE)
@@ -109,6 +110,7 @@ async def test_all_are_out_of_stock_until_the_first_one_returns(system: "System"
     assert list(system.pools.values()) == [H100]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("level", ["family", "regional", "compute", "pool"])
 async def test_quota_at_each_level(system: "System", level: str) -> None:
     """The quota of a family, and that of the region, whatever the cloud's form of the refusal."""
@@ -127,6 +129,7 @@ async def test_quota_at_each_level(system: "System", level: str) -> None:
     assert record(system).stock_outs[f"{H100.lower()}//on-demand"].reason == "QuotaExceeded"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "fault", ["sku", "size-not-supported", "overconstrained-zonal", "sku-not-available", "policy", "subnet-full"]
 )
@@ -138,6 +141,7 @@ async def test_a_restricted_instance_type_is_left(system: "System", fault: str) 
     assert list(system.pools.values()) == [H100]
 
 
+@pytest.mark.slow("test_a_restricted_instance_type_is_left")
 async def test_a_creation_that_never_ends_is_left(system: "System") -> None:
     """The claim is given up after 15 minutes, and the next instance type is used."""
     system.simulator.faults.add(named("never-ends", times=1))
@@ -148,6 +152,7 @@ async def test_a_creation_that_never_ends_is_left(system: "System") -> None:
     assert record(system).stock_outs[f"{A100.lower()}//on-demand"].reason == "LaunchTimeout"
 
 
+@pytest.mark.slow("test_a_crash_at_any_write_buys_nothing_twice")
 @pytest.mark.parametrize("process", ["controller", "provisioner"])
 async def test_a_restart_in_the_middle(system: "System", process: str) -> None:
     """The record is on the Workspace: no offering is requested twice."""
@@ -169,6 +174,7 @@ async def test_a_restart_in_the_middle(system: "System", process: str) -> None:
     assert list(system.pools.values()) == [A100_2]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("writes", range(3, 12))
 async def test_a_crash_at_any_write_buys_nothing_twice(system: "System", writes: int) -> None:
     """The server performs the write, the process ends before it has the answer."""
@@ -188,6 +194,7 @@ async def test_a_crash_at_any_write_buys_nothing_twice(system: "System", writes:
     assert len(system.puts) == 2
 
 
+@pytest.mark.slow("test_two_of_three_are_out_of_stock")
 async def test_a_copy_on_several_nodes_never_mixes_instance_types(system: "System") -> None:
     """One of its two nodes is bought, for the other one there is no capacity: both are given back."""
     system.out_of_stock(A100, left=1)
@@ -222,6 +229,7 @@ async def test_a_running_workspace_stays_until_it_is_told(system: "System") -> N
     assert len(system.puts) == 3
 
 
+@pytest.mark.slow("test_two_of_three_are_out_of_stock")
 async def test_a_second_copy_without_capacity_does_not_move_the_first(system: "System") -> None:
     system.out_of_stock(A100, left=1)
     await system.start()
@@ -232,6 +240,7 @@ async def test_a_second_copy_without_capacity_does_not_move_the_first(system: "S
     assert {claim.instance_type for claim in system.claims()} == {A100}
 
 
+@pytest.mark.slow("test_two_of_three_are_out_of_stock")
 async def test_a_lost_node_may_move_the_workspace(system: "System") -> None:
     """All its nodes are lost, and the cloud has no more of them."""
     await system.start()

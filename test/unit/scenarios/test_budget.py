@@ -65,6 +65,7 @@ async def test_above_the_limit_nothing_is_bought(system: "System") -> None:
     assert claims(system) == [A100] * 3
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("table", "region", "message"),
     [
@@ -102,6 +103,7 @@ async def test_alternatives_above_the_limit_are_passed_over(system: "System") ->
     assert f"{A100_2}: 1 node of {A100_2} (on-demand) costs 7.35 USD per hour" in message
 
 
+@pytest.mark.slow("test_above_the_limit_nothing_is_bought")
 async def test_only_spot_is_within_the_limit(system: "System") -> None:
     """Without spot capacity, on-demand nodes of the first one are too expensive, and so is the other one."""
     system.out_of_stock(A100)
@@ -115,6 +117,7 @@ async def test_only_spot_is_within_the_limit(system: "System") -> None:
     await system.until("ready", system.is_ready, within=2 * HOUR)
 
 
+@pytest.mark.slow("test_a_cheaper_alternative_fits_into_the_rest_of_the_budget")
 async def test_two_workspaces_at_once_do_not_exceed_the_budget_together(system: "System") -> None:
     budget(system, "10")
     await system.start()
@@ -144,6 +147,7 @@ async def test_a_cheaper_alternative_fits_into_the_rest_of_the_budget(system: "S
     assert sorted([*claims(system, "a"), *claims(system, "b")]) == [A100, H100]
 
 
+@pytest.mark.slow("test_above_the_limit_nothing_is_bought")
 async def test_the_budget_is_lowered_and_raised_in_the_middle(system: "System") -> None:
     """Nodes that exist stay; further copies wait, and are bought at once when the budget allows them."""
     budget(system, "10")
@@ -163,6 +167,7 @@ async def test_the_budget_is_lowered_and_raised_in_the_middle(system: "System") 
     assert claims(system) == [A100] * 3
 
 
+@pytest.mark.slow("test_above_the_limit_nothing_is_bought")
 async def test_a_lost_node_beyond_the_budget_is_not_replaced(system: "System") -> None:
     budget(system, "4")
     await system.start()
@@ -220,6 +225,7 @@ async def test_nodes_that_were_not_compared_with_the_budget_are_not_reserved(sys
     await system.until("the rest is free", lambda: bool(claims(system, "b")), within=10)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("text", ["", "ten", "-1", "NaN", "1e99"])
 async def test_a_budget_that_is_not_an_amount_buys_nothing(system: "System", text: str) -> None:
     budget(system, text)
@@ -247,6 +253,7 @@ async def test_a_workspace_of_an_unknown_price_counts(system: "System") -> None:
     assert claims(system, "a") == [A100_2]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("writes", range(2, 9))
 async def test_a_crash_at_any_write_reserves_nothing_twice(system: "System", writes: int) -> None:
     budget(system, "10")

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from kaito.api import labels
 from kaito.runtime.kinds import Event, Namespace, Node
 from kaito.workspace.claim_policy import ProvisionAttempts
@@ -49,6 +51,7 @@ async def test_the_replacement_begins_at_the_notice(system: "System") -> None:
     assert len(system.world.list(Node)) == 1
 
 
+@pytest.mark.slow("test_the_replacement_begins_at_the_notice")
 async def test_only_the_evicted_copy_is_replaced(system: "System") -> None:
     pools = await served(system, replicas=3)
     evict(system, pools[1])
@@ -59,6 +62,7 @@ async def test_only_the_evicted_copy_is_replaced(system: "System") -> None:
     assert len(system.puts) == 4
 
 
+@pytest.mark.slow("test_the_replacement_begins_at_the_notice")
 async def test_all_copies_are_evicted_at_once(system: "System") -> None:
     pools = await served(system, replicas=2)
     evict(system, *pools)
@@ -70,6 +74,7 @@ async def test_all_copies_are_evicted_at_once(system: "System") -> None:
     assert len(system.puts) == 4
 
 
+@pytest.mark.slow("test_the_replacement_begins_at_the_notice")
 async def test_repeated_evictions_are_replaced_with_growing_pauses(system: "System") -> None:
     """Every node is evicted as soon as it runs."""
     await served(system)
@@ -101,6 +106,7 @@ def spot_pools(system: "System") -> list[str]:
     return [name for name, pool in system.simulator.cluster.pools.items() if pool.spot]
 
 
+@pytest.mark.slow("test_a_spot_preferred_workspace_continues_on_demand_without_spot_capacity")
 async def test_copies_on_spot_and_on_demand_nodes_are_mixed(system: "System") -> None:
     """All spot nodes are evicted at once, and the on-demand copy serves."""
     await system.start()
@@ -116,6 +122,7 @@ async def test_copies_on_spot_and_on_demand_nodes_are_mixed(system: "System") ->
     assert len(system.puts) == 5
 
 
+@pytest.mark.slow("test_a_spot_preferred_workspace_continues_on_demand_without_spot_capacity")
 async def test_no_quota_for_the_on_demand_copy_causes_no_loop(system: "System") -> None:
     """The spot offering of the first alternative is not out of stock, so that the Workspace stays there."""
     cluster = system.simulator.cluster
@@ -131,6 +138,7 @@ async def test_no_quota_for_the_on_demand_copy_causes_no_loop(system: "System") 
     await system.until("ready", system.is_ready, within=3600, step=20)
 
 
+@pytest.mark.slow("test_the_replacement_begins_at_the_notice")
 async def test_a_restart_at_the_notice_replaces_the_node_once(system: "System") -> None:
     (evicted,) = await served(system)
     await system.stop_controller()
@@ -144,6 +152,7 @@ async def test_a_restart_at_the_notice_replaces_the_node_once(system: "System") 
     assert len(system.puts) == 2
 
 
+@pytest.mark.slow("test_karpenter_deletes_the_claim_of_a_spot_node")
 async def test_an_eviction_without_a_running_controller_ends_in_a_replacement(system: "System") -> None:
     """The node is gone when the controller starts again."""
     (evicted,) = await served(system)
@@ -165,6 +174,7 @@ async def test_karpenter_deletes_the_claim_of_a_spot_node(system: "System") -> N
     await system.until("ready", lambda: evicted not in system.pools and system.is_ready())
 
 
+@pytest.mark.slow("test_the_replacement_begins_at_the_notice")
 async def test_the_budget_allows_the_replacement(system: "System") -> None:
     """The evicted node counts until it is gone; the Workspace does not become more expensive."""
     change = {"metadata": {"annotations": {labels.HOURLY_BUDGET: "2"}}}

@@ -201,6 +201,7 @@ async def finish(watch: Watch) -> None:
     assert system.pools.keys() == {claim.name for claim in system.claims()}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", BEFORE)
 async def test_trouble_from_the_beginning(system: "System", name: str) -> None:
     begin, end = BEFORE[name]
@@ -213,6 +214,7 @@ async def test_trouble_from_the_beginning(system: "System", name: str) -> None:
     await finish(watch)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", DURING)
 async def test_trouble_in_the_middle(system: "System", name: str) -> None:
     begin, end = DURING[name]
@@ -227,6 +229,7 @@ async def test_trouble_in_the_middle(system: "System", name: str) -> None:
     await finish(watch)
 
 
+@pytest.mark.slow("test_two_controllers_race_while_the_cloud_has_no_capacity")
 async def test_two_controllers_race(system: "System") -> None:
     """Both believe that they lead: a process that was paused, and its successor."""
     await system.start()
@@ -251,6 +254,7 @@ async def test_two_controllers_race_while_the_cloud_has_no_capacity(system: "Sys
     assert sorted(system.pools.values()) == [A100_2]
 
 
+@pytest.mark.slow("test_two_controllers_race_while_the_cloud_has_no_capacity")
 async def test_two_provisioners_race(system: "System") -> None:
     """Both create the agent pool of a claim; the cloud keeps one of that name."""
     await system.start()
@@ -264,6 +268,7 @@ async def test_two_provisioners_race(system: "System") -> None:
         await finish(watch)
 
 
+@pytest.mark.slow("test_two_controllers_race_while_the_cloud_has_no_capacity")
 async def test_two_of_everything_race_while_the_cloud_has_no_capacity(system: "System") -> None:
     system.out_of_stock(A100)
     await system.start()

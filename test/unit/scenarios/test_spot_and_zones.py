@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from kaito.api import labels
 from kaito.cloud.azure.simulator import named
 from kaito.runtime.kinds import Node, StatefulSet
@@ -33,6 +35,7 @@ async def test_a_spot_node_in_a_zone(system: "System") -> None:
     assert SPOT_TAINT in {toleration["key"] for toleration in tolerated}
 
 
+@pytest.mark.slow("test_a_spot_node_in_a_zone")
 async def test_every_zone_is_tried_before_the_next_alternative(system: "System") -> None:
     """Two zones without capacity are two requests for one claim, and the record contains both."""
     system.simulator.faults.add(named("zonal-capacity", times=2))

@@ -34,6 +34,7 @@ for seed in (1, 101):
 """
 
 
+@pytest.mark.slow("test_no_invariant_is_violated")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_that_finds_planted_bugs_violates_nothing_without_them(name: str) -> None:
@@ -41,6 +42,7 @@ def test_a_scenario_that_finds_planted_bugs_violates_nothing_without_them(name: 
     assert report.violation is None, describe(report)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [*range(3), *KEPT])
 def test_no_invariant_is_violated(seed: int) -> None:
@@ -48,6 +50,7 @@ def test_no_invariant_is_violated(seed: int) -> None:
     assert report.violation is None, describe(report)
 
 
+@pytest.mark.slow("test_no_invariant_is_violated")
 @pytest.mark.timeout(300)
 def test_a_seed_is_the_same_run_in_every_process() -> None:
     """Python orders sets of strings differently in each process; no decision may depend on that."""

@@ -1,5 +1,6 @@
 """Fixtures of the workspace controller: the phi-3 sample Workspace, its plan, and a cluster to reconcile it in."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,22 @@ from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 DEFINITIONS = crds.manifests()
 UID = "0b8e7c0e-0000-4000-8000-000000000001"
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what runs once for each kind of claim as slow for NodeClaims, except in test_lifecycle.py."""
+    for item in items:
+        if (
+            isinstance(item, pytest.Function)
+            and item.path.is_relative_to(HERE)
+            and item.path.name != "test_lifecycle.py"
+        ):
+            call = getattr(item, "callspec", None)
+            is_variant = call is not None and call.params.get("node_api") is NodeApi.NODECLAIM
+            if is_variant and "world" in item.fixturenames:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=[NodeApi.MACHINE, NodeApi.NODECLAIM])

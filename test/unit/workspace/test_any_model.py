@@ -188,6 +188,7 @@ async def test_a_server_that_asks_to_wait_is_left_alone(cluster: Cluster, reader
         assert resolved(cluster)[0] == "True"
 
 
+@pytest.mark.slow("test_nothing_is_bought_until_the_model_can_be_read")
 async def test_failed_reads_are_repeated_with_growing_pauses(cluster: Cluster, reader: Reader) -> None:
     reader.results = [unreachable()]
     async with controller(cluster, reader):

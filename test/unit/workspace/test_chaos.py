@@ -28,6 +28,7 @@ async def play_along(cluster: "Cluster") -> None:
             cluster.serve(workload.name)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(12)
 async def test_any_order_of_events_ends_the_same(cluster: "Cluster", phi: Workspace) -> None:
     async with cluster.controller():
@@ -42,6 +43,7 @@ async def test_any_order_of_events_ends_the_same(cluster: "Cluster", phi: Worksp
         assert cluster.world.count("create", cluster.kind) == 3
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_server_that_keeps_failing_delays_and_changes_nothing(
     cluster: "Cluster", phi: Workspace, seed: int

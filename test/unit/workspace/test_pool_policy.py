@@ -102,6 +102,7 @@ def test_a_clock_that_was_set_back_does_not_extend_a_pause() -> None:
     assert decide(1, 0, attempts=failed(2, -9999)).next_creation_at == NOW + timedelta(seconds=30)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("seed", range(30))
 def test_a_cloud_that_refuses_every_launch_is_asked_rarely(seed: int) -> None:
     """Karpenter creates a claim whenever one is missing, and the cloud refuses it at a random time."""

@@ -318,6 +318,7 @@ async def test_one_of_several_nodes_is_lost(cluster: "Cluster", phi: Workspace) 
         assert ProvisionAttempts.from_annotations(cluster.workspace().annotations).failures == 1
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("act", [delete_at_once, never_joins])
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_crash_at_any_write_neither_hides_nor_repeats_a_loss(

@@ -40,6 +40,7 @@ async def test_a_write_without_an_answer_is_not_made_twice(cluster: "Cluster", p
         assert len(cluster.claims()) == 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("moment", range(1, 16))
 async def test_killed_after_any_request_it_finishes_after_a_restart(
     cluster: "Cluster", phi: Workspace, moment: int

@@ -84,6 +84,7 @@ def shown(found: Sequence[ConfigMap]) -> dict[str, str]:
     return {str(one.key): one.metadata.resource_version for one in found}
 
 
+@pytest.mark.sample(8)
 @pytest.mark.seeds(25)
 @pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "listing"])
 @pytest.mark.parametrize("declared", DECLARED)

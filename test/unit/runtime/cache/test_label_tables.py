@@ -45,6 +45,7 @@ def expected(store: Store, selector: LabelSelector, namespace: str = "") -> set[
     }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("seed", range(20))
 def test_lists_are_those_of_a_comparison_after_any_changes(seed: int) -> None:
     rng = random.Random(seed)

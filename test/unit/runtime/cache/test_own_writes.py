@@ -436,6 +436,7 @@ async def test_a_list_waits_for_keys_in_the_order_of_their_writes() -> None:
         task.cancel()
 
 
+@pytest.mark.sample(4)
 @pytest.mark.seeds(20)
 async def test_whatever_the_interleaving_a_reader_sees_its_own_writes(world: World) -> None:
     async with running(world) as (_, api):
@@ -455,6 +456,7 @@ async def test_whatever_the_interleaving_a_reader_sees_its_own_writes(world: Wor
                 group.create_task(write_and_read(f"c{number}"))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.seeds(20)
 async def test_whatever_the_interleaving_a_narrow_list_shows_what_was_written_last(world: World) -> None:
     colors = ("red", "green", "blue")

@@ -80,6 +80,7 @@ async def test_malformed_streams_are_errors(response: bytes) -> None:
     assert (await outcome(Server([response, None])))[2] == "TransportError"
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("seed", range(40))
 async def test_changed_bytes_are_a_body_or_a_transport_error(seed: int) -> None:
     rng = random.Random(seed)

@@ -238,6 +238,7 @@ async def test_wrong_use_is_told_at_once(api: Api, gauge: Gauge) -> None:
             pass
 
 
+@pytest.mark.sample(4)
 @pytest.mark.seeds(20)
 async def test_two_writers_never_lose_each_others_conditions(world: World) -> None:
     world.put(Gauge(metadata=ObjectMeta(name="g", namespace="default")))

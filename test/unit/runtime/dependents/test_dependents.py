@@ -247,6 +247,7 @@ async def test_two_controllers_that_declare_one_child_are_refused_and_do_not_pru
         assert world.get(ConfigMap, "a-x").labels[DEPENDENTS_LABEL] == "site"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.conformance("dependents-5")
 @pytest.mark.parametrize("writes", range(1, 9))
 async def test_a_crash_at_any_write_leaves_nothing_behind(world: World, writes: int) -> None:

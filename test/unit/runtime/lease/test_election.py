@@ -285,6 +285,7 @@ async def test_a_race_has_exactly_one_winner(world: World) -> None:
             assert world.get(Lease, lease).spec.holder_identity == winners[0].terms.identity
 
 
+@pytest.mark.sample(4)
 @pytest.mark.conformance(49)
 @pytest.mark.seeds(25)
 async def test_a_race_for_an_expired_lease_has_one_winner_in_any_interleaving(world: World) -> None:

@@ -64,6 +64,7 @@ class Operator:
         )
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 async def test_a_custom_resource_converges_and_goes(world: World) -> None:
     operator = Operator()
@@ -102,6 +103,7 @@ async def test_a_custom_resource_converges_and_goes(world: World) -> None:
         assert world.find(Deployment, "cache") is None
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 async def test_an_outside_change_is_put_right(world: World) -> None:
     operator = Operator()

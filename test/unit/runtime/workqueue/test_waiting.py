@@ -56,6 +56,7 @@ async def test_a_cancelled_worker_passes_its_wake_up_on() -> None:
         assert await second == "x"
 
 
+@pytest.mark.sample(4)
 @pytest.mark.seeds(20)
 async def test_cancelled_workers_lose_no_key() -> None:
     queue = WorkQueue[str]()

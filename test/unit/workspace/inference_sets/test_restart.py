@@ -22,6 +22,7 @@ def created(sets: Sets) -> int:
     return len({r.path for r in events if r.method == "PATCH" and "/workspaces/" in r.path and r.status == 201})
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("writes", range(1, 11))
 async def test_killed_at_any_write_of_the_creation_a_set_has_the_same_workspaces(
     world: "World", settings: "WorkspaceSettings", writes: int
@@ -38,6 +39,7 @@ async def test_killed_at_any_write_of_the_creation_a_set_has_the_same_workspaces
     assert created(sets) == 3
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("writes", range(1, 13))
 async def test_killed_at_any_write_of_a_scale_down_no_workspace_that_is_needed_is_deleted(
     world: "World", settings: "WorkspaceSettings", writes: int
@@ -56,6 +58,7 @@ async def test_killed_at_any_write_of_a_scale_down_no_workspace_that_is_needed_i
     assert created(sets) == 3
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("writes", range(1, 12))
 async def test_killed_at_any_write_of_a_replacement_one_additional_workspace_exists(
     world: "World", settings: "WorkspaceSettings", writes: int

@@ -152,6 +152,7 @@ def observation(rng: random.Random) -> list[Child]:
     return [child(n, rng.choice(STATES), rng.choice(CHANGES)) for n in range(rng.randrange(9))]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("seed", range(8))
 def test_no_decision_violates_the_bounds(seed: int) -> None:
     rng = random.Random(seed)
@@ -175,6 +176,7 @@ def test_no_decision_violates_the_bounds(seed: int) -> None:
             assert len(remaining) >= min(len(serving), replicas), "scaling down never stops what is needed"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("seed", range(10))
 def test_every_update_ends(seed: int) -> None:
     """With nodes and pods that work, decisions end with the wanted number of current Workspaces."""

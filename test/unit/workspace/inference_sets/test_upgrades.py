@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from kaito.api import Workspace
 from kaito.runtime.kinds import StatefulSet
 from kaito.workspace.settings import WorkspaceSettings
@@ -98,6 +100,7 @@ async def test_upgrades_in_place_wait_for_the_window_and_for_each_other(sets: "S
         assert sets.names() == ["phi-0", "phi-1"]
 
 
+@pytest.mark.slow("test_upgrades_in_place_wait_for_the_window_and_for_each_other")
 async def test_an_upgrade_that_does_not_start_in_the_window_waits_for_the_next_one(sets: "Sets") -> None:
     await serve_with(sets, OLD, autoUpgrade={"enabled": True, "maintenanceWindow": NIGHTLY})
     await until_hour(sets, 2.1)
@@ -112,6 +115,7 @@ async def test_an_upgrade_that_does_not_start_in_the_window_waits_for_the_next_o
         assert images(sets) == ["2", "2"]
 
 
+@pytest.mark.slow("test_without_a_window_upgrades_start_at_once")
 async def test_a_surge_upgrade_replaces_workspaces_and_may_end_after_the_window(sets: "Sets") -> None:
     surge = {"enabled": True, "strategy": "Surge", "maintenanceWindow": NIGHTLY}
     await serve_with(sets, OLD, autoUpgrade=surge)

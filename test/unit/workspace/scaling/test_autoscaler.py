@@ -127,6 +127,7 @@ async def test_servers_that_do_not_answer_change_nothing(loaded: Loaded) -> None
         assert loaded.reason() == "UnknownLoad"
 
 
+@pytest.mark.slow("test_a_workspace_is_scaled_by_its_load")
 async def test_the_schedule_and_the_limits_are_kept_without_load(loaded: Loaded) -> None:
     nightly = {"schedule": "0 2 * * *", "duration": "1h", "minReplicas": 3}
     loaded.put(replicas=1, autoscaling={**AUTOSCALING, "schedule": [nightly]})

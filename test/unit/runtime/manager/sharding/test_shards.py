@@ -321,6 +321,7 @@ async def test_keys_with_the_same_part_belong_to_one_replica(world: World) -> No
         assert {len(names) for names in of_namespace.values()} == {1}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.conformance("sharding-4")
 @pytest.mark.parametrize("seed", range(6))
 async def test_no_change_is_lost_while_replicas_come_and_go(world: World, seed: int) -> None:
