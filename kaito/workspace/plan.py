@@ -113,6 +113,8 @@ class Plan:
     """Digest of the ConfigMap's data, so that an edit replaces the pods."""
     host_cache: bool = False
     """Whether vLLM keeps a part of the key-value cache in the memory of the pod."""
+    drain_seconds: float | None = None
+    """Time for running requests after SIGTERM, of the user's configuration; None for the default of the servers."""
     training_config: ConfigMap | None = None
     """ConfigMap that the controller creates: the method's defaults, for a tuning Workspace without a ConfigMap."""
     facts: FactsRecord | None = None

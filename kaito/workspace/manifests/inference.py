@@ -146,8 +146,11 @@ LIFECYCLE: Final[dict[str, Any]] = {"preStop": {"exec": {"command": ["sleep", "5
 server receives SIGTERM, refuses new requests and finishes those that run."""
 
 TERMINATION_SECONDS: Final = 40
-"""Time from the deletion of a pod to SIGKILL: 5 s of `LIFECYCLE`, 25 s for running requests (flag
+"""Time from the deletion of a pod to SIGKILL: 5 s of `LIFECYCLE`, 25 s for running requests (flags `drain_seconds` and
 `kaito_drain_seconds` of the servers), and 10 s in which the engine ends."""
+
+_ENDING_SECONDS: Final = 15
+"""Part of `TERMINATION_SECONDS` without running requests."""
 
 
 def _preset_template(
@@ -164,7 +167,8 @@ def _preset_template(
     parts = [adapters, *([group_parts(workspace)] if is_group(plan) else [])]
     container = {"ports": ports, **serving}
     template = preset_template(workspace, plan, model, settings, container=container, parts=parts)
-    return {**template, "spec": {**template["spec"], "terminationGracePeriodSeconds": TERMINATION_SECONDS}}
+    seconds = max(TERMINATION_SECONDS, _ENDING_SECONDS + math.ceil(plan.drain_seconds or 0))
+    return {**template, "spec": {**template["spec"], "terminationGracePeriodSeconds": seconds}}
 
 
 def _worker_template(

@@ -16,7 +16,9 @@ from kaito_config import (
 from kaito_config.document import nearest
 
 from kaito.api import conditions
+from kaito.models.planning import InferencePlan
 from kaito.runtime.kinds import ConfigMap
+from kaito.workspace.plan import Plan
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 
@@ -109,6 +111,17 @@ def keeps_host_cache(ctx: PreflightContext) -> bool:
     return bool(parsed.kv_cache_cpu_memory_utilization) or any(
         name.replace("_", "-") in _OFFLOAD_FLAGS for name in parsed.vllm
     )
+
+
+def drain_seconds(ctx: PreflightContext, planned: Plan) -> float | None:
+    """Returns the time for running requests after SIGTERM that the file sets; None if it sets none.
+
+    It is a setting of the transformers server.
+    """
+    if ctx.config is None or not isinstance(planned.model, InferencePlan) or planned.model.runtime != "transformers":
+        return None
+    server = _inference(ctx.config.data[INFERENCE_KEY]).server()
+    return server.drain_seconds if "drain_seconds" in server.model_fields_set else None
 
 
 def _ineffective(key: str, why: str) -> Finding:

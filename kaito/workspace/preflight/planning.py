@@ -15,7 +15,7 @@ from kaito.workspace.digest import config_digest
 from kaito.workspace.manifests.tuning import training_config
 from kaito.workspace.plan import Plan
 from kaito.workspace.planning import inference_plan, template_plan, tuning_plan
-from kaito.workspace.preflight.configuration import keeps_host_cache
+from kaito.workspace.preflight.configuration import drain_seconds, keeps_host_cache
 from kaito.workspace.preflight.context import PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import NodeApi
@@ -106,4 +106,5 @@ def _with_config(ctx: PreflightContext, planned: Plan) -> Plan:
         config_map=ctx.config.name,
         config_hash=config_digest(ctx.config),
         host_cache=keeps_host_cache(ctx),
+        drain_seconds=drain_seconds(ctx, planned),
     )

@@ -62,6 +62,28 @@ async def test_an_edited_config_rolls_the_pods_once(cluster: "Cluster", phi: Wor
         assert world.get(StatefulSet, phi.name).metadata.generation == generation + 1
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("transformers: {drain_seconds: 120}", 135),
+        ("transformers: {drain-seconds: 30.5}", 46),
+        ("transformers: {drain_seconds: 5}", 40),
+        ("max_probe_steps: 1", 40),
+    ],
+)
+async def test_pods_have_the_time_for_running_requests_that_the_config_sets(
+    cluster: "Cluster", phi: Workspace, text: str, seconds: int
+) -> None:
+    """Otherwise the kubelet would kill the server before the time is over."""
+    cluster.world.put(ConfigMap(metadata=ObjectMeta(name="mine"), data={"inference_config.yaml": text}))
+    document = phi.to_dict()
+    document["inference"]["config"] = "mine"
+    cluster.apply(Workspace.model_validate(document))
+    async with cluster.controller():
+        await cluster.until_serving()
+        assert pod(cluster, phi.name)["spec"]["terminationGracePeriodSeconds"] == seconds
+
+
 async def test_an_invalid_config_edit_keeps_the_pods_and_is_reported(cluster: "Cluster", phi: Workspace) -> None:
     world = cluster.world
     world.put(ConfigMap(metadata=ObjectMeta(name="mine"), data={"inference_config.yaml": "max_probe_steps: 1"}))
