@@ -275,6 +275,7 @@ async def raw_tls_server(
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 
 
+@pytest.mark.sample(1)
 @VERSIONS
 async def test_large_bodies_pass_both_ways_over_tls(tmp_path: Path, version: ssl.TLSVersion) -> None:
     body = bytes(range(256)) * 40_000

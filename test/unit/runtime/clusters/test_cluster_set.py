@@ -207,6 +207,7 @@ async def test_another_server_is_another_cluster(world: World) -> None:
         assert fleet.opened[0].open_streams == 0
 
 
+@pytest.mark.slow("test_a_cluster_is_added_and_removed_while_running")
 @pytest.mark.conformance("clusters-4")
 async def test_nothing_is_left_of_a_hundred_clusters_that_came_and_went(world: World) -> None:
     fleet = Fleet(world, "east", "west")

@@ -210,6 +210,7 @@ def change(rng: random.Random, world: World, fleet: Fleet, names: list[str], num
             world.put(secret(name, b"{"))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_storm_of_changes_ends_in_the_last_state(world: World, seed: int) -> None:
     """Secrets are created, changed, broken and deleted, servers fail and return, at random moments."""

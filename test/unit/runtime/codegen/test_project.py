@@ -85,6 +85,7 @@ def test_the_page_lists_its_files(fresh: Path) -> None:
     assert listed.partition("\n```")[0].split("\n") == list(contents(fresh))
 
 
+@pytest.mark.slow("test_a_new_project_passes_its_tests_and_its_generated_files_are_current")
 @pytest.mark.conformance("project-2")
 def test_what_is_added_passes_its_tests(folder: Path) -> None:
     assert add(folder, "kind", "shop.example.com/v1alpha1/HTTPProxy") == 0
@@ -97,6 +98,7 @@ def test_what_is_added_passes_its_tests(folder: Path) -> None:
         passes(folder, "ruff", *command, ".")
 
 
+@pytest.mark.slow("test_names_are_derived_as_people_write_them")
 def test_names_of_any_length_and_words_of_python_give_clean_code(tmp_path: Path) -> None:
     folder = make(tmp_path, LONG_NAME, f"example.com/v1/{LONG_KIND}")
     kinds = ("A", "Filter", "Import", "HTTPRoute", "Status", "Declarations")

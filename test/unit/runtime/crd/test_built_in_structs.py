@@ -105,6 +105,7 @@ def test_fields_of_own_structs_are_pruned_as_before(world: World) -> None:
     assert world.put(sent).to_dict()["spec"] == {"inner": {"jobs": [JOB]}}
 
 
+@pytest.mark.sample(40)
 @pytest.mark.parametrize("name", STRUCTS)
 def test_every_built_in_struct_keeps_what_its_model_does_not_name(name: str) -> None:
     model = getattr(kinds, name)

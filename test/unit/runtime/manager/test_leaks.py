@@ -125,6 +125,7 @@ def _names(ways: Iterable[str]) -> set[str]:
     return {name for way in ways for name in re.findall(MARK + r"\w+", way)}
 
 
+@pytest.mark.slow("test_objects_outside_the_selector_are_remembered_up_to_a_number")
 async def test_nothing_is_left_of_objects_that_are_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kaito.runtime.recorder.CORRELATOR_ENTRIES", 20)
     operator = Operator()
