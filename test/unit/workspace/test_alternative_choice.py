@@ -114,6 +114,16 @@ def test_a_zone_or_capacity_type_that_is_not_paused_keeps_the_alternative() -> N
     assert record.paused(keys, NOW) is not None
 
 
+def test_a_pause_has_ended_at_its_end() -> None:
+    keys = offering_keys(A, (), ())
+    entry = out_of(A).paused(keys, NOW)
+    assert entry is not None
+    assert entry.retry_at == NOW + timedelta(minutes=10)
+    assert out_of(A).paused(keys, entry.retry_at - timedelta(seconds=1)) == entry
+    assert out_of(A).paused(keys, entry.retry_at) is None
+    assert AlternativesRecord().paused((), NOW) is None
+
+
 def test_none_is_usable() -> None:
     assert choose(candidates(A, B, problem="too small"), AlternativesRecord(), (), now=NOW) is None
     assert choose([], AlternativesRecord(), (), now=NOW) is None

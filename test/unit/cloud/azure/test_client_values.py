@@ -1,6 +1,7 @@
 """How the client of Azure configures the SDK, and details of errors, lists and metrics at their limits."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +20,11 @@ from kaito.cloud.azure.settings import AzureSettings
 from kaito.cloud.azure.simulator.http import ArmRequest, ArmResponse
 from kaito.cloud.azure.simulator.inprocess import InProcessTransport
 from kaito.cloud.azure.transport import guarded_transport
-from kaito.cloud.errors import CloudUnavailable, InvalidRequest
+from kaito.cloud.errors import CloudUnavailable, InvalidRequest, Throttled
 from kaito.cloud.metrics import CloudMetrics
 from kaito.cloud.provider import Instance
 from kaito.runtime.tasks import TaskScope
+from test.support.recorded_spans import Recorded
 
 SETTINGS = AzureSettings(
     subscription_id="s", resource_group="g", cluster="c", endpoint="http://arm", credential_mode="fake"
@@ -55,6 +57,13 @@ def test_the_sdk_logs_no_request() -> None:
 async def test_a_connection_is_given_up_after_10_seconds() -> None:
     """The SDK reads this configuration of the transport, and ignores the options of its clients."""
     assert guarded_transport("http://arm").connection_config.timeout == 10.0
+
+
+@pytest.mark.virtual_time
+async def test_a_redirect_is_not_followed_on_the_same_host_either() -> None:
+    server = Answers(old=ArmResponse(307, None, {"Location": "http://arm/new"}), new=ArmResponse(200, {}))
+    arm = ArmClient(SETTINGS, CloudMetrics(), transport=InProcessTransport(server))
+    assert (await arm.fetch("http://arm/old")).status_code == 307
 
 
 @pytest.mark.parametrize(
@@ -99,6 +108,21 @@ def test_a_brace_that_begins_no_document_is_passed_over() -> None:
     assert ErrorDetail("SubnetIsFull", "no address") in found
 
 
+def test_a_text_that_begins_with_a_document_is_read() -> None:
+    assert ErrorDetail("X", "no address") in error_details({"message": '{"code": "X", "message": "no address"} of ws1'})
+
+
+def test_an_escaped_document_in_a_text_is_read_with_its_backslashes() -> None:
+    document = json.dumps({"code": "X", "message": "a\\b"})
+    escaped = document.replace("\\", "\\\\").replace('"', '\\"')
+    assert ErrorDetail("X", "a\\b") in error_details({"message": f"failed: {escaped}"})
+
+
+@pytest.mark.parametrize(("code", "expected"), [(None, ""), (True, ""), (False, ""), (42, "42"), (["a"], '["a"]')])
+def test_codes_are_texts(code: object, expected: str) -> None:
+    assert error_details({"code": code, "message": "m"})[0].code == expected
+
+
 def test_an_error_without_its_own_code_has_the_code_around_it() -> None:
     body = {"code": "CreateFailed", "message": "x", "details": ["the scope was disallowed by policy"]}
     error = classify(400, body)
@@ -133,6 +157,29 @@ async def test_a_pool_that_is_read_alone_is_counted_as_get() -> None:
     assert await azure.get("ws1") is not None
     assert registry.get_sample_value("gpu_provisioner_arm_requests_total", {"op": "get", "code": "ok"}) == 1
     assert registry.get_sample_value("gpu_provisioner_arm_requests_total", {"op": "list", "code": "500"}) == 1
+
+
+@pytest.mark.virtual_time
+async def test_a_429_of_azure_and_a_wait_of_our_own_are_counted_apart() -> None:
+    metrics, registry = CloudMetrics(), CollectorRegistry()
+    metrics.register(registry)
+    refused = ArmResponse(429, {"error": {"code": "TooManyRequests", "message": "x"}}, {"Retry-After": "1"})
+    with pytest.raises(Throttled):
+        await provider(metrics, agentPools=refused).list()
+    assert registry.get_sample_value("gpu_provisioner_arm_throttled_total", {"by": "azure"}) == 1
+    assert registry.get_sample_value("gpu_provisioner_arm_throttled_total", {"by": "us"}) is None
+
+
+@pytest.mark.virtual_time
+async def test_the_span_of_a_request_names_operation_and_endpoint() -> None:
+    recorded = Recorded()
+    answers = InProcessTransport(Answers(agentPools=ArmResponse(200, {"value": []})))
+    azure = AzureProvider(SETTINGS, CloudMetrics(), transport=answers, tracer=recorded.tracer)
+    with recorded.tracer.start_as_current_span("reconcile"):
+        await azure.list()
+    (span,) = recorded.take("ARM")
+    assert span.name == "ARM list"
+    assert dict(span.attributes or {}) == {"server.address": "arm", "cloud.provider": "azure"}
 
 
 @pytest.mark.virtual_time

@@ -268,6 +268,7 @@ async def test_release_leaves_a_lease_of_another_alone(world: World) -> None:
     assert lease_of(world).spec.holder_identity == "b"
 
 
+@pytest.mark.slow("test_a_race_for_an_expired_lease_has_one_winner_in_any_interleaving")
 @pytest.mark.conformance(49)
 async def test_a_race_has_exactly_one_winner(world: World) -> None:
     for seed in range(1000):

@@ -151,6 +151,7 @@ async def test_a_second_signal_exits_at_once_with_1(cluster: Cluster) -> None:
     assert "second signal, exiting at once" in log
 
 
+@pytest.mark.slow("test_a_signal_stops_in_order_releases_the_lease_and_exits_with_0")
 async def test_work_that_does_not_end_is_named_and_left(cluster: Cluster) -> None:
     await cluster.put("a", want="stuck")
     async with operator(cluster, OP_GRACEFUL_SHUTDOWN_SECONDS="1") as process:
@@ -167,6 +168,7 @@ async def holder(cluster: Cluster) -> str | None:
     return (await cluster.client.get(Lease, "op", "default")).spec.holder_identity
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("want", "words"),
     [
@@ -203,6 +205,7 @@ async def begun(cluster: Cluster) -> bool:
     return (await cluster.data("a")).get("done") is not None
 
 
+@pytest.mark.slow("test_a_thread_that_works_on_keeps_the_lease_and_the_process_ends_in_time")
 async def test_a_thread_that_ends_within_the_period_is_waited_for(cluster: Cluster) -> None:
     """framework-02: then the stop is clean."""
     await cluster.put("a", want="thread 2")
@@ -218,6 +221,7 @@ async def test_a_thread_that_ends_within_the_period_is_waited_for(cluster: Clust
     assert await holder(cluster) == ""
 
 
+@pytest.mark.slow("test_a_second_signal_exits_at_once_with_1")
 async def test_a_second_signal_does_not_wait_for_threads(cluster: Cluster) -> None:
     """framework-02."""
     await cluster.put("a", want="thread 60")
