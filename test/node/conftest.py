@@ -28,6 +28,7 @@ ORDER = (
     "test_tuning",
     "test_operations",
     "test_uninstall",
+    "test_options",
     "test_charts",
     "test_walkthrough",
     "test_machine_path",

@@ -1,8 +1,12 @@
 """An OTLP receiver over HTTP for tests of exported spans."""
 
+import ctypes
+import os
+import socket
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -18,9 +22,12 @@ class Span:
 
 
 class Collector:
-    """Receives spans, and answers with `status`; with 0 not until it is closed."""
+    """Receives spans, and answers with `status`; with 0 not until it is closed.
 
-    def __init__(self, status: int = 200) -> None:
+    `listener` is the socket to use, such as one of another network namespace.
+    """
+
+    def __init__(self, status: int = 200, listener: socket.socket | None = None) -> None:
         self.spans: list[Span] = []
         self.requested = threading.Event()
         self._released = threading.Event()
@@ -43,14 +50,50 @@ class Collector:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if listener is not None:
+            self._server.socket.close()
+            self._server.socket = listener
+            self._server.server_address = listener.getsockname()
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        host, port = self._server.socket.getsockname()
+        self.url = f"http://{host}:{port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
         self._released.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+_NETWORK = 0x40000000
+"""CLONE_NEWNET."""
+
+
+def listener_in(namespace: Path, host: str) -> socket.socket:
+    """Returns a socket that listens in a network namespace. Needs root.
+
+    Raises:
+        OSError: the namespace cannot be entered, or the address does not exist there.
+    """
+    opened: list[socket.socket] = []
+    errors: list[OSError] = []
+
+    def listen() -> None:
+        # Only this thread enters the namespace; the socket stays in it.
+        try:
+            with namespace.open("rb") as file:
+                if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _NETWORK):
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(namespace))
+            opened.append(socket.create_server((host, 0)))
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return opened[0]
 
 
 def spans_of(request: ExportTraceServiceRequest) -> list[Span]:
