@@ -9,10 +9,12 @@ serve.
 from typing import Final
 
 from kaito.api import NodeClaim, Workspace, conditions
+from kaito.api.karpenter import NodePool
 from kaito.runtime.kinds import StatefulSet
 from kaito.runtime.meta import find_condition
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.indexes import claims_of
+from kaito.workspace.manifests.node_pool import node_pool_name, permits_drift
 from kaito.workspace.ownership import inference_set_name, owns_claim
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import ClaimsReport
@@ -38,18 +40,25 @@ async def may_drift(ctx: ReconcileContext, report: ClaimsReport, plan: Plan) -> 
     for other in await ctx.api.list(Workspace, namespace=ctx.workspace.namespace):
         if other.uid == ctx.workspace.uid or other.deleting or inference_set_name(other) != name:
             continue
-        if obstacle := await _obstacle(ctx, other):
+        if obstacle := await _obstacle(ctx, report, other):
             report.pool_note = f"the nodes differ from the NodePool, and are replaced when Workspace {obstacle}"
             return False
     return True
 
 
-async def _obstacle(ctx: ReconcileContext, other: Workspace) -> str:
-    """Returns what another Workspace of the set must do before; empty if it is not waited for."""
+async def _obstacle(ctx: ReconcileContext, report: ClaimsReport, other: Workspace) -> str:
+    """Returns what another Workspace of the set must do before; empty if it is not waited for.
+
+    A Workspace that has its turn keeps it: Karpenter may have begun with its node, and marks the claims of the others
+    one after the other.
+    """
     found = await ctx.api.list(NodeClaim, index=claims_of(NodeClaim, other.key))
     claims = [claim for claim in found if owns_claim(other, claim)]
     drifts = any(claim.is_drifted for claim in claims if not claim.deleting)
-    if any(claim.deleting for claim in claims) or (drifts and other.name < ctx.workspace.name):
+    pool = await ctx.api.find(NodePool, node_pool_name(other))
+    has_turn, is_other_turn = (each is not None and permits_drift(each) for each in (report.pool, pool))
+    is_other_first = other.name < ctx.workspace.name if has_turn == is_other_turn else is_other_turn
+    if any(claim.deleting for claim in claims) or (drifts and is_other_first):
         return f"{other.name} has its new nodes"
     serving = find_condition(other.status.conditions, conditions.INFERENCE_READY)
     return "" if serving is not None and serving.is_true else f"{other.name} serves"

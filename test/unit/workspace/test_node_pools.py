@@ -496,6 +496,34 @@ async def test_the_workspaces_of_a_set_replace_their_nodes_in_turns(pools: Pools
         assert [budget(f"phi-{number}") for number in range(3)] == ["0", "0", "1"]
 
 
+async def test_a_workspace_keeps_its_turn_if_nodes_of_an_earlier_one_differ_later(pools: Pools) -> None:
+    """Karpenter marks the claims one after the other."""
+    pools.world.put(inference_set(replicas=3))
+
+    def opened() -> list[str]:
+        return sorted(p.labels[labels.WORKSPACE] for p in pools.pools() if p.spec.disruption.budgets[0].nodes == "1")
+
+    async with pools.controller():
+        for _ in range(3):
+            await pools.fulfill()
+            for workload in pools.world.list(StatefulSet):
+                pools.serve(workload.name)
+            await pools.world.settle()
+        claims = {claim.labels[labels.WORKSPACE]: claim for claim in pools.world.list(NodeClaim)}
+        for name in ("phi-2", "phi-0", "phi-1"):
+            mark_drifted(pools, claims[name])
+            await pools.world.advance(1)
+            assert opened() == ["phi-2"]
+        await pools.world.advance(60)
+        assert opened() == ["phi-2"]
+        assert "are replaced when Workspace phi-2 has its new nodes" in pools.conditions("phi-0")["NodeClaimReady"][2]
+        (pool,) = [pool for pool in pools.pools() if pool.labels[labels.WORKSPACE] == "phi-2"]
+        pools.join(pools.create(pool))
+        pools.world.delete(NodeClaim, claims["phi-2"].name)
+        await pools.world.advance(31)
+        assert opened() == ["phi-0"]
+
+
 async def test_a_pool_that_the_api_server_rejects_is_reported(pools: Pools, phi: Workspace) -> None:
     pools.world.deny("patch", NodePool)
     pools.apply(phi)
