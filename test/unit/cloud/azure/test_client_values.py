@@ -160,6 +160,30 @@ async def test_a_pool_that_is_read_alone_is_counted_as_get() -> None:
 
 
 @pytest.mark.virtual_time
+@pytest.mark.parametrize(("refusals", "is_read"), [(0, True), (2, True), (3, False)])
+async def test_the_second_page_is_read_three_times_at_most(refusals: int, *, is_read: bool) -> None:
+    """The first page is not read again."""
+    requests: list[str] = []
+
+    class Pages:
+        async def handle(self, request: ArmRequest) -> ArmResponse:
+            requests.append(request.query.get("page", "1"))
+            if requests[-1] == "1":
+                return ArmResponse(200, {"value": [], "nextLink": f"http://arm{CLUSTER}/agentPools?page=2"})
+            if requests.count("2") <= refusals:
+                return ArmResponse(429, {"error": {"code": "TooManyRequests", "message": "x"}}, {"Retry-After": "0"})
+            return ArmResponse(200, {"value": [{"name": "ws1", "properties": {"provisioningState": "Succeeded"}}]})
+
+    azure = AzureProvider(SETTINGS, CloudMetrics(), transport=InProcessTransport(Pages()))
+    if is_read:
+        assert [pool.name for pool in await azure.list()] == ["ws1"]
+    else:
+        with pytest.raises(Throttled):
+            await azure.list()
+    assert requests == ["1", *["2"] * min(refusals + 1, 3)]
+
+
+@pytest.mark.virtual_time
 async def test_a_429_of_azure_and_a_wait_of_our_own_are_counted_apart() -> None:
     metrics, registry = CloudMetrics(), CollectorRegistry()
     metrics.register(registry)
