@@ -1,5 +1,7 @@
 """Whole command lines of the servers and of the tuning job, for one model of each kind."""
 
+from pathlib import Path
+
 import pytest
 
 from kaito.models import catalog, instance_types
@@ -38,6 +40,32 @@ def test_flags_of_a_preset_are_given_to_vllm() -> None:
         "--tokenizer-mode=mistral",
         "--tool-call-parser=mistral",
     }
+
+
+def test_chat_templates_that_the_catalog_names_are_in_the_images() -> None:
+    images = Path(__file__).parents[3] / "presets" / "images"
+    copied = "COPY presets/images/chat_templates /rootfs/workspace/chat_templates"
+    for name in ("Dockerfile.vllm", "Dockerfile.serving"):
+        assert copied in (images / name).read_text(encoding="utf-8")
+    present = {f"/workspace/chat_templates/{path.name}" for path in (images / "chat_templates").iterdir()}
+    for preset in catalog.presets():
+        for settings in filter(None, (preset.vllm, preset.transformers)):
+            for flag in ("chat-template", "chat_template"):
+                template = settings.flags.get(flag)
+                assert template is None or template in present, f"{preset.name}: the engine exits without {template}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "architecture"),
+    [("deepseek_v32", "DeepseekV32ForCausalLM"), ("deepseek_v4", "DeepseekV4ForCausalLM")],
+)
+def test_only_models_of_the_architecture_use_its_encoding_of_conversations(mode: str, architecture: str) -> None:
+    """vLLM's tokenizer modes replace the chat template of a model; with that of V3.2, R1 gets a prompt that ends its
+    reasoning, and calls of tools in a format that its parser does not read."""
+    served = [preset for preset in catalog.presets() if preset.supported and preset.vllm]
+    using = {preset.name for preset in served if preset.vllm and preset.vllm.flags.get("tokenizer-mode") == mode}
+    assert using == {each.name for each in served if each.architecture and each.architecture.name == architecture}
+    assert using
 
 
 def test_flags_of_a_preset_are_given_to_transformers() -> None:
