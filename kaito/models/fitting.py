@@ -12,6 +12,7 @@ from kaito.models.engine import DEFAULT_ENGINE, EngineSettings, option_field
 from kaito.models.errors import InstanceTypeTooSmall, InvalidEngineOption, PlanError
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
+from kaito.models.measured import MeasuredMemory
 from kaito.models.parallelism import MAX_NODES_PER_COPY, Parallelism, can_divide, load_of, parallelism
 from kaito.models.preset import Preset, RuntimeName
 from kaito.models.runtime import choose_runtime
@@ -122,10 +123,39 @@ def explain_nodes(preset: Preset, instance: InstanceType, engine: EngineSettings
 def memory_per_gpu(
     preset: Preset, instance: InstanceType, engine: EngineSettings, adapters: int, divided: Parallelism
 ) -> tuple[float, float]:
-    """Returns needed and usable bytes of each GPU."""
+    """Returns needed and usable bytes of each GPU, corrected with what servers of the model measured.
+
+    A configuration that has run fits, as long as the requested context is within the measured cache: no plan is
+    smaller than one that has run. What used more than its estimate raises the need for every division.
+    """
     load = load_of(preset, engine, adapters)
     needed = vllm_need_per_gpu(preset, instance.gpu, tensor=divided.tensor, stages=divided.pipeline, load=load)
-    return needed, vllm_available_per_gpu(instance, engine.gpu_memory_utilization)
+    usable = vllm_available_per_gpu(instance, engine.gpu_memory_utilization)
+    measured = [each for each in preset.measured if each.is_of(instance)]
+    have_run = [each for each in measured if _has_run(each, divided)]
+    if have_run and all(each.holds(load.context) for each in have_run):
+        return min(needed, usable), usable
+    ranks = divided.tensor * divided.pipeline
+    return needed + max((each.excess_over(ranks) for each in measured), default=0.0), usable
+
+
+def explain_measured(preset: Preset, instance: InstanceType, divided: Parallelism) -> str:
+    """Describes what servers measured on such GPUs; empty if nothing is known."""
+    known = [each for each in preset.measured if each.is_of(instance)]
+    same = [each for each in known if _has_run(each, divided)]
+    if not known:
+        return ""
+    worst = max(same or known, key=lambda each: each.peak - each.estimate)
+    text = f"{gib(worst.peak)} on each GPU beside the key-value cache, estimated {gib(worst.estimate)}"
+    if same:
+        return f"{text}; the cache held {min(each.cache_tokens for each in same)} tokens"
+    return f"{text}, with other settings or another number of GPUs"
+
+
+def _has_run(measured: MeasuredMemory, divided: Parallelism) -> bool:
+    """Whether this configuration was measured: with this division, engine settings and adapters."""
+    sizes = (measured.tensor, measured.pipeline, measured.data, measured.nodes)
+    return measured.is_same_settings and sizes == (divided.tensor, divided.pipeline, divided.data, divided.nodes)
 
 
 def vllm_shortfall(

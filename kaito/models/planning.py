@@ -14,6 +14,7 @@ from kaito.models.fitting import (
     check_context,
     divide,
     engine_warnings,
+    explain_measured,
     explain_nodes,
     shortfall_error,
     transformers_shortfall,
@@ -79,6 +80,9 @@ class InferencePlan(PresetPlan):
 
     explanation: str = ""
     """Why a copy needs several nodes, and how it is divided over them; empty for one node."""
+
+    measured: str = ""
+    """What servers of the model measured on such GPUs; empty if nothing is known."""
 
     @property
     def nodes_per_copy(self) -> int:
@@ -156,6 +160,7 @@ def plan_inference(
         disk=preset.disk,
         readiness_timeout=preset.readiness_timeout + (divided.nodes - 1) * JOIN_TIME,
         explanation=explain_nodes(preset, instance, options, divided) if divided.nodes > 1 else "",
+        measured=explain_measured(preset, instance, divided) if chosen == "vllm" else "",
         warnings=tuple(warnings),
     )
 

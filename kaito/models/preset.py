@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kaito.models.measured import MeasuredMemory
 from kaito.runtime.meta import Quantity
 
 Attention = Literal["MHA", "GQA", "MQA", "MLA"]
@@ -162,6 +163,9 @@ class Preset(_Entry):
 
     load_ratio: float = 1.0
     """Size of the loaded weights relative to their files: 0.5 if files with 32 bits are loaded at 16 bits."""
+
+    measured: tuple[MeasuredMemory, ...] = Field(default=(), exclude=True)
+    """What servers of this model measured; not part of the catalog."""
 
     @property
     def supported(self) -> bool:

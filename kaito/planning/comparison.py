@@ -88,7 +88,7 @@ class LiveComparison:
         kinds += [Secret, PersistentVolumeClaim, ServiceAccount, *([kind] if kind is not None else [])]
         # A cache that declares no kind: every read requests the server.
         self._api = Api(self._client, Cache(client.transport), live=kinds)
-        self._facts = ClusterFacts()
+        self._facts = ClusterFacts(settings.namespace)
         self.notes: list[str] = []
         """What the user's permissions do not allow."""
         self.region = ""

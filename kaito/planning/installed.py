@@ -57,6 +57,7 @@ def settings_of(found: Sequence[Deployment]) -> Installed:
     container = containers[0]
     flags, notes = _without_files(container.args or [])
     environment = {variable.name: variable.value for variable in container.env or [] if variable.value}
+    environment["POD_NAMESPACE"] = deployment.namespace
     try:
         return Installed(parse(flags, environment), tuple(notes))
     except SystemExit as error:

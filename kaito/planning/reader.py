@@ -15,6 +15,7 @@ from kaito.workspace.classes import ClassKind, PriorityClass, RuntimeClass
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.reads import ReadModel
 from kaito.workspace.hub.record import FactsRecord
+from kaito.workspace.measurements import MeasurementRecord
 from kaito.workspace.preflight import ClusterReader, Finding
 from kaito.workspace.preflight.context import LookupUnavailable, Workload
 
@@ -87,6 +88,11 @@ class PlanReader:
         if self._read_model is None:
             raise LookupUnavailable(str(query.reference))
         return await self._read_model(query)
+
+    async def measurements(self) -> Sequence[MeasurementRecord]:
+        """Returns what servers measured in the cluster; raises without one."""
+        what = "the memory that servers measured" if self._cluster is not None else ""
+        return await self._read(what, lambda cluster: cluster.measurements())
 
     async def existing_nodes(self) -> Sequence[Node]:
         """Returns the nodes of the cluster; without a cluster, those of the files."""

@@ -168,7 +168,8 @@ def _model(report: PlanReport) -> dict[str, Any] | None:
         return {**data, "task": "tuning", "method": model.method}
     divided = model.parallelism
     sizes = {"tensor": divided.tensor, "pipeline": divided.pipeline, "data": divided.data}
-    return {**data, "task": "inference", "runtime": model.runtime, "dtype": model.dtype, "parallelism": sizes}
+    data |= {"task": "inference", "runtime": model.runtime, "dtype": model.dtype, "parallelism": sizes}
+    return data | ({"measured": model.measured} if model.measured else {})
 
 
 def _nodes(report: PlanReport) -> dict[str, Any]:

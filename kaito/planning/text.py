@@ -100,6 +100,8 @@ def _facts(report: PlanReport, style: Style) -> Iterator[str]:
     yield from _node_notes(report)
     if report.memory is not None:
         yield from _memory(report.memory, style)
+    if isinstance(model, InferencePlan) and model.measured:
+        yield from _wrapped(model.measured, "measured ")
     if report.price is not None:
         yield from _price(report.price)
 

@@ -118,7 +118,7 @@ class WorkspaceReconciler:
         self.metrics = metrics or WorkspaceMetrics()
         self.monitor = monitor or StartMonitor()
         self.adapters = adapters or AdapterMonitor()
-        self.facts = ClusterFacts()
+        self.facts = ClusterFacts(settings.namespace)
         self.models = ModelReads(read_model or ModelReader(settings.hub_endpoint).read)
         self.node_classes = NodeClassReads()
         self.prices = NodePrices(prices or PriceBook())

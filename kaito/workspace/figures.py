@@ -10,7 +10,7 @@ from typing import Self, final
 
 from kaito.api import Workspace
 from kaito.workspace.cost_ledger import Accrual, IdleReason, idle_share, rate_of
-from kaito.workspace.start_figures import cache_tokens
+from kaito.workspace.start_figures import cache_tokens, peak_bytes
 
 _PHASES = {
     "Ready": "succeeded",
@@ -76,6 +76,8 @@ class WorkspaceFigures:
     """Preset of an inference Workspace; empty for others."""
     cache_tokens: tuple[tuple[str, int], ...]
     """Source and number of the tokens that fit into the key-value cache of a copy."""
+    peak_bytes: tuple[tuple[str, int], ...]
+    """Source and bytes of the memory of a GPU without the key-value cache."""
     cost: CostFigures | None
 
     @classmethod
@@ -87,5 +89,6 @@ class WorkspaceFigures:
             phase=phase(workspace),
             preset=workspace.preset_name if workspace.inference else "",
             cache_tokens=tuple(cache_tokens(workspace.status.performance)),
+            peak_bytes=tuple(peak_bytes(workspace.status.performance)),
             cost=CostFigures.of(workspace),
         )

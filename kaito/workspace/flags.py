@@ -352,6 +352,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Invocation:
     environment["hub_endpoint"] = (
         (environ.get("HF_ENDPOINT") or DEFAULT_HUB) if args.hub_endpoint is None else args.hub_endpoint
     )
+    environment["namespace"] = environ.get("POD_NAMESPACE", "").strip()
     environment["model_registry"] = args.model_registry or environ.get("MODEL_REGISTRY", "")
     gates: dict[str, bool] = args.feature_gates
     try:

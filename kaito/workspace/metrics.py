@@ -86,7 +86,7 @@ class WorkspaceCollector(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Returns the metrics without samples, so that registration does not read the cache."""
-        return [_count(), _presets(), _phases(), _cache_tokens()]
+        return [_count(), _presets(), _phases(), _cache_tokens(), _peak_bytes()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Returns the current gauges; none on a standby."""
@@ -94,7 +94,8 @@ class WorkspaceCollector(Collector):
         if known is None:
             return
         workspaces = list(known)
-        count, presets, phases, cache = _count(), _presets(), _phases(), _cache_tokens()
+        count, presets, phases = _count(), _presets(), _phases()
+        cache, peak = _cache_tokens(), _peak_bytes()
         by_phase = Tally(each.phase for each in workspaces)
         for name in ("succeeded", "error", "pending", "deleting"):
             count.add_metric([name], by_phase[name])
@@ -104,7 +105,9 @@ class WorkspaceCollector(Collector):
             phases.add_metric([each.namespace, each.name, each.phase], 1)
             for source, tokens in each.cache_tokens:
                 cache.add_metric([each.namespace, each.name, source], tokens)
-        yield from (count, presets, phases, cache)
+            for source, size in each.peak_bytes:
+                peak.add_metric([each.namespace, each.name, source], size)
+        yield from (count, presets, phases, cache, peak)
 
 
 @final
@@ -180,6 +183,14 @@ def _cache_tokens() -> GaugeMetricFamily:
     return GaugeMetricFamily(
         "kaito_workspace_kv_cache_tokens",
         "Tokens that fit into the key-value cache of a copy, by source: measured at its start, or planned.",
+        labels=["namespace", "name", "source"],
+    )
+
+
+def _peak_bytes() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "kaito_workspace_gpu_peak_memory_bytes",
+        "Memory of a GPU without the key-value cache, by source: measured at the start of the servers, or planned.",
         labels=["namespace", "name", "source"],
     )
 

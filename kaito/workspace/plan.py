@@ -93,6 +93,8 @@ class ModelContainer:
     """Whether the source may be another one once the nodes are known. No workload is created before."""
     follows_adapter_list: bool = False
     """Whether the server loads and unloads adapters without a restart, by the list in a ConfigMap."""
+    is_private: bool = False
+    """Whether the image is the user's (access mode `private`)."""
     weights_inputs: str = ""
     """Digest of the fields that select the source. While it is the same, a workload keeps its source."""
 
@@ -111,6 +113,8 @@ class Plan:
     """ConfigMap that is mounted at `/mnt/config`; empty for none."""
     config_hash: str = ""
     """Digest of the ConfigMap's data, so that an edit replaces the pods."""
+    memory_settings: str = ""
+    """Digest of the settings that change the memory of the engine; measurements are kept under it."""
     host_cache: bool = False
     """Whether vLLM keeps a part of the key-value cache in the memory of the pod."""
     drain_seconds: float | None = None

@@ -86,7 +86,7 @@ def inference_plan(
     planned = replace(planned, copies=wanted_copies(workspace, planned.nodes_per_copy))
     source = choice.weights.model_source(preset)
     config = bool(inference and inference.config)
-    mode = workspace.annotations.get(labels.PERFORMANCE_MODE, "").strip().lower()
+    mode = performance_mode(workspace)
     if mode in PERFORMANCE_MODES and planned.runtime != "vllm":
         message = f"is {mode}, which only vllm supports, and {preset.name} runs on {planned.runtime}: remove it"
         raise RuntimeUnsupported(f"metadata.annotations[{labels.PERFORMANCE_MODE}]", message)
@@ -135,6 +135,11 @@ def tuning_plan(
     return Plan(hardware=hardware, container=container, model=planned, warnings=planned.warnings)
 
 
+def performance_mode(workspace: Workspace) -> str:
+    """Returns the value of vLLM's flag `--performance-mode`; empty for the default."""
+    return workspace.annotations.get(labels.PERFORMANCE_MODE, "").strip().lower()
+
+
 def access_secret(workspace: Workspace) -> str:
     """Returns the name of the Secret with the token for a gated model; empty for none."""
     given = _preset_spec(workspace)
@@ -160,6 +165,7 @@ def _container(
         access_secret=access_secret(workspace),
         # A private image contains a server of an unknown version.
         follows_adapter_list=not _private_image(workspace),
+        is_private=bool(_private_image(workspace)),
         weights=choice.weights,
         is_weights_provisional=choice.is_provisional,
         weights_inputs=choice.inputs,

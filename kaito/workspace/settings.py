@@ -120,6 +120,10 @@ class WorkspaceSettings(BaseModel):
     """Collector to which the pods of new workloads send spans: that of the controller (flag `--tracing-endpoint`,
     environment variable OTEL_EXPORTER_OTLP_ENDPOINT)."""
 
+    namespace: str = ""
+    """Namespace of the controller, which keeps what servers measured there (environment variable POD_NAMESPACE).
+    Nothing is kept if it is empty."""
+
     concurrency: int = Field(default=32, ge=1)
     """Number of Workspaces reconciled concurrently. Reconciles mostly wait for the API server, so a high number costs
     little."""

@@ -70,12 +70,28 @@ async def test_engine_reports_that_the_weights_are_loaded() -> None:
     later.read("GPU KV cache size: 1,024 tokens, Maximum concurrency for 512 tokens per request: 2.00x")
     later.read("GPU KV cache size: , tokens")
     assert (later.complete().cache_tokens, later.complete().context_tokens) == (1024, 512)
+    assert later.complete().cache_bytes == 0
+
+
+def test_the_smallest_cache_of_the_gpus_is_reported() -> None:
+    figures = EngineFigures()
+    figures.read("(Worker_TP0 pid=71) INFO 11-26 15:25:25 [gpu_worker.py:298] Available KV cache memory: 12.50 GiB")
+    figures.read("(Worker_TP1 pid=72) INFO 11-26 15:25:25 [gpu_worker.py:298] Available KV cache memory: 12.25 GiB")
+    figures.read("(Worker_TP2 pid=73) INFO 11-26 15:25:25 [gpu_worker.py:298] Available KV cache memory: 13 GiB")
+    assert figures.complete().cache_bytes == 12.25 * 2**30
 
 
 async def test_a_ready_server_reports_the_figures_of_its_start(serve: Serve) -> None:
     server = await serve()
     server.lifecycle.progress.figures = StartFigures(load_seconds=3.14159, weights_bytes=7, cache_tokens=9)
-    figures = {"loadSeconds": 3.1, "weightsBytes": 7, "cacheTokens": 9, "contextTokens": 0}
+    figures = {
+        "loadSeconds": 3.1,
+        "weightsBytes": 7,
+        "cacheTokens": 9,
+        "contextTokens": 0,
+        "cacheBytes": 0,
+        "peakBytes": 0,
+    }
     assert await server.get("/progress") == (200, {"phase": "ready", "figures": figures})
     await server.lifecycle.drain(1)
     assert await server.get("/progress") == (200, {"phase": "draining"})

@@ -31,7 +31,7 @@ class PerformanceStatus(Model):
     """Measurements of the workload."""
 
     metrics: dict[str, PerformanceMetric] = Field(default_factory=dict[str, PerformanceMetric])
-    """Measurements by name: `loadTime`, `weights`, `kvCacheTokens` and `maxConcurrency` at the start of the servers."""
+    """Measurements of the start: `loadTime`, `weights`, `peakMemory`, `kvCacheTokens` and `maxConcurrency`."""
 
 
 AdapterState = Literal["Pending", "Pulling", "Loading", "Loaded", "Failed"]

@@ -13,6 +13,7 @@ from kaito.workspace.alternatives import Choice, SelectionInputs
 from kaito.workspace.classes import ClassKind, PriorityClass, RuntimeClass
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
+from kaito.workspace.measurements import MeasurementRecord
 from kaito.workspace.plan import Plan
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import WorkspaceSettings
@@ -65,6 +66,10 @@ class ClusterReader(Protocol):
         Raises:
             ModelUnavailable: they cannot be read.
         """
+        ...
+
+    async def measurements(self) -> Sequence[MeasurementRecord]:
+        """Returns what servers measured when they started, of all models."""
         ...
 
     async def existing_nodes(self) -> Sequence[Node]:

@@ -16,6 +16,7 @@ from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.hub.record import FactsRecord, InvalidFacts, read_record, record_name
 from kaito.workspace.indexes import NODES
+from kaito.workspace.measurements import MeasurementRecord, Measurements
 from kaito.workspace.ownership import is_controller_of, name_conflict_message
 from kaito.workspace.preflight.context import LookupUnavailable, Workload
 from kaito.workspace.preflight.finding import Finding, workload_field
@@ -47,10 +48,15 @@ class AcceptedWorkloads:
 
 @final
 class ClusterFacts:
-    """What the process knows about its cluster; shared by all reconciles."""
+    """What the process knows about its cluster; shared by all reconciles.
 
-    def __init__(self) -> None:
+    Args:
+        namespace: of the controller; empty if it is not known.
+    """
+
+    def __init__(self, namespace: str = "") -> None:
         self.accepted = AcceptedWorkloads()
+        self.measurements = Measurements(namespace)
         self.kept: OrderedDict[str, FactsRecord] = OrderedDict()
         """Facts of models outside the catalog by UID of the Workspace, so that they are read once."""
         self._version: Mapping[str, Any] = {}
@@ -138,6 +144,10 @@ class LiveCluster:
     async def model_facts(self, query: ModelQuery) -> FactsRecord | None:
         """Returns the result of a read in the background."""
         return self._models.find(self._workspace.key, query)
+
+    async def measurements(self) -> Sequence[MeasurementRecord]:
+        """Reads the ConfigMap of the controller, again if it has changed."""
+        return await self._facts.measurements.records(self._api)
 
     async def existing_nodes(self) -> Sequence[Node]:
         """Lists the matching nodes from the cache."""

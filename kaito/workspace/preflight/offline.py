@@ -8,6 +8,7 @@ from kaito.runtime.kinds import ConfigMap, Node, PersistentVolumeClaim, Secret, 
 from kaito.workspace.classes import ClassKind, PriorityClass, RuntimeClass
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
+from kaito.workspace.measurements import MeasurementRecord
 from kaito.workspace.preflight.context import LookupUnavailable, Workload
 from kaito.workspace.preflight.finding import Finding
 
@@ -83,6 +84,10 @@ class ManifestReader:
             LookupUnavailable: always.
         """
         raise LookupUnavailable(str(query.reference))
+
+    async def measurements(self) -> Sequence[MeasurementRecord]:
+        """Returns none, because only a controller keeps measurements."""
+        return ()
 
     async def existing_nodes(self) -> Sequence[Node]:
         """Returns the nodes from the manifests.

@@ -8,15 +8,18 @@ from kaito.api import conditions
 from kaito.models.admission import instance_type_of
 from kaito.models.alternatives import alternatives
 from kaito.models.errors import PlanError
+from kaito.models.gpu import InstanceType
 from kaito.models.nodes import UnknownGpus, uniform_instance_type
 from kaito.models.partitions import FIELD, MIG_RESOURCE, PartitionUnavailable, part_of
+from kaito.models.preset import Preset
 from kaito.runtime.meta import Quantity
 from kaito.workspace.digest import config_digest
 from kaito.workspace.manifests.tuning import training_config
+from kaito.workspace.measurements import measured_memory, settings_digest
 from kaito.workspace.plan import Plan
-from kaito.workspace.planning import inference_plan, template_plan, tuning_plan
+from kaito.workspace.planning import inference_plan, performance_mode, template_plan, tuning_plan
 from kaito.workspace.preflight.configuration import drain_seconds, keeps_host_cache
-from kaito.workspace.preflight.context import PreflightContext
+from kaito.workspace.preflight.context import LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
 from kaito.workspace.settings import NodeApi
 
@@ -79,16 +82,38 @@ async def plan(ctx: PreflightContext) -> Iterable[Finding]:
     """
     workspace, settings = ctx.workspace, ctx.settings
     preset, instance = ctx.preset, ctx.instance
-    choice = ctx.weights
+    choice, memory_settings = ctx.weights, ""
     if preset is None or instance is None or choice is None:
         planned = template_plan(workspace, instance, settings)
     elif workspace.tuning is not None:
         planned = tuning_plan(workspace, workspace.tuning, preset, instance, settings, choice=choice)
     else:
+        memory_settings = _memory_settings(ctx)
+        preset = await _measured(ctx, preset, instance, memory_settings)
         planned = inference_plan(workspace, preset, instance, settings, choice=choice, engine=ctx.engine)
-    planned = _with_config(ctx, planned)
+    planned = replace(_with_config(ctx, planned), memory_settings=memory_settings)
     ctx.plan = replace(planned, facts=ctx.facts or planned.facts, choice=ctx.choice)
     return ()
+
+
+def _memory_settings(ctx: PreflightContext) -> str:
+    inference = ctx.workspace.inference
+    return settings_digest(
+        config=config_digest(ctx.config) if ctx.config is not None else "",
+        performance_mode=performance_mode(ctx.workspace),
+        adapters=len(inference.adapters) if inference else 0,
+    )
+
+
+async def _measured(ctx: PreflightContext, preset: Preset, instance: InstanceType, settings: str) -> Preset:
+    """Returns the model with what its servers measured before the Workspace was created."""
+    try:
+        records = await ctx.cluster.measurements()
+    except LookupUnavailable:
+        return preset
+    created = ctx.workspace.metadata.creation_timestamp
+    found = measured_memory(records, preset, instance, created=created, settings=settings)
+    return preset.model_copy(update={"measured": found}) if found else preset
 
 
 def _with_config(ctx: PreflightContext, planned: Plan) -> Plan:

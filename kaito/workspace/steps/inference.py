@@ -20,7 +20,7 @@ from kaito.workspace.manifests.inference import inference_stateful_set, worker_s
 from kaito.workspace.ownership import is_controller_of
 from kaito.workspace.plan import Plan
 from kaito.workspace.pod_faults import Fault
-from kaito.workspace.start_figures import performance, planned_cache_tokens
+from kaito.workspace.start_figures import performance, planned_figures
 from kaito.workspace.start_progress import Progress
 from kaito.workspace.state import WorkloadReport
 from kaito.workspace.steps.adapters import ensure_adapter_list, observe_adapters
@@ -31,13 +31,11 @@ from kaito.workspace.steps.guards import (
     unless_rejected,
     was_published_ready,
 )
+from kaito.workspace.steps.measurements import REVISION_LABEL, keep_measurements
 from kaito.workspace.steps.pod_events import find_event_fault
 
 RESYNC_SECONDS: Final = 60.0
 """Interval at which a workload that is not ready is reconciled without an event."""
-
-REVISION_LABEL: Final = "controller-revision-hash"
-"""Label of a StatefulSet's pods: the revision of the template that they were created from."""
 
 
 async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_place: bool) -> WorkloadReport | None:
@@ -71,6 +69,8 @@ async def ensure_inference(ctx: ReconcileContext, plan: Plan | None, *, can_plac
         else:
             report.workers = await _apply_workers(ctx, plan, workers, pods)
             report.stateful_set = present = await _apply(ctx, plan, present, wanted)
+            if present is not None and wanted is not None:
+                await keep_measurements(ctx, plan, present, wanted, pods)
     if present is None:
         return report
     copies = 1 if present.spec.replicas is None else present.spec.replicas
@@ -106,8 +106,8 @@ def _observe_start(ctx: ReconcileContext, pods: Sequence[Pod]) -> dict[str, Prog
 def _observe_figures(ctx: ReconcileContext, plan: Plan | None, pods: Sequence[Pod]) -> PerformanceStatus | None:
     """Returns the figures of the ready pods; those of the last status until a pod has reported some."""
     inference = ctx.workspace.inference
-    planned = planned_cache_tokens(plan, adapters=len(inference.adapters) if inference else 0) if plan else 0
-    found = performance(ctx.monitor.figures(pods), planned_tokens=planned)
+    planned = planned_figures(plan, adapters=len(inference.adapters) if inference else 0)
+    found = performance(ctx.monitor.figures(pods), planned)
     return found or ctx.workspace.status.performance
 
 

@@ -49,9 +49,9 @@ def test_chat_templates_that_the_catalog_names_are_in_the_images() -> None:
         assert copied in (images / name).read_text(encoding="utf-8")
     present = {f"/workspace/chat_templates/{path.name}" for path in (images / "chat_templates").iterdir()}
     for preset in catalog.presets():
-        for settings in filter(None, (preset.vllm, preset.transformers)):
+        for given in (preset.vllm and preset.vllm.flags, preset.transformers and preset.transformers.flags):
             for flag in ("chat-template", "chat_template"):
-                template = settings.flags.get(flag)
+                template = (given or {}).get(flag)
                 assert template is None or template in present, f"{preset.name}: the engine exits without {template}"
 
 

@@ -11,7 +11,14 @@ from kaito.runtime.kinds import Event, Pod, StatefulSet
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.testing import World, builders
 from kaito.workspace import start_progress
-from kaito.workspace.start_figures import StartFigures, cache_tokens, parse_figures, performance
+from kaito.workspace.start_figures import (
+    PlannedFigures,
+    StartFigures,
+    cache_tokens,
+    parse_figures,
+    peak_bytes,
+    performance,
+)
 from kaito.workspace.start_progress import Progress, StartMonitor, fetch_progress, parse_progress
 from test.support.pod_servers import Servers
 from test.unit.workspace.test_pod_events import put_pod
@@ -129,16 +136,26 @@ async def test_the_status_has_the_figures_of_the_start_also_after_a_restart_of_t
 def test_the_worst_pod_counts() -> None:
     slow = StartFigures(loadSeconds=90.0, cacheTokens=9000, contextTokens=1000, weightsBytes=2**30)
     fast = StartFigures(loadSeconds=30.0, cacheTokens=10_000, contextTokens=1000)
-    found = performance([slow, fast, StartFigures(loadSeconds=1.0)], planned_tokens=9500)
+    found = performance([slow, fast, StartFigures(loadSeconds=1.0)], PlannedFigures(cache_tokens=9500))
     assert found is not None
     assert {name: each.value for name, each in found.metrics.items()} == {
         "loadTime": "90.0", "kvCacheTokens": "9000", "maxConcurrency": "9.00", "weights": "1.00",
     }  # fmt: skip
     assert found.metrics["kvCacheTokens"].config == {"planned": "9500"}
     assert performance([]) is None
+    assert list(peak_bytes(found)) == [], "the servers reported no memory"
     assert list(cache_tokens(found)) == [("measured", 9000), ("planned", 9500)]
     assert list(cache_tokens(performance([fast]))) == [("measured", 10_000)]
     assert list(cache_tokens(performance([StartFigures(loadSeconds=1.0)]))) == list(cache_tokens(None)) == []
+
+
+def test_the_peak_is_what_is_left_of_the_usable_memory() -> None:
+    planned = PlannedFigures(peak_bytes=15 * 2**30, usable_bytes=20 * 2**30)
+    pods = [StartFigures(loadSeconds=1.0, cacheBytes=size * 2**30) for size in (4, 3)]
+    found = performance(pods, planned)
+    assert list(peak_bytes(found)) == [("measured", 17 * 2**30), ("planned", 15 * 2**30)]
+    transformers = performance([StartFigures(loadSeconds=1.0, peakBytes=2**30)], PlannedFigures(peak_bytes=2**29))
+    assert list(peak_bytes(transformers)) == [("measured", 2**30), ("planned", 2**29)]
 
 
 @pytest.mark.parametrize(

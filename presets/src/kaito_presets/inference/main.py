@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -33,6 +34,8 @@ from kaito_presets.serving.progress import StartFigures, StartProgress, download
 from kaito_presets.serving.tracing import Phases, Tracing, start_tracing
 
 log = logging.getLogger("kaito_presets.inference")
+
+T = TypeVar("T")
 
 
 def main() -> int:
@@ -126,14 +129,15 @@ async def _load(
         phases.begin("warm up")
         lifecycle.progress.set_warming()
 
-    def load() -> AdaptableModel:
+    def load() -> tuple[AdaptableModel, int]:
         # The import takes seconds. On this thread, it does not delay the health responses.
+        from kaito_presets.inference.backend.memory import peak_gpu_bytes
         from kaito_presets.inference.backend.model import open_model
 
-        return open_model(options, adapters, on_loaded=set_warming)
+        return open_model(options, adapters, on_loaded=set_warming), peak_gpu_bytes()
 
     started = asyncio.get_running_loop().time()
-    model = await _on_daemon_thread(load)
+    model, peak_bytes = await _on_daemon_thread(load)
     scheduler = Scheduler(
         model, queue_limit=options.max_queue_size, batch_limit=options.max_batch_size, observer=metrics
     )
@@ -159,6 +163,7 @@ async def _load(
             weights_bytes=model.info.weights_bytes,
             cache_tokens=model.info.cache_tokens,
             context_tokens=model.info.context_tokens,
+            peak_bytes=peak_bytes,
         )
         lifecycle.set_ready(GenerationService(model, scheduler, metrics))
         tracing.record_phases("start server", phases.moments)
@@ -179,15 +184,15 @@ def _log_start(info: ModelInfo, options: InferenceOptions, seconds: float) -> No
         log.info("requests are batched: up to %d sequences", options.max_batch_size)
 
 
-async def _on_daemon_thread(work: Callable[[], AdaptableModel]) -> AdaptableModel:
+async def _on_daemon_thread(work: Callable[[], T]) -> T:
     """Runs `work` on a daemon thread.
 
     A thread of the default executor would keep the process alive until the model is loaded, even after SIGTERM.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[AdaptableModel] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
 
-    def finish(result: AdaptableModel | None, error: BaseException | None) -> None:
+    def finish(result: T | None, error: BaseException | None) -> None:
         if future.cancelled():
             return
         if error is not None:

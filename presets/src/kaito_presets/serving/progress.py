@@ -31,6 +31,10 @@ class StartFigures:
     """Tokens of all requests together whose keys and values fit into memory."""
     context_tokens: int = 0
     """Most tokens of one request."""
+    cache_bytes: int = 0
+    """Memory of the keys and values on a GPU, which is what the engine left of its share; vLLM only."""
+    peak_bytes: int = 0
+    """Most memory that the program used on a GPU; the transformers server on CUDA only."""
 
     def document(self) -> dict[str, object]:
         """Returns the field `figures` of the response."""
@@ -39,6 +43,8 @@ class StartFigures:
             "weightsBytes": self.weights_bytes,
             "cacheTokens": self.cache_tokens,
             "contextTokens": self.context_tokens,
+            "cacheBytes": self.cache_bytes,
+            "peakBytes": self.peak_bytes,
         }
 
 

@@ -35,3 +35,13 @@ def cache_budget_bytes(device: torch.device) -> int:
         return int(free * torch.cuda.device_count() * GPU_CACHE_SHARE)
     machine = read_machine()
     return int((machine.available_bytes if machine else 2 * 2**30) * CPU_CACHE_SHARE)
+
+
+def peak_gpu_bytes() -> int:
+    """Returns the most memory that PyTorch has reserved on one GPU so far; 0 without a GPU.
+
+    The memory of the CUDA context, about half a GiB, is not part of it.
+    """
+    if not torch.cuda.is_available():
+        return 0
+    return max(torch.cuda.max_memory_reserved(index) for index in range(torch.cuda.device_count()))
