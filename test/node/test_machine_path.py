@@ -33,6 +33,7 @@ HELM_SECONDS = 400
 WITHOUT_DATA = (
     "vllm:",
     "kaito_gpu_memory",
+    "kaito_orphan",
     "failures",
     "errors",
     "refused",
@@ -40,7 +41,8 @@ WITHOUT_DATA = (
     "panics",
     "queue_oldest",
 )
-"""Metrics that do not exist here: of vLLM, GPUs and failures, and of a queue that is empty whenever it is read."""
+"""Metrics that do not exist here: of vLLM, GPUs, failures and claims without a Workspace, and of a queue that is empty
+whenever it is read."""
 
 WORKSPACE_VALUES = {
     "image": {"repository": f"{PREFIX}/workspace-controller"},
