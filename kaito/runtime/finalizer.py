@@ -9,7 +9,7 @@ import re
 from typing import TypeVar
 
 from kaito.runtime.client.api import Api
-from kaito.runtime.client.patch import JsonPatch, MergePatch, pointer
+from kaito.runtime.client.patch import JsonPatch, pointer
 from kaito.runtime.errors import ApiError, Conflict, Invalid, NotFound, api_error
 from kaito.runtime.meta import Resource
 
@@ -35,28 +35,28 @@ def has_finalizer(obj: Resource, finalizer: str) -> bool:
 async def add_finalizer(api: Api, obj: R, finalizer: str) -> R:
     """Add the finalizer and return the object; sends no request if the object has it.
 
+    Other changes of the object, such as those of its status, cause no conflict: the request depends on the list of
+    finalizers alone.
+
     Raises:
         NotFound: the object does not exist.
-        Invalid: the object is being deleted; new finalizers are rejected.
-        Conflict: the object changed concurrently at every attempt.
+        Invalid: the object is being deleted; new finalizers are rejected. Or the list changed concurrently at every
+            attempt.
+        Conflict: the server could not store the change at every attempt.
     """
     for attempt in range(1, ATTEMPTS + 1):
         if has_finalizer(obj, finalizer):
             return obj
-        document = {
-            "metadata": {
-                "resourceVersion": obj.metadata.resource_version,  # a merge patch replaces the list: it must be current
-                "finalizers": [*obj.metadata.finalizers, finalizer],
-            }
-        }
         try:
-            return await api.patch(obj, MergePatch(document))
-        except Conflict:
+            return await api.patch(obj, _addition(obj, finalizer))
+        except (Conflict, Invalid) as error:
             if attempt == ATTEMPTS:
                 raise
             newer = await _read_live(api, obj)
             if newer is None:
                 raise _not_found(obj) from None
+            if isinstance(error, Invalid) and newer.metadata.finalizers == obj.metadata.finalizers:
+                raise  # the list is the one that the patch expected: the object itself is rejected
             obj = newer
     raise AssertionError  # pragma: no cover -- the last attempt returns or raises
 
@@ -93,6 +93,21 @@ async def remove_finalizer(api: Api, obj: Resource, finalizer: str) -> None:
 def _not_found(obj: Resource) -> ApiError:
     details = {"name": obj.name, "group": obj.group(), "kind": obj.plural}
     return api_error(404, {"message": f"{obj.kind} {obj.key} does not exist", "reason": "NotFound", "details": details})
+
+
+def _addition(obj: Resource, finalizer: str) -> JsonPatch:
+    """Add the entry, if the object is still the same one and its list is unchanged; `test` checks both.
+
+    A missing field equals null in a `test` of the API server.
+    """
+    present, path = obj.metadata.finalizers, pointer("metadata", "finalizers")
+    return JsonPatch(
+        [
+            {"op": "test", "path": pointer("metadata", "uid"), "value": obj.uid},
+            {"op": "test", "path": path, "value": present or None},
+            {"op": "add", "path": f"{path}/-" if present else path, "value": finalizer if present else [finalizer]},
+        ]
+    )
 
 
 def _removal(indexes: list[int], finalizer: str) -> JsonPatch:

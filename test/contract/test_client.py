@@ -326,9 +326,22 @@ async def test_own_writes_are_seen_at_once(api: Api, namespace: str) -> None:
             kept.append(made.name)
 
 
+async def test_a_missing_field_is_null_in_the_test_of_a_json_patch(client: Client, namespace: str) -> None:
+    made = await client.create(config(namespace))
+    label = {"op": "add", "path": "/metadata/labels", "value": {"a": "b"}}
+    unlabeled = {"op": "test", "path": "/metadata/labels", "value": None}
+    assert (await client.patch(made, JsonPatch([unlabeled, label]))).labels == {"a": "b"}
+    with pytest.raises(Invalid):
+        await client.patch(made, JsonPatch([unlabeled, label]))
+    with pytest.raises(Invalid):
+        await client.patch(made, JsonPatch([{**unlabeled, "path": "/nothing/labels"}]))
+
+
 async def test_finalizers_come_and_go(api: Api, namespace: str) -> None:
     made = await api.create(config(namespace))
-    held = await add_finalizer(api, made, "example.com/one")
+    await api.patch(made, MergePatch({"data": {"k": "2"}}))
+    held = await add_finalizer(api, made, "example.com/one")  # from a stale object
+    assert held.data == {"k": "2"}
     await add_finalizer(api, made, "example.com/two")  # from a stale object
     await api.delete(held)
     deleting = await api.get(ConfigMap, "a", namespace)

@@ -54,7 +54,7 @@ def _apply(document: Json, step: Object) -> Json:
     path = _pointer(str(step.get("path", "")))
     match kind:
         case "test":
-            if _get(document, path) != step.get("value"):
+            if _tested(document, path) != step.get("value"):
                 raise _PatchError(f"testing path {step.get('path')} failed")
             return document
         case "add":
@@ -114,6 +114,12 @@ def _get(document: Json, path: list[str]) -> Json:
     for part in path:
         document = _step(document, part, path)
     return document
+
+
+def _tested(document: Json, path: list[str]) -> Json:
+    """Return the value that `test` compares: null for a missing key of an object, as kube-apiserver's library does."""
+    parent = _get(document, path[:-1]) if path else None
+    return parent.get(path[-1]) if is_object(parent) else _get(document, path)
 
 
 def _has(document: Json, path: list[str]) -> bool:

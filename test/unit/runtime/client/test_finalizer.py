@@ -44,6 +44,22 @@ async def test_add_keeps_what_was_added_meanwhile(api: Api, world: World) -> Non
     assert stored(world) == [THEIRS, OURS]
 
 
+async def test_other_changes_cause_no_conflict(api: Api, world: World) -> None:
+    stale = put(world)
+    world.patch(ConfigMap, "a", {"data": {"k": "v"}})
+    world.clear_requests()
+    obj = await add_finalizer(api, stale, OURS)
+    assert (obj.data, stored(world)) == ({"k": "v"}, [OURS])
+    assert (world.count("PATCH"), world.count("GET")) == (1, 0)
+
+
+async def test_a_rejected_object_is_not_tried_again(api: Api, world: World) -> None:
+    world.fail_next("PATCH", status=422, times=None)
+    with pytest.raises(Invalid):
+        await add_finalizer(api, put(world, THEIRS), OURS)
+    assert world.count("PATCH") == 1
+
+
 async def test_add_to_a_deleting_object_is_rejected_by_the_server(api: Api, world: World) -> None:
     put(world, THEIRS)
     world.delete(ConfigMap, "a")
