@@ -51,8 +51,10 @@ class ReconcileContext:
     request: Request[Claim]
     deps: Dependencies
     claim: Claim
-    """The latest version: writing the claim's metadata replaces it."""
+    """The latest version, with the staged changes of its metadata."""
     status: StatusUpdate
+    pending: dict[str, dict[str, str | None]] = field(default_factory=dict[str, dict[str, str | None]])
+    """Changes of the claim's metadata that `write_metadata` sends."""
     expired: bool = False
     """Whether a deadline has passed: the claim is deleted after its status is written."""
 
@@ -90,20 +92,45 @@ class ReconcileContext:
         """Seconds since `time`; 0 if it is not known."""
         return (self.now - time).total_seconds() if time is not None else 0.0
 
+    def stage_metadata(
+        self, *, annotations: Mapping[str, str | None] | None = None, add_labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Sets annotations (None removes one) and labels of `claim`; `write_metadata` sends them.
+
+        The status is written after them. For changes that a later reconcile would make again: a process that dies
+        before the write loses them.
+        """
+        metadata = self.claim.metadata
+        changed = {
+            name: value for name, value in (annotations or {}).items() if metadata.annotations.get(name) != value
+        }
+        if changed:
+            self.pending.setdefault("annotations", {}).update(changed)
+            merged = {**metadata.annotations, **changed}
+            kept = {name: value for name, value in merged.items() if value is not None}
+            metadata = metadata.evolve(annotations=kept)
+        added = {name: value for name, value in (add_labels or {}).items() if metadata.labels.get(name) != value}
+        if added:
+            self.pending.setdefault("labels", {}).update(added)
+            metadata = metadata.evolve(labels={**metadata.labels, **added})
+        if metadata is not self.claim.metadata:
+            self._replace(self.claim.evolve(metadata=metadata))
+
+    async def write_metadata(self) -> None:
+        """Sends the staged changes; sends no request if there are none."""
+        if self.pending:
+            document, self.pending = self.pending, {}
+            self._replace(await self.api.patch(self.claim, MergePatch({"metadata": document})))
+
     async def set_metadata(
         self, *, annotations: Mapping[str, str | None] | None = None, add_labels: Mapping[str, str] | None = None
     ) -> None:
-        """Sets annotations (None removes one) and labels of the claim; sends no request if nothing changes."""
-        changes: dict[str, dict[str, str | None]] = {}
-        for name, wanted in (annotations or {}).items():
-            if self.claim.annotations.get(name) != wanted:
-                changes.setdefault("annotations", {})[name] = wanted
-        for name, value in (add_labels or {}).items():
-            if self.claim.labels.get(name) != value:
-                changes.setdefault("labels", {})[name] = value
-        if changes:
-            self.claim = await self.api.patch(self.claim, MergePatch({"metadata": dict(changes)}))
-            self.status.claim = self.claim
+        """Stages annotations and labels of the claim, and sends them at once."""
+        self.stage_metadata(annotations=annotations, add_labels=add_labels)
+        await self.write_metadata()
+
+    def _replace(self, claim: Claim) -> None:
+        self.claim = self.status.claim = claim
 
     def event(self, reason: str, note: str, *, warning: bool = False) -> None:
         """Records an event about the claim."""

@@ -65,6 +65,7 @@ def _report_terminated(ctx: ReconcileContext) -> None:
 
 
 async def _write_status(ctx: ReconcileContext) -> None:
+    await ctx.write_metadata()
     async with ctx.api.status(ctx.claim) as scope:
         ctx.status.write(scope)
     record_stages(ctx)

@@ -52,12 +52,12 @@ async def initialize(ctx: ReconcileContext, node: Node) -> None:
 
 
 async def _initialize(ctx: ReconcileContext, node: Node) -> None:
-    obstacle = _find_readiness_obstacle(ctx, node) or await _find_missing_resource(ctx, node)
+    obstacle = await find_obstacle(ctx, node)
     if obstacle is not None:
         ctx.status.set_initialized("Unknown", obstacle.reason, obstacle.message)
         return
     try:
-        await ctx.api.patch(node, MergePatch({"metadata": {"labels": {labels.INITIALIZED: labels.TRUE}}}))
+        await ctx.api.patch(node, MergePatch.between(node, initialized(node)))
     except NotFound:
         ctx.status.set_initialized("Unknown", conditions.NODE_NOT_FOUND, f"node {node.name} does not exist")
         return
@@ -66,6 +66,16 @@ async def _initialize(ctx: ReconcileContext, node: Node) -> None:
     instance_type = ctx.claim.labels.get(labels.INSTANCE_TYPE, "")
     age = ctx.age_seconds(ctx.claim.metadata.creation_timestamp)
     ctx.deps.metrics.stage_seconds.labels("initialized", instance_type).observe(age)
+
+
+def initialized(node: Node) -> Node:
+    """The node with the label of a usable node."""
+    return node.with_metadata(labels={**node.labels, labels.INITIALIZED: labels.TRUE})
+
+
+async def find_obstacle(ctx: ReconcileContext, node: Node) -> Obstacle | None:
+    """Why the node is not usable yet; None if it is."""
+    return _find_readiness_obstacle(ctx, node) or await _find_missing_resource(ctx, node)
 
 
 def _find_readiness_obstacle(ctx: ReconcileContext, node: Node) -> Obstacle | None:

@@ -70,7 +70,7 @@ async def _advance(ctx: ReconcileContext, plan: LaunchPlan) -> bool:
         return False
     match instance.state:
         case "ready":
-            await _complete_launch(ctx, instance)
+            _complete_launch(ctx, instance)
             return True
         case "creating" | "updating":
             if labels.LAUNCH_STARTED not in ctx.claim.annotations:  # a process died between the PUT and the annotation
@@ -121,11 +121,12 @@ async def _write_operation(ctx: ReconcileContext, status_url: str | None, since:
     await ctx.set_metadata(annotations=annotations)
 
 
-async def _clear_operation(ctx: ReconcileContext, **add_labels: str) -> None:
+def _clear_operation(ctx: ReconcileContext, **add_labels: str) -> None:
+    """Stages the removal of the operation from the claim: an operation that ended is observed again after a crash."""
     annotations: dict[str, str | None] = {labels.ARM_OPERATION: None, labels.LAUNCH_STARTED: None}
     if not ctx.deps.backoff.has_attempts(ctx.claim.uid):
         annotations[labels.LAUNCH_RECORD] = None
-    await ctx.set_metadata(annotations=annotations, add_labels=add_labels)
+    ctx.stage_metadata(annotations=annotations, add_labels=add_labels)
 
 
 async def _handle_name_conflict(ctx: ReconcileContext, plan: LaunchPlan, instance: Instance) -> None:
@@ -146,13 +147,11 @@ async def _handle_name_conflict(ctx: ReconcileContext, plan: LaunchPlan, instanc
         ctx.request.requeue_after(NAME_CONFLICT_SECONDS, "name conflict")
 
 
-async def _complete_launch(ctx: ReconcileContext, instance: Instance) -> None:
+def _complete_launch(ctx: ReconcileContext, instance: Instance) -> None:
     offering = _offering_of(instance)
     ctx.deps.unavailable.mark_available(offering)
     ctx.deps.forget(ctx.claim.uid)
-    await _clear_operation(
-        ctx, **{labels.INSTANCE_TYPE: instance.instance_type, labels.CAPACITY_TYPE: offering.capacity}
-    )
+    _clear_operation(ctx, **{labels.INSTANCE_TYPE: instance.instance_type, labels.CAPACITY_TYPE: offering.capacity})
     ctx.status.set_launched("True")
     ctx.status.set_fields(image_id=instance.image)
     ctx.event(reasons.LAUNCHED, f"agent pool {instance.name} of {offering} is ready")
@@ -173,7 +172,7 @@ async def _delete_failed_pool(
     # Recorded before the deletion: afterwards the cloud does not return the error any more.
     await launch_attempts.record_failure(ctx, error, retry=retry, is_created=True, continues=continues)
     await ctx.cloud.delete(instance.name)
-    await _clear_operation(ctx)
+    _clear_operation(ctx)
 
 
 async def _mark_unavailable(

@@ -5,6 +5,7 @@ from kaito.api.karpenter import conditions
 from kaito.provisioner import reasons
 from kaito.provisioner.context import ReconcileContext
 from kaito.provisioner.nodes import nodes_of
+from kaito.provisioner.steps.initialize import find_obstacle, initialized
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import Conflict
 from kaito.runtime.kinds import Node, Taint
@@ -51,7 +52,7 @@ async def register(ctx: ReconcileContext) -> Node | None:
         )
         ctx.status.set_registered("False", conditions.PROVIDER_ID_MISMATCH, message)
         return None
-    await ctx.set_metadata(add_labels=_topology_labels(node))
+    ctx.stage_metadata(add_labels=_topology_labels(node))
     node = await _sync(ctx, node)
     _report_registered(ctx, node)
     return node
@@ -87,10 +88,16 @@ def _report_registered(ctx: ReconcileContext, node: Node) -> None:
 
 
 async def _sync(ctx: ReconcileContext, node: Node) -> Node:
-    """Writes the claim's metadata and taints to the node in one request; repeats it after a conflict."""
+    """Writes the claim's metadata and taints to the node in one request; repeats it after a conflict.
+
+    A node that is usable already is marked as initialized by the same request.
+    """
     for attempt in range(1, SYNC_ATTEMPTS + 1):
         try:
-            return await ctx.api.patch(node, MergePatch.between(node, synced(ctx, node), lock=True))
+            wanted = synced(ctx, node)
+            if await find_obstacle(ctx, wanted) is None:
+                wanted = initialized(wanted)
+            return await ctx.api.patch(node, MergePatch.between(node, wanted, lock=True))
         except Conflict:
             if attempt == SYNC_ATTEMPTS:
                 raise

@@ -43,6 +43,18 @@ async def test_claim_gets_a_ready_node(stage: "Stage") -> None:
     assert {"Launching", "Launched", "Registered", "Initialized"} <= events
 
 
+async def test_requests_of_a_launch(stage: "Stage") -> None:
+    """The finalizer and the operation are written at once; everything else of a stage is one write."""
+    await stage.start()
+    stage.world.clear_requests()
+    stage.claim()
+    await stage.until_ready()
+    assert stage.world.count("patch", stage.kind, subresource="") == 3, "finalizer, operation, labels of the instance"
+    assert stage.world.count("patch", stage.kind, subresource="status") == 6, "one a minute of 5 minutes, and Ready"
+    assert stage.world.count("patch", Node) == 2, "finalizer; registration with initialization"
+    assert stage.world.count("get", Node) == stage.world.count("list", Node) == 0
+
+
 async def test_registration_copies_metadata_of_the_claim_that_the_pool_does_not_have(stage: "Stage") -> None:
     """AKS sets the labels and taints of the pool on its nodes; registration adds later changes of the claim."""
     stage.simulator.knobs.set(join_delay=200)

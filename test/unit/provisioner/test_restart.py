@@ -10,7 +10,7 @@ from kaito.runtime.testing import CrashPoint
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
 
-LAUNCH_WRITES = 18
+LAUNCH_WRITES = 16
 """Writes, to cluster and cloud together, until a claim is ready. A test fails if one needs fewer: nothing would die."""
 
 DELETION_WRITES = 10
