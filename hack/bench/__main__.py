@@ -33,6 +33,9 @@ BENCHMARKS = {
         "NodeClaims created and deleted at once on the ARM simulator, beside an earlier commit",
         "--count 10 --runs 1",
     ),
+    "start": Benchmark(
+        "hack.bench.start", "both controllers from their start to /readyz, beside an earlier commit", "--runs 1"
+    ),
     "framework": Benchmark(
         "hack.bench.framework.configmaps",
         "the ConfigMap controller on ours, controller-runtime and kopf",

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hack.bench.report import Column, Figures
+from hack.bench.report import Column, Figures, Report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +40,19 @@ def ratios(turns: Mapping[str, Sequence[Figures]], peer: str, baseline: str, col
         found = sorted(_number(ours, column.key) / max(_number(theirs, column.key), 0.01) for ours, theirs in pairs)
         row[column.key] = f"{found[len(found) // 2]:.2f} ({found[0]:.2f} to {found[-1]:.2f})"
     return row
+
+
+def beside(report: Report, peer: str, keys: Sequence[str]) -> Report:
+    """The figures of a peer as ratios to those of every other row of the report, of the turns of one round."""
+    columns = [Column(column.key, column.heading) for column in report.columns if column.key in keys]
+    others = [name for name in report.turns if name != peer] if peer in report.turns else []
+    return Report(
+        name=f"{report.name}-ratios",
+        about=f"{peer} as ratios to the others in the same round: the median and, in brackets, the spread",
+        settings=report.settings,
+        columns=columns,
+        rows={f"{peer} / {other}": ratios(report.turns, peer, other, columns) for other in others},
+    )
 
 
 def _number(row: Figures, key: str) -> float:

@@ -6,7 +6,8 @@ run, on one real kube-apiserver with etcd and on the ARM simulator of this tree 
 its deletion 2 s. Both run with default flags. The request limits of AKS hold in the simulator and refill on its clock.
 
 Reported are wall times, CPU and memory of the provisioner's process, and its ARM requests by kind. The ratios are those
-of the rows of one round; their spread is over the rounds.
+of the rows of one round; their spread is over the rounds. With --by-kind, the requests to the API server until all are
+Ready are counted by verb and resource in its audit log.
 """
 
 import argparse
@@ -15,16 +16,18 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from hack.bench.audit import AuditLog
 from hack.bench.compare import ROOT, checked_out, ratios
 from hack.bench.process import cost_of
 from hack.bench.report import Column, Figures, Report, in_turn, medians
@@ -90,17 +93,19 @@ def claim(index: int) -> NodeClaim:
     )
 
 
-async def turn(control_plane: ControlPlane, peer: Peer, count: int) -> Figures:
+async def turn(control_plane: ControlPlane, peer: Peer, count: int, audit: AuditLog | None = None) -> Figures:
     """One life of N claims with a fresh simulator and a fresh provisioner."""
     async with connect(control_plane.kubeconfig, field_manager="bench", user_agent="bench/1") as client:
         async with _simulator(control_plane) as arm, _provisioner(control_plane, peer, arm) as (process, metrics):
             before = cost_of(process.pid)
+            audited = _audited(audit)
             started = time.monotonic()
             await together(*(_create(client, index, count) for index in range(CREATE_CONCURRENCY)))
             ready = await _until(client, started, lambda items: sum(map(_is_ready, items)) == count)
             made = cost_of(process.pid)
             calls = await _calls(arm)
             requests, conflicts = await _kubernetes_requests(metrics)
+            audited = _audited(audit) - audited
             started = time.monotonic()
             await client.raw("DELETE", COLLECTION)
             deleted = await _until(client, started, lambda items: not items)
@@ -121,7 +126,13 @@ async def turn(control_plane: ControlPlane, peer: Peer, count: int) -> Figures:
         "start_cpu_seconds": round(before.cpu_seconds, 2),
         **{f"ready {kind}": number for kind, number in sorted(calls.items())},
         **{f"deleted {kind}": number for kind, number in sorted(deletion.items())},
+        **{f"requests {kind}": number / count for kind, number in sorted(audited.items())},
     }
+
+
+def _audited(audit: AuditLog | None) -> Counter[str]:
+    """Requests of the provisioner so far, by verb and resource."""
+    return audit.requests("gpu-provisioner") if audit is not None else Counter()
 
 
 async def _create(client: Client, first: int, count: int) -> None:
@@ -280,12 +291,18 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     parser.add_argument("--count", type=int, nargs="+", default=[100, 200])
     parser.add_argument("--runs", type=int, default=2, help="rounds for each count")
     parser.add_argument("--baseline", default=BASELINE, help="the commit to compare with")
+    parser.add_argument("--by-kind", action="store_true", help="count Kubernetes requests by verb and resource")
     options = parser.parse_args(arguments)
     baseline = f"commit {options.baseline}"
     rows: dict[str, Figures] = {}
     compared: dict[str, Figures] = {}
     all_turns: dict[str, Sequence[Figures]] = {}
-    with checked_out(options.baseline) as tree, ControlPlane() as control_plane:
+    with ExitStack() as stack:
+        tree = stack.enter_context(checked_out(options.baseline))
+        audit = None
+        if options.by_kind:
+            audit = AuditLog(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kaito-bench-"))))
+        control_plane = stack.enter_context(ControlPlane(extra_arguments=audit.arguments if audit else ()))
         peers = {
             peer.name: peer
             for peer in (
@@ -297,7 +314,7 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
         for count in options.count:
 
             async def one(name: str, _run: int, count: int = count) -> Figures:
-                return await turn(control_plane, peers[name], count)
+                return await turn(control_plane, peers[name], count, audit)
 
             turns = asyncio.run(in_turn(peers, options.runs, one))
             for name, row in medians(turns).items():
@@ -306,7 +323,7 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
                 if name != baseline:
                     compared[f"{count} claims, {name}"] = ratios(turns, name, baseline, RATIO_COLUMNS)
     settings = {"counts": options.count, "runs": options.runs, "baseline": options.baseline, "speed": SPEED}
-    return [
+    reports = [
         Report(
             name="provisioner",
             about="NodeClaims created at once until all are Ready, then deleted at once until all are deleted",
@@ -323,6 +340,22 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
             rows=compared,
         ),
     ]
+    if options.by_kind:
+        reports.append(requests_by_kind(rows, settings))
+    return reports
+
+
+def requests_by_kind(rows: Mapping[str, Figures], settings: dict[str, Any]) -> Report:
+    """The requests to the API server until all claims are Ready, for each claim."""
+    prefix = "requests "
+    kinds = sorted({key for row in rows.values() for key in row if key.startswith(prefix)})
+    return Report(
+        name="provisioner-requests",
+        about="requests to the API server for each claim until all are Ready, by verb and resource",
+        settings=settings,
+        columns=[Column(kind, kind.removeprefix(prefix), "{:.2f}") for kind in kinds],
+        rows=rows,
+    )
 
 
 async def _install(control_plane: ControlPlane) -> None:

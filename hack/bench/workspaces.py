@@ -38,7 +38,7 @@ from kaito.api import crds
 from kaito.api.workspace import Workspace
 from kaito.local.admission import LocalWebhook
 from kaito.runtime.client import Client, connect
-from kaito.runtime.kinds import CustomResourceDefinition
+from kaito.runtime.kinds import CustomResourceDefinition, ValidatingWebhookConfiguration
 from kaito.runtime.tasks import together
 
 Process = subprocess.Popen[bytes]
@@ -122,8 +122,9 @@ async def turn(peer: Peer, settings: Settings) -> Figures:
             with _programs(control_plane, peer, settings, webhook) as (controller, metrics):
                 await _until_up(metrics)
                 if webhook is not None:
-                    for configuration in webhook.configurations()[: 2 if peer.defaulting else 1]:
-                        await client.create(configuration)
+                    for configuration in webhook.configurations():
+                        if peer.defaulting or isinstance(configuration, ValidatingWebhookConfiguration):
+                            await client.create(configuration)
                     await asyncio.sleep(1.0)  # the API server calls new webhooks within a second
                 figures = await _measure(client, control_plane, controller.pid, metrics, settings.count)
         kinds: Mapping[str, int] = audit.requests("workspace-controller") if audit else {}

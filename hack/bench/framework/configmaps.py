@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hack.bench.compare import beside
 from hack.bench.framework.cluster import Cluster, connected
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, KOPF, OURS, command, peer
 from hack.bench.report import Column, Figures, Report, in_turn, medians
@@ -39,6 +40,7 @@ COLUMNS = (
     Column("patches", "patches", "{:,.0f}"),
     Column("reconciles", "reconciles", "{:,.0f}"),
 )
+RATIO_KEYS = ("wall_seconds", "cpu_seconds", "peak_rss_mib")
 
 
 class PatchesMissing(Exception):
@@ -105,4 +107,5 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     parser.add_argument("--peers", nargs="+", choices=MODES, default=list(MODES))
     options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, options.peers, options.objects, options.runs))]
+        report = asyncio.run(measure(control_plane, options.peers, options.objects, options.runs))
+    return [report, beside(report, OURS, RATIO_KEYS)]

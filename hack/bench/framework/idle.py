@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from hack.bench.compare import beside
 from hack.bench.framework.cluster import Cluster, connected, each
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, OURS, Peer, command, peer
 from hack.bench.report import Column, Figures, Report, medians
@@ -56,6 +57,7 @@ COLUMNS = (
     Column("rss_mib", "RSS", "{:.0f} MiB"),
     Column("peak_rss_mib", "peak RSS", "{:.0f} MiB"),
 )
+RATIO_KEYS = ("cpu_percent", "rss_mib")
 
 
 async def create(cluster: Cluster) -> None:
@@ -130,4 +132,5 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     parser.add_argument("--runs", type=int, default=1)
     options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, options.seconds, options.runs))]
+        report = asyncio.run(measure(control_plane, options.seconds, options.runs))
+    return [report, beside(report, OURS, RATIO_KEYS)]

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hack.bench.compare import beside
 from hack.bench.framework.cluster import Cluster, connected
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, KOPF, OURS, WATCH, command, load, peer
 from hack.bench.report import Column, Figures, Report, in_turn, medians
@@ -39,6 +40,7 @@ COLUMNS = (
     Column("cpu_ms_per_change", "CPU per change", "{:.2f} ms"),
     Column("late_p99_ms", "load late, p99", "{:.1f} ms"),
 )
+RATIO_KEYS = ("p50_ms", "p99_ms", "cpu_ms_per_change")
 
 
 class NotSeen(Exception):
@@ -115,4 +117,5 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, options))]
+        report = asyncio.run(measure(control_plane, options))
+    return [report, beside(report, OURS, RATIO_KEYS)]

@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hack.bench.compare import beside
 from hack.bench.framework.cluster import connected
 from hack.bench.framework.latency import quantile
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, OURS, command, peer
@@ -36,6 +37,7 @@ COLUMNS = (
     Column("visible_p50_ms", "visible after, p50", "{:.2f} ms"),
     Column("visible_p99_ms", "p99", "{:.2f} ms"),
 )
+RATIO_KEYS = ("get_cpu_us", "list_cpu_ms")
 
 
 def labels(index: int) -> Mapping[str, str]:
@@ -91,4 +93,5 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, options.objects, options.seconds, options.runs))]
+        report = asyncio.run(measure(control_plane, options.objects, options.seconds, options.runs))
+    return [report, beside(report, OURS, RATIO_KEYS)]

@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hack.bench.compare import beside
 from hack.bench.framework.cluster import LABEL, connected
 from hack.bench.framework.peers import CONTROLLER_RUNTIME, KOPF, OURS, command, peer
 from hack.bench.report import Column, Figures, Report, in_turn, medians
@@ -51,6 +52,7 @@ COLUMNS = (
     Column("rss_kib_per_object", "RSS per object", "{:.2f} KiB"),
     Column("empty_rss_mib", "RSS without objects", "{:.0f} MiB"),
 )
+RATIO_KEYS = ("synced_seconds", "cpu_seconds", "peak_rss_mib", "rss_kib_per_object")
 
 
 class Incomplete(Exception):
@@ -130,4 +132,5 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     parser.add_argument("--peers", nargs="+", choices=ROWS, default=list(ROWS))
     options = parser.parse_args(arguments)
     with ControlPlane() as control_plane:
-        return [asyncio.run(measure(control_plane, options.peers, options.objects, options.runs, options.settle))]
+        report = asyncio.run(measure(control_plane, options.peers, options.objects, options.runs, options.settle))
+    return [report, beside(report, OURS, RATIO_KEYS)]
