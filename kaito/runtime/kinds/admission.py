@@ -1,5 +1,7 @@
 """Webhook configurations: the admission webhooks that the API server calls before it stores an object."""
 
+from pydantic import Field
+
 from kaito.runtime.meta import LabelSelector, Model, Resource
 
 
@@ -41,7 +43,7 @@ class ValidatingWebhook(Model):
     """Webhook that may reject a request."""
 
     name: str
-    client_config: WebhookClientConfig = WebhookClientConfig()
+    client_config: WebhookClientConfig = Field(default_factory=WebhookClientConfig)
     rules: list[RuleWithOperations] = []
     failure_policy: str | None = None
     """`Fail` or `Ignore`, or a value of a newer API server."""

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from kaito.runtime.kinds.admission import WebhookClientConfig
 from kaito.runtime.meta import Model, Resource, Time
 
@@ -84,7 +86,7 @@ class CustomResourceDefinition(
     """Definition of a custom kind."""
 
     spec: CustomResourceDefinitionSpec
-    status: CustomResourceDefinitionStatus = CustomResourceDefinitionStatus()
+    status: CustomResourceDefinitionStatus = Field(default_factory=CustomResourceDefinitionStatus)
 
     @property
     def is_established(self) -> bool:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from kaito.runtime.kinds.core import PersistentVolumeClaim
 from kaito.runtime.kinds.pod import PodTemplateSpec
 from kaito.runtime.meta import IntOrString, LabelSelector, Model, Resource, Time
@@ -43,8 +45,8 @@ class DeploymentSpec(Model):
     """Desired state of a Deployment."""
 
     replicas: int | None = None
-    selector: LabelSelector = LabelSelector()
-    template: PodTemplateSpec = PodTemplateSpec()
+    selector: LabelSelector = Field(default_factory=LabelSelector)
+    template: PodTemplateSpec = Field(default_factory=PodTemplateSpec)
     strategy: DeploymentStrategy | None = None
     min_ready_seconds: int | None = None
     revision_history_limit: int | None = None
@@ -69,8 +71,8 @@ class DeploymentStatus(Model):
 class Deployment(Resource, api="apps/v1", kind="Deployment"):
     """Interchangeable pods with rolling updates."""
 
-    spec: DeploymentSpec = DeploymentSpec()
-    status: DeploymentStatus = DeploymentStatus()
+    spec: DeploymentSpec = Field(default_factory=DeploymentSpec)
+    status: DeploymentStatus = Field(default_factory=DeploymentStatus)
 
 
 class RollingUpdateStatefulSet(Model):
@@ -102,8 +104,8 @@ class StatefulSetSpec(Model):
 
     replicas: int | None = None
     service_name: str | None = None
-    selector: LabelSelector = LabelSelector()
-    template: PodTemplateSpec = PodTemplateSpec()
+    selector: LabelSelector = Field(default_factory=LabelSelector)
+    template: PodTemplateSpec = Field(default_factory=PodTemplateSpec)
     volume_claim_templates: list[PersistentVolumeClaim] = []
     pod_management_policy: str | None = None
     """`OrderedReady` or `Parallel`, or a value of a newer API server."""
@@ -132,15 +134,15 @@ class StatefulSetStatus(Model):
 class StatefulSet(Resource, api="apps/v1", kind="StatefulSet"):
     """Pods with stable names and claims."""
 
-    spec: StatefulSetSpec = StatefulSetSpec()
-    status: StatefulSetStatus = StatefulSetStatus()
+    spec: StatefulSetSpec = Field(default_factory=StatefulSetSpec)
+    status: StatefulSetStatus = Field(default_factory=StatefulSetStatus)
 
 
 class DaemonSetSpec(Model):
     """Desired state of a DaemonSet."""
 
-    selector: LabelSelector = LabelSelector()
-    template: PodTemplateSpec = PodTemplateSpec()
+    selector: LabelSelector = Field(default_factory=LabelSelector)
+    template: PodTemplateSpec = Field(default_factory=PodTemplateSpec)
     min_ready_seconds: int | None = None
     revision_history_limit: int | None = None
     update_strategy: DaemonSetUpdateStrategy | None = None
@@ -164,8 +166,8 @@ class DaemonSetStatus(Model):
 class DaemonSet(Resource, api="apps/v1", kind="DaemonSet"):
     """One pod on every matching node."""
 
-    spec: DaemonSetSpec = DaemonSetSpec()
-    status: DaemonSetStatus = DaemonSetStatus()
+    spec: DaemonSetSpec = Field(default_factory=DaemonSetSpec)
+    status: DaemonSetStatus = Field(default_factory=DaemonSetStatus)
 
 
 class ControllerRevision(Resource, api="apps/v1", kind="ControllerRevision"):

@@ -1,5 +1,7 @@
 """Token reviews: authenticate a bearer token."""
 
+from pydantic import Field
+
 from kaito.runtime.meta import Model, Resource
 
 
@@ -23,7 +25,7 @@ class TokenReviewStatus(Model):
     """The user of the token, if it is valid."""
 
     authenticated: bool = False
-    user: UserInfo = UserInfo()
+    user: UserInfo = Field(default_factory=UserInfo)
     audiences: list[str] = []
     error: str = ""
 
@@ -31,5 +33,5 @@ class TokenReviewStatus(Model):
 class TokenReview(Resource, api="authentication.k8s.io/v1", kind="TokenReview", namespaced=False):
     """Authenticates a token when it is created; the server does not store it."""
 
-    spec: TokenReviewSpec = TokenReviewSpec()
-    status: TokenReviewStatus = TokenReviewStatus()
+    spec: TokenReviewSpec = Field(default_factory=TokenReviewSpec)
+    status: TokenReviewStatus = Field(default_factory=TokenReviewStatus)

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from kaito.runtime.meta import Model, Resource
 
 if TYPE_CHECKING:
@@ -54,5 +56,5 @@ class SubjectAccessReviewStatus(Model):
 class SubjectAccessReview(Resource, api="authorization.k8s.io/v1", kind="SubjectAccessReview", namespaced=False):
     """Checks a permission when it is created; the server does not store it."""
 
-    spec: SubjectAccessReviewSpec = SubjectAccessReviewSpec()
-    status: SubjectAccessReviewStatus = SubjectAccessReviewStatus()
+    spec: SubjectAccessReviewSpec = Field(default_factory=SubjectAccessReviewSpec)
+    status: SubjectAccessReviewStatus = Field(default_factory=SubjectAccessReviewStatus)

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from kaito.runtime.kinds.apps import WorkloadCondition
 from kaito.runtime.kinds.pod import PodTemplateSpec
 from kaito.runtime.kinds.references import ObjectReference
@@ -16,7 +18,7 @@ else:
 class JobSpec(Model):
     """Pods, number of completions, and limits of a Job."""
 
-    template: PodTemplateSpec = PodTemplateSpec()
+    template: PodTemplateSpec = Field(default_factory=PodTemplateSpec)
     parallelism: int | None = None
     completions: int | None = None
     completion_mode: str | None = None
@@ -54,8 +56,8 @@ class JobStatus(Model):
 class Job(Resource, api="batch/v1", kind="Job"):
     """Pods that run to completion."""
 
-    spec: JobSpec = JobSpec()
-    status: JobStatus = JobStatus()
+    spec: JobSpec = Field(default_factory=JobSpec)
+    status: JobStatus = Field(default_factory=JobStatus)
 
     def has_condition(self, condition_type: Literal["Complete", "Failed", "Suspended", "SuccessCriteriaMet"]) -> bool:
         """Whether the condition is True."""
@@ -65,8 +67,8 @@ class Job(Resource, api="batch/v1", kind="Job"):
 class JobTemplateSpec(Model):
     """Template of the Jobs of a CronJob."""
 
-    metadata: ObjectMeta = ObjectMeta()
-    spec: JobSpec = JobSpec()
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: JobSpec = Field(default_factory=JobSpec)
 
 
 class CronJobSpec(Model):
@@ -74,7 +76,7 @@ class CronJobSpec(Model):
 
     schedule: str = ""
     time_zone: str | None = None
-    job_template: JobTemplateSpec = JobTemplateSpec()
+    job_template: JobTemplateSpec = Field(default_factory=JobTemplateSpec)
     concurrency_policy: str | None = None
     """`Allow`, `Forbid` or `Replace`, or a value of a newer API server."""
     starting_deadline_seconds: int | None = None
@@ -94,5 +96,5 @@ class CronJobStatus(Model):
 class CronJob(Resource, api="batch/v1", kind="CronJob"):
     """Jobs that are created on a schedule."""
 
-    spec: CronJobSpec = CronJobSpec()
-    status: CronJobStatus = CronJobStatus()
+    spec: CronJobSpec = Field(default_factory=CronJobSpec)
+    status: CronJobStatus = Field(default_factory=CronJobStatus)

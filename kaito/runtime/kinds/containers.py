@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from kaito.runtime.kinds.references import LocalObjectReference
 from kaito.runtime.meta import IntOrString, Model, Quantity
 
@@ -223,7 +225,7 @@ class Container(Model):
     ports: list[ContainerPort] = []
     env: list[EnvVar] = []
     env_from: list[EnvFromSource] = []
-    resources: ResourceRequirements = ResourceRequirements()
+    resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
     volume_mounts: list[VolumeMount] = []
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None

@@ -1,5 +1,7 @@
 """Leases, for leader election."""
 
+from pydantic import Field
+
 from kaito.runtime.meta import MicroTime, Model, Resource
 
 
@@ -18,4 +20,4 @@ class LeaseSpec(Model):
 class Lease(Resource, api="coordination.k8s.io/v1", kind="Lease"):
     """Lock that expires unless it is renewed."""
 
-    spec: LeaseSpec = LeaseSpec()
+    spec: LeaseSpec = Field(default_factory=LeaseSpec)

@@ -106,8 +106,8 @@ class NamespaceStatus(Model):
 class Namespace(Resource, api="v1", kind="Namespace", namespaced=False):
     """A scope for names."""
 
-    spec: NamespaceSpec = NamespaceSpec()
-    status: NamespaceStatus = NamespaceStatus()
+    spec: NamespaceSpec = Field(default_factory=NamespaceSpec)
+    status: NamespaceStatus = Field(default_factory=NamespaceStatus)
 
 
 class Taint(Model):
@@ -172,7 +172,7 @@ class NodeStatus(Model):
     allocatable: dict[str, Quantity] = {}
     conditions: list[NodeCondition] = []
     addresses: list[NodeAddress] = []
-    node_info: NodeSystemInfo = NodeSystemInfo()
+    node_info: NodeSystemInfo = Field(default_factory=NodeSystemInfo)
     phase: str | None = None
     config: NodeConfigStatus | None = None
     daemon_endpoints: NodeDaemonEndpoints | None = None
@@ -187,8 +187,8 @@ class NodeStatus(Model):
 class Node(Resource, api="v1", kind="Node", namespaced=False):
     """A machine that runs pods."""
 
-    spec: NodeSpec = NodeSpec()
-    status: NodeStatus = NodeStatus()
+    spec: NodeSpec = Field(default_factory=NodeSpec)
+    status: NodeStatus = Field(default_factory=NodeStatus)
 
     def condition(self, condition_type: str) -> NodeCondition | None:
         """Return the condition of the type, if present."""
@@ -255,15 +255,15 @@ class LoadBalancerStatus(Model):
 class ServiceStatus(Model):
     """Observed state of a Service."""
 
-    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+    load_balancer: LoadBalancerStatus = Field(default_factory=LoadBalancerStatus)
     conditions: list[Condition] = []
 
 
 class Service(Resource, api="v1", kind="Service"):
     """A stable name and address for pods."""
 
-    spec: ServiceSpec = ServiceSpec()
-    status: ServiceStatus = ServiceStatus()
+    spec: ServiceSpec = Field(default_factory=ServiceSpec)
+    status: ServiceStatus = Field(default_factory=ServiceStatus)
 
 
 class ServiceAccount(Resource, api="v1", kind="ServiceAccount"):
@@ -301,8 +301,8 @@ class PersistentVolumeClaimStatus(Model):
 class PersistentVolumeClaim(Resource, api="v1", kind="PersistentVolumeClaim"):
     """A request for storage."""
 
-    spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
-    status: PersistentVolumeClaimStatus = PersistentVolumeClaimStatus()
+    spec: PersistentVolumeClaimSpec = Field(default_factory=PersistentVolumeClaimSpec)
+    status: PersistentVolumeClaimStatus = Field(default_factory=PersistentVolumeClaimStatus)
 
 
 class VolumeNodeAffinity(Model):
@@ -359,5 +359,5 @@ class PersistentVolumeStatus(Model):
 class PersistentVolume(Resource, api="v1", kind="PersistentVolume", namespaced=False):
     """Storage volume of the cluster."""
 
-    spec: PersistentVolumeSpec = PersistentVolumeSpec()
-    status: PersistentVolumeStatus = PersistentVolumeStatus()
+    spec: PersistentVolumeSpec = Field(default_factory=PersistentVolumeSpec)
+    status: PersistentVolumeStatus = Field(default_factory=PersistentVolumeStatus)

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import Model, Resource
 
@@ -25,7 +27,7 @@ class Endpoint(Model):
 
     addresses: list[str] = []
     """IP addresses or names of this one backend; consumers use the first."""
-    conditions: EndpointConditions = EndpointConditions()
+    conditions: EndpointConditions = Field(default_factory=EndpointConditions)
     node_name: str | None = None
     deprecated_topology: dict[str, str] = {}
     hints: EndpointHints | None = None

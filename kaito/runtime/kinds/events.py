@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from kaito.runtime.kinds.references import ObjectReference
 from kaito.runtime.meta import MicroTime, Model, Resource, Time
 
@@ -27,7 +29,7 @@ class Event(Resource, api="events.k8s.io/v1", kind="Event"):
     reporting_instance: str = ""
     action: str = ""
     reason: str = ""
-    regarding: ObjectReference = ObjectReference()
+    regarding: ObjectReference = Field(default_factory=ObjectReference)
     related: ObjectReference | None = None
     note: str = ""
     type: str = ""

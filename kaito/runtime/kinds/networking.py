@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from kaito.runtime.kinds.core import LoadBalancerStatus
 from kaito.runtime.meta import IntOrString, LabelSelector, Model, Resource
 
@@ -24,7 +26,7 @@ class IngressServiceBackend(Model):
     """A port of a Service."""
 
     name: str = ""
-    port: ServiceBackendPort = ServiceBackendPort()
+    port: ServiceBackendPort = Field(default_factory=ServiceBackendPort)
 
 
 class IngressBackend(Model):
@@ -40,7 +42,7 @@ class HttpIngressPath(Model):
     path: str | None = None
     path_type: str | None = None
     """`Exact`, `Prefix` or `ImplementationSpecific`, or a value of a newer API server."""
-    backend: IngressBackend = IngressBackend()
+    backend: IngressBackend = Field(default_factory=IngressBackend)
 
 
 class HttpIngressRuleValue(Model):
@@ -75,14 +77,14 @@ class IngressSpec(Model):
 class IngressStatus(Model):
     """Addresses of an Ingress."""
 
-    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+    load_balancer: LoadBalancerStatus = Field(default_factory=LoadBalancerStatus)
 
 
 class Ingress(Resource, api=f"{GROUP}/v1", kind="Ingress", plural="ingresses"):
     """HTTP access from outside the cluster."""
 
-    spec: IngressSpec = IngressSpec()
-    status: IngressStatus = IngressStatus()
+    spec: IngressSpec = Field(default_factory=IngressSpec)
+    status: IngressStatus = Field(default_factory=IngressStatus)
 
 
 class IpBlock(Model):
@@ -126,7 +128,7 @@ class NetworkPolicyEgressRule(Model):
 class NetworkPolicySpec(Model):
     """Selected pods and their allowed connections. An empty list allows none, an omitted one all."""
 
-    pod_selector: LabelSelector = LabelSelector()
+    pod_selector: LabelSelector = Field(default_factory=LabelSelector)
     policy_types: list[str] = []
     """`Ingress` or `Egress`, or a value of a newer API server."""
     ingress: list[NetworkPolicyIngressRule] = []
@@ -136,4 +138,4 @@ class NetworkPolicySpec(Model):
 class NetworkPolicy(Resource, api=f"{GROUP}/v1", kind="NetworkPolicy", plural="networkpolicies"):
     """Allowed connections of pods."""
 
-    spec: NetworkPolicySpec = NetworkPolicySpec()
+    spec: NetworkPolicySpec = Field(default_factory=NetworkPolicySpec)

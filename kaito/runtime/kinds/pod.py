@@ -180,7 +180,7 @@ class PersistentVolumeClaimSpec(Model):
     """Requested storage of a claim."""
 
     access_modes: list[str] = []
-    resources: VolumeResourceRequirements = VolumeResourceRequirements()
+    resources: VolumeResourceRequirements = Field(default_factory=VolumeResourceRequirements)
     storage_class_name: str | None = None
     volume_name: str | None = None
     volume_mode: str | None = None
@@ -193,8 +193,8 @@ class PersistentVolumeClaimSpec(Model):
 class PersistentVolumeClaimTemplate(Model):
     """Metadata and spec of a claim that is created for a pod."""
 
-    metadata: ObjectMeta = ObjectMeta()
-    spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: PersistentVolumeClaimSpec = Field(default_factory=PersistentVolumeClaimSpec)
 
 
 class CsiVolumeSource(Model):
@@ -394,8 +394,8 @@ class PodSpec(Model):
 class PodTemplateSpec(Model):
     """Template of a workload's pods."""
 
-    metadata: ObjectMeta = ObjectMeta()
-    spec: PodSpec = PodSpec()
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: PodSpec = Field(default_factory=PodSpec)
 
 
 class ContainerStateWaiting(Model):
@@ -441,8 +441,8 @@ class ContainerStatus(Model):
     image: str = ""
     image_id: str = ""
     container_id: str | None = None
-    state: ContainerState = ContainerState()
-    last_state: ContainerState = ContainerState()
+    state: ContainerState = Field(default_factory=ContainerState)
+    last_state: ContainerState = Field(default_factory=ContainerState)
     allocated_resources: dict[str, Quantity] = {}
     allocated_resources_status: list[ResourceStatus] = []
     resources: ResourceRequirements | None = None
@@ -498,8 +498,8 @@ class PodStatus(Model):
 class Pod(Resource, api="v1", kind="Pod"):
     """Containers that run together on one node."""
 
-    spec: PodSpec = PodSpec()
-    status: PodStatus = PodStatus()
+    spec: PodSpec = Field(default_factory=PodSpec)
+    status: PodStatus = Field(default_factory=PodStatus)
 
     def condition(self, condition_type: str) -> PodCondition | None:
         """Return the condition of the type, if present."""

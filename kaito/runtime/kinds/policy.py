@@ -1,5 +1,7 @@
 """PodDisruptionBudgets, which limit evictions."""
 
+from pydantic import Field
+
 from kaito.runtime.meta import Condition, IntOrString, LabelSelector, Model, Resource, Time
 
 
@@ -28,5 +30,5 @@ class PodDisruptionBudgetStatus(Model):
 class PodDisruptionBudget(Resource, api="policy/v1", kind="PodDisruptionBudget"):
     """Limit of evictions."""
 
-    spec: PodDisruptionBudgetSpec = PodDisruptionBudgetSpec()
-    status: PodDisruptionBudgetStatus = PodDisruptionBudgetStatus()
+    spec: PodDisruptionBudgetSpec = Field(default_factory=PodDisruptionBudgetSpec)
+    status: PodDisruptionBudgetStatus = Field(default_factory=PodDisruptionBudgetStatus)

@@ -59,12 +59,12 @@ class ClusterRole(Resource, api=f"{GROUP}/v1", kind="ClusterRole", namespaced=Fa
 class RoleBinding(Resource, api=f"{GROUP}/v1", kind="RoleBinding"):
     """Grant of a role in a namespace."""
 
-    role_ref: RoleRef = RoleRef()
+    role_ref: RoleRef = Field(default_factory=RoleRef)
     subjects: list[Subject] = []
 
 
 class ClusterRoleBinding(Resource, api=f"{GROUP}/v1", kind="ClusterRoleBinding", namespaced=False):
     """Grant of a role in all namespaces."""
 
-    role_ref: RoleRef = RoleRef()
+    role_ref: RoleRef = Field(default_factory=RoleRef)
     subjects: list[Subject] = []
