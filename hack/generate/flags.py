@@ -70,6 +70,8 @@ def _leaves(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Arg
 
 
 def _own(parser: argparse.ArgumentParser, *, without: set[str] | frozenset[str] = frozenset()) -> list[argparse.Action]:
+    if isinstance(parser, FlagParser):
+        parser.describe()
     return [
         action
         for action in parser._actions

@@ -24,7 +24,7 @@ class NodeApi(StrEnum):
 class ProvisionerSettings(BaseModel):
     """Settings of the provisioner; the settings of every manager are `kaito.runtime.Settings`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     installation_id: str = ""
     """Name of this installation in the tags of agent pools; empty: the UID of the namespace `kube-system`."""

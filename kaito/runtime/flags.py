@@ -106,6 +106,20 @@ class FlagParser(argparse.ArgumentParser):
         """Create a parser whose help shows every default."""
         super().__init__(prog=prog, description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
         self._flags: dict[type[BaseModel], dict[str, str]] = {}
+        self._undescribed: list[tuple[argparse.Action, type[BaseModel]]] = []
+
+    def format_help(self) -> str:
+        """Return the help with the docstrings of fields, which are read from the source now: it takes a while."""
+        self.describe()
+        return super().format_help()
+
+    def describe(self) -> None:
+        """Set the help of flags whose field has a docstring instead of a description."""
+        from kaito.runtime.crd.docstrings import attribute_docstrings
+
+        for action, model in self._undescribed:
+            action.help = _help(attribute_docstrings(model).get(action.dest, ""))
+        self._undescribed.clear()
 
     def add_settings(
         self,
@@ -118,7 +132,7 @@ class FlagParser(argparse.ArgumentParser):
         """Add one flag for each field of a settings model.
 
         A flag is named after its field; a field `timeout_seconds` becomes the duration `--timeout`. The help is the
-        first sentence of the field's description (`use_attribute_docstrings`).
+        first sentence of the field's description, or of its docstring.
 
         Args:
             model: the settings.
@@ -131,13 +145,15 @@ class FlagParser(argparse.ArgumentParser):
             info = model.model_fields[field]
             default = (defaults or {}).get(field, info.get_default(call_default_factory=True))
             flags[field] = (names or {}).get(field, flag_name(field))
-            self.add_argument(
+            action = self.add_argument(
                 flags[field],
                 dest=field,
                 default=default,
                 help=_help(info.description or ""),
                 **_conversion(field, info.annotation),
             )
+            if not action.help:
+                self._undescribed.append((action, model))
 
     def add_switch(self, name: str, *, default: bool, help: str) -> None:  # noqa: A002 - argparse's word
         """Add a boolean that is not a field of any settings."""

@@ -50,7 +50,7 @@ _OF_CLOUD: Final = {"azure": KAITO, "arc": KAITO, "aws": _KNOWN[2]}
 class NodeClassSettings(BaseModel):
     """The node class of new NodeClaims. The names of the flags are upstream's, except that of the object's name."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     karpenter_node_class_group: str = ""
     """API group of the node class of NodeClaims (default: kaito.sh, the group of gpu-provisioner's class; on AWS

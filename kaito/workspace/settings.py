@@ -43,7 +43,7 @@ class NodeApi(StrEnum):
 class WorkspaceSettings(BaseModel):
     """Settings of the workspace controller; those of every manager are `kaito.runtime.Settings`."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     node_api: NodeApi = NodeApi.MACHINE
     """Kind of object that requests nodes: machine, nodeclaim, or karpenter for NodePools; byo uses existing nodes."""

@@ -19,7 +19,7 @@ API_VERSION = "2026-08-01"
 class AzureSettings(BaseModel):
     """Validated at start; surrounding white space is removed from all values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     subscription_id: str = Field(min_length=1)
     """Subscription of the cluster (environment variable ARM_SUBSCRIPTION_ID)."""

@@ -13,13 +13,6 @@ from kaito.runtime.client.codec import ResourceList as ResourceList
 from kaito.runtime.client.config import ClusterConfig as ClusterConfig, NoCredentials as NoCredentials
 from kaito.runtime.client.connect import connect as connect, find_cluster_config as find_cluster_config
 from kaito.runtime.client.consistency import Consistency as Consistency, IndexKey as IndexKey, Reader as Reader
-from kaito.runtime.client.definitions import (
-    AppliedDefinition as AppliedDefinition,
-    DefinitionNotServed as DefinitionNotServed,
-    Migration as Migration,
-    apply_definitions as apply_definitions,
-    migrate_stored_versions as migrate_stored_versions,
-)
 from kaito.runtime.client.delete_result import DeleteResult as DeleteResult
 from kaito.runtime.client.events import EventSink as EventSink
 from kaito.runtime.client.field_conflicts import (
@@ -35,20 +28,43 @@ from kaito.runtime.client.proxy import is_loopback as is_loopback
 from kaito.runtime.client.rest_mapping import Discovery as Discovery, RestMapping as RestMapping
 from kaito.runtime.client.sender import ApiRequest as ApiRequest, failure as failure
 from kaito.runtime.client.status import ConditionUpdate as ConditionUpdate, StatusScope as StatusScope
-from kaito.runtime.client.subresources import (
-    AccountToken as AccountToken,
-    Scale as Scale,
-    read_scale as read_scale,
-    request_token as request_token,
-)
 from kaito.runtime.client.transport import Reply as Reply, StreamReply as StreamReply, Transport as Transport
 from kaito.runtime.lazy import load
 
 if TYPE_CHECKING:
+    from kaito.runtime.client.definitions import (
+        AppliedDefinition as AppliedDefinition,
+        DefinitionNotServed as DefinitionNotServed,
+        Migration as Migration,
+        apply_definitions as apply_definitions,
+        migrate_stored_versions as migrate_stored_versions,
+    )
     from kaito.runtime.client.http import HttpTransport as HttpTransport
     from kaito.runtime.client.pods import Pods as Pods
+    from kaito.runtime.client.subresources import (
+        AccountToken as AccountToken,
+        Scale as Scale,
+        read_scale as read_scale,
+        request_token as request_token,
+    )
+
+
+_MODULE_OF = {
+    "AccountToken": "subresources",
+    "AppliedDefinition": "definitions",
+    "DefinitionNotServed": "definitions",
+    "HttpTransport": "http",
+    "Migration": "definitions",
+    "Pods": "pods",
+    "Scale": "subresources",
+    "apply_definitions": "definitions",
+    "migrate_stored_versions": "definitions",
+    "read_scale": "subresources",
+    "request_token": "subresources",
+}
+"""Names that most processes do not use, and whose modules load kinds."""
 
 
 def __getattr__(name: str) -> Any:
     """Load a name from its module."""
-    return load(__name__, name, {"HttpTransport": "http", "Pods": "pods"})
+    return load(__name__, name, _MODULE_OF)

@@ -31,7 +31,7 @@ class Settings(BaseModel):
         pydantic.ValidationError: a value is not valid. `from_env` raises `ConfigurationError` instead.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     metrics_bind_address: str = ":8080"
     """Address of `/metrics`; `0` disables it."""

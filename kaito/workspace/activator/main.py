@@ -48,7 +48,7 @@ _ELECTION_FIELDS: Final = frozenset({"leader_elect", "leader_election_namespace"
 class ActivatorSettings(BaseModel):
     """Settings of the activator."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     listen_address: str = ""
     """Address of the listeners; empty for all."""
