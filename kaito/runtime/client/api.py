@@ -508,6 +508,8 @@ class Api:
     def _report(self, kind: type[Resource], result: Resource) -> None:
         """Report a write to the cache. A terminating object without finalizers and grace period no longer exists."""
         metadata = result.metadata
+        if (run := current_write_context()) is not None:
+            run.results[kind, result.key] = result
         if result.deleting and not metadata.finalizers and not metadata.deletion_grace_period_seconds:
             self._applied.forget(kind, result.key)
             self._reader.record_deletion(kind, result.key, result.uid)
@@ -547,7 +549,8 @@ class Api:
             _log.warning("status not written", kind=obj.kind, key=str(obj.key), error=str(failure))
 
     async def _flush(self, scope: StatusScope[R], obj: R) -> None:
-        present = obj
+        run = current_write_context()
+        present = obj if run is None else run.latest(obj)  # the version before an own write would be a conflict
         for attempt in range(1, STATUS_ATTEMPTS + 1):
             patch = scope.patch_for(present)
             try:

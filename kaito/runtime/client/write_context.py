@@ -13,10 +13,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 from kaito.runtime.clock import monotonic
 from kaito.runtime.meta import ObjectKey, Resource
+
+R = TypeVar("R", bound=Resource)
 
 FIELD_MANAGER_LENGTH: Final = 128
 """Maximum length of a field manager's name (apimachinery, `ValidateFieldManager`)."""
@@ -71,6 +73,20 @@ class WriteContext:
 
     controller: str
     contentions: list[FieldContention] = field(default_factory=list[FieldContention])
+    results: dict[tuple[type[Resource], ObjectKey], Resource] = field(
+        default_factory=dict[tuple[type[Resource], ObjectKey], Resource]
+    )
+    """The result of the last write of each object."""
+
+    def latest(self, obj: R) -> R:
+        """Return the object as this reconcile wrote it last, if that is later than the given version of it."""
+        written = self.results.get((type(obj), obj.key))
+        if not isinstance(written, type(obj)) or written.uid != obj.uid:
+            return obj
+        versions = (written.metadata.resource_version, obj.metadata.resource_version)
+        if not all(version.isdecimal() for version in versions) or int(versions[0]) < int(versions[1]):
+            return obj
+        return written
 
 
 _current: ContextVar[WriteContext | None] = ContextVar("controller_run", default=None)

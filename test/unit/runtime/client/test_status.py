@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kaito.runtime.cache import Cached
-from kaito.runtime.client import Api
+from kaito.runtime.client import Api, MergePatch
+from kaito.runtime.client.write_context import writing_as
 from kaito.runtime.errors import ConfigurationError, Conflict, NotLeader, ServerError
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.meta import Condition, Model, ObjectMeta, Resource
@@ -133,6 +134,28 @@ async def test_a_conflict_keeps_what_others_wrote(api: Api, gauge: Gauge, world:
     written = world.get(Gauge, "g").status.conditions
     assert sorted(condition.type for condition in written) == ["Ours", "Theirs"]
     assert writes(world) == 2
+
+
+async def test_a_write_of_the_same_reconcile_is_no_conflict(api: Api, gauge: Gauge, world: World) -> None:
+    world.clear_requests()
+    with writing_as("gauges"):
+        async with api.status(gauge) as status:
+            status.condition("Ready", True, "Done")
+            await api.patch(gauge, MergePatch({"spec": {"size": 2}}))
+    stored = world.get(Gauge, "g", "default")
+    assert (stored.spec.size, [condition.reason for condition in stored.status.conditions]) == (2, ["Done"])
+    assert (world.count("PATCH"), world.count("GET")) == (2, 0)
+
+
+async def test_a_write_of_another_object_of_that_name_is_not_the_base_of_the_status(
+    api: Api, gauge: Gauge, world: World
+) -> None:
+    world.delete(Gauge, "g", "default")
+    namesake = world.put(Gauge(metadata=ObjectMeta(name="g", namespace="default")))
+    with writing_as("gauges"):
+        await api.patch(namesake, MergePatch({"spec": {"size": 2}}))
+        await reconcile(api, gauge, "Former")
+    assert world.get(Gauge, "g", "default").status.conditions == []
 
 
 async def test_after_four_conflicts_it_is_the_callers(api: Api, gauge: Gauge, world: World) -> None:
