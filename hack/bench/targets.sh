@@ -25,6 +25,7 @@ step 30 requests-by-kind workspaces --count 50 --by-kind
 step 130 provisioner-200 provisioner --count 200 --runs 1 --baseline "$baseline"
 step 110 configmaps framework --objects 5000 --runs 3
 step 60 sync sync --objects 20000 --runs 2
+step 120 start start --runs 3
 step 60 idle idle --runs 1 --seconds 20
 step 90 growth growth --count 1000 5000
 echo "== $(($(date +%s) - started)) s; everything is in $output"
