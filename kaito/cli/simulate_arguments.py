@@ -9,6 +9,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     command.add_argument("--seeds", type=int, default=20, help="number of seeds to run (default: 20)")
     command.add_argument("--first", type=int, default=0, help="first seed (default: 0)")
+    command.add_argument(
+        "--record", type=Path, help="file to which the result of each seed is appended; seeds in it are not run again"
+    )
+    command.add_argument(
+        "--summary", type=Path, nargs="+", metavar="FILE", help="print the sums of these records instead of running"
+    )
     command.add_argument("--seed", type=int, help="run this seed only, and print what happened")
     command.add_argument("--scenario", type=Path, help="file with a scenario as JSON, instead of a seed")
     command.add_argument("--explain", action="store_true", help="also print every write of both controllers")

@@ -13,13 +13,10 @@ from kaito.cloud.azure.simulator.inprocess import InProcessTransport
 from kaito.runtime.client import Client
 from kaito.runtime.testing.objects import OWN_AGENT
 from kaito.runtime.testing.simulate import Process, Run
-from kaito.runtime.testing.simulate.counts import HourlyCounts
+from kaito.simulation.requests import CloudRequests
 
 HEARTBEAT_SECONDS: Final = 24 * 3600.0
 """Nodes renew their leases rarely: no controller of Kaito reads these leases."""
-
-CREATIONS_PER_HOUR: Final = 30
-"""Requests to create one agent pool in an hour, with pauses after each refusal."""
 
 
 @final
@@ -31,14 +28,9 @@ class SimulatedCloud:
         settings = SimulatorSettings(signed_operations=False)
         self.simulator = Simulator(settings, nodes=client, clock=run.world.clock, seed=run.scenario.seed)
         self._run = run
-        self.creations = HourlyCounts(CREATIONS_PER_HOUR, self._note_loop, asyncio.get_running_loop().time)
-        """Requests to create an agent pool, by its name."""
+        self.requests = CloudRequests(run)
         self.simulator.cluster.add_listener(self._on_pool_event)
         self.simulator.knobs.set(heartbeat_seconds=HEARTBEAT_SECONDS)
-
-    def _note_loop(self, key: tuple[str, ...]) -> None:
-        text = f"agent pool {key[0]} was requested more than {CREATIONS_PER_HOUR} times in an hour"
-        self._run.fail("no buying in a loop", text)
 
     async def work(self) -> None:
         """Run the cloud until cancelled."""
@@ -63,7 +55,7 @@ class _ArmConnection:
         self._run = run
         self._process = process
         self._check_alive = process.liveness()
-        self._creations = cloud.creations
+        self._cloud = cloud
 
     async def handle(self, request: ArmRequest) -> ArmResponse:
         """Serve a request; the connection drops if the process has crashed."""
@@ -73,14 +65,20 @@ class _ArmConnection:
         if is_write and not self._process.holds_lease():
             text = f"{self._process.name} sends {request.method} {request.path} to Azure and does not hold its lease"
             self._run.fail("no write without the lease", text)
-        if request.method == "PUT":
-            self._creations.add((request.path.rpartition("/")[2],))
+        if is_write:
+            simulation: Any = self._run.simulation
+            pools = self._cloud.simulator.cluster.pools
+            self._cloud.requests.before(self._process, request, simulation.reference, pools)
         response = await self._api.handle(request)
+        if is_write:
+            self._cloud.requests.after(self._process, request, response)
         outcome = "dropped" if response.drop else response.status
         self._run.trace.request(f"{self._process.name} (ARM)", request.method, request.path, request.body, outcome)
         if is_write:
             self._run.changed()
             self._process.count_write()
+        else:
+            self._process.count_step()
         await asyncio.sleep(0)
         return response if self._is_alive() else ArmResponse(drop=True)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import final
 
 from kaito.runtime.testing.simulate import Report, Scenario, describe, minimize, pytest_case, simulate
+from kaito.simulation.record import CampaignRecord, code_digest, summary
 from kaito.simulation.simulation import KaitoSimulation
 
 
@@ -53,6 +54,9 @@ def run_scenario(scenario: Scenario | int, *, verbose: bool = False) -> Report:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns 1 if an invariant was violated."""
+    if arguments.summary:
+        _print(summary(arguments.summary))
+        return 0
     if arguments.scenario is not None:
         chosen: Scenario | int = Scenario.from_json(Path(arguments.scenario).read_text())
         return _one(chosen, arguments)
@@ -74,9 +78,14 @@ def _one(scenario: Scenario | int, arguments: argparse.Namespace) -> int:
 
 def _campaign(seeds: Iterable[int], arguments: argparse.Namespace) -> int:
     totals, began = Totals(), time.monotonic()
+    record = None if arguments.record is None else CampaignRecord(arguments.record, code_digest())
     for seed in seeds:
+        if record is not None and seed in record.seeds:
+            continue
         report = run_scenario(seed)
         totals.add(report)
+        if record is not None:
+            record.add(report)
         if report.violation is not None:
             _print(f"seed {seed}: {report.violation}")
             if arguments.minimize:

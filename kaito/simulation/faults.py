@@ -18,6 +18,8 @@ ARM_FAULTS: Final = (
     "throttled-pool",
     "canceled",
     "unauthorized",
+    "policy",
+    "quota",
     "server-error",
     "hang",
     "drop",

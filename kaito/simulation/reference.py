@@ -3,6 +3,7 @@
 It shares no code with the controllers' decisions. Bounds are times for which a state may last while nothing fails.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,8 +56,20 @@ CLAIMS_PER_HOUR: Final = 20
 BROKEN_SECONDS: Final = 1000.0
 """How long a node may be not ready until its claim is deleted: 600 s (`--node-unhealthy-timeout`), and a new leader."""
 
+UNLAUNCHED_SECONDS: Final = 1300.0
+"""How long a claim may have no instance until it is deleted: 900 s (`--node-provision-timeout`), and a new leader."""
+
 FAILED_SECONDS: Final = 900.0
 """How long a failed agent pool may exist."""
+
+NOTICE_SECONDS: Final = 20.0
+"""How long a node may be terminating until its claim is deleted."""
+
+COUNTED_SECONDS: Final = 60.0
+"""How long a loss may be counted before the claim is deleted: the record is written first."""
+
+SERVICE_SECONDS: Final = 120.0
+"""How long a Workspace may be ready without its Service."""
 
 DELETION_TIMEOUT_SECONDS: Final = 1200.0
 """After this time a Workspace is removed although claims exist (`--deletion-timeout`)."""
@@ -80,6 +93,8 @@ class _Places:
     """When the first claim of those that are not replaced yet was lost: they are replaced together."""
     is_pending: bool = False
     """Whether a lost claim is not replaced yet."""
+    has_lost: bool = False
+    """Whether a claim was ever lost, or given up."""
     created: list[float] = field(default_factory=list[float])
     """Times at which claims were created."""
 
@@ -102,7 +117,9 @@ class Reference:
         self._with_gpus: set[str] = set()
         """UIDs of the claims whose node has advertised GPUs."""
         self.forced: set[str] = set()
-        """Names of the claims that a user has deleted without their finalizer."""
+        """Names of the claims and nodes that a user has deleted without their finalizer."""
+        self.retried: set[str] = set()
+        """Names of the claims for which a user has requested another launch."""
         self._stages = kind.stages
         run.world.server.on_write(self._on_write)
 
@@ -159,13 +176,16 @@ class Reference:
         """A node that has joined a claim has our finalizer, so that its instance is deleted first."""
         name = labels_of(node).get("agentpool", "")
         claim, pool = self._run.stored(self._claims).get(("", name)), self._cloud.simulator.cluster.pools.get(name)
-        if claim is None or pool is None or name in self.forced:
+        if claim is None or pool is None or name in self.forced or node["metadata"]["name"] in self.forced:
             return
-        registered = condition(claim, self._stages.registered)
-        has_joined = section(claim, "status").get("nodeName") == node["metadata"]["name"]
-        if has_joined and registered is not None and registered["status"] == "True":
+        if self._has_joined(claim, node):
             text = f"{name_of(node)} is removed, and its agent pool is {pool.state}"
             self._broken_rules.append(Finding("a node is removed after its instance", text))
+
+    def _has_joined(self, claim: Object, node: Object) -> bool:
+        """Whether the node is the one that has joined the claim."""
+        is_named = section(claim, "status").get("nodeName") == node["metadata"]["name"]
+        return is_named and has_condition(claim, self._stages.registered)
 
     def _on_claim(self, claim: Object, previous: Object | None) -> None:
         if ("", claim["metadata"]["name"]) not in self._run.stored(self._claims):
@@ -183,6 +203,7 @@ class Reference:
                 text = f"{name_of(claim)} of {name_of(owner)} is created {now - places.lost_at:.1f} s after a loss"
                 self._broken_rules.append(Finding("no buying in a loop", text))
         live = self._live(owner)
+        places.has_lost = places.has_lost or not is_live
         if previous is not None and not is_terminating(previous) and not is_live and live < places.wanted:
             if not self._is_evicted(previous):
                 places.lost_at = places.lost_at if places.is_pending else now
@@ -220,6 +241,24 @@ class Reference:
             return ""
         return f"{name_of(claim)}, one of {live} claims of {name_of(owner)}, which needs {wanted_nodes(owner)}"
 
+    def serves(self, name: str) -> str:
+        """Return why the instance of a claim must not be deleted: claim and node are Ready; empty if it may be."""
+        claim = self._run.stored(self._claims).get(("", name))
+        if claim is None or is_terminating(claim) or not has_condition(claim, "Ready"):
+            return ""
+        node = self._run.stored("nodes").get(("", section(claim, "status").get("nodeName") or ""))
+        if node is None or is_terminating(node) or not has_condition(node, "Ready"):
+            return ""
+        return f"{name_of(claim)} and its node are Ready"
+
+    def launch_pause(self, name: str) -> float:
+        """Return the seconds until the next attempt to launch a claim, as recorded on it; 0 without a record."""
+        claim = self._run.stored(self._claims).get(("", name), {})
+        record: Object = json.loads(section(claim, "metadata", "annotations").get("kaito.sh/launch-record", "{}"))
+        if not record.get("next"):
+            return 0.0
+        return (datetime.fromisoformat(record["next"]) - self._run.world.now).total_seconds()
+
     def _live(self, owner: Object) -> int:
         claims = self._run.stored(self._claims).values()
         return sum(not is_terminating(each) and self._owner(each) is owner for each in claims)
@@ -246,10 +285,20 @@ class Reference:
             if is_terminating(workspace) and not by_owner.get(workspace["metadata"]["uid"]):
                 text = f"{name_of(workspace)} is terminating and has no claims"
                 yield Finding("every deletion ends", text, EMPTY_SECONDS)
+        yield from self._check_deletions(claims)
+
+    def _check_deletions(self, claims: Mapping[Key, Object]) -> Iterator[Finding]:
         for resource in ("workspaces.kaito.sh", self._claims, "nodes", "namespaces"):
             for obj in self._run.stored(resource).values():
                 if is_terminating(obj):
                     yield Finding("every deletion ends", f"{name_of(obj)} is terminating", DELETION_SECONDS)
+        for node in self._run.stored("nodes").values():
+            joined = claims.get(("", labels_of(node).get("agentpool", "")))
+            if joined is None or not is_terminating(node) or is_terminating(joined):
+                continue
+            if self._has_joined(joined, node):
+                text = f"{name_of(node)} is terminating, and {name_of(joined)} is not"
+                yield Finding("every deletion ends", text, NOTICE_SECONDS)
 
     def _check_instances(self, claims: Mapping[Key, Object]) -> Iterator[Finding]:
         for name, pool in self._cloud.simulator.cluster.pools.items():
@@ -277,9 +326,16 @@ class Reference:
             yield Finding("every wait has a cause", f"{name_of(claim)} has no condition with a cause", CAUSE_SECONDS)
         owner = self._owner(claim)
         is_needed = owner is not None and not ("tuning" in owner and self.actual(owner)["WorkspaceReady"])
-        if node is not None and not has_condition(node, "Ready") and is_needed:
+        if not is_needed:
+            return
+        if node is not None and not has_condition(node, "Ready"):
             text = f"the node of {name_of(claim)} is not Ready"
             yield Finding("a broken node is replaced", text, BROKEN_SECONDS)
+        if node is None and has_condition(claim, self._stages.registered):
+            text = f"the node of {name_of(claim)} does not exist any more"
+            yield Finding("a broken node is replaced", text, BROKEN_SECONDS)
+        if not has_condition(claim, self._stages.launched):
+            yield Finding("a broken node is replaced", f"{name_of(claim)} has not launched", UNLAUNCHED_SECONDS)
 
     def _check_claims_of(self, workspace: Object, claims: list[Object]) -> Iterator[Finding]:
         uid = workspace["metadata"]["uid"]
@@ -325,6 +381,28 @@ class Reference:
                     yield Finding("conditions are true", text, LATE_SECONDS)
         for kind in reasons:
             yield Finding("every wait has a cause", f"{name}: {kind} has no cause", CAUSE_SECONDS)
+        yield from self._check_statements(workspace)
+
+    def _check_statements(self, workspace: Object) -> Iterator[Finding]:
+        """Compare what the conditions and records report about claims with what has happened."""
+        name, claims = name_of(workspace), self._run.stored(self._claims)
+        found = condition(workspace, self._claim_condition)
+        message = str((found or {}).get("message", ""))
+        if "already exists" in message:
+            own = [each["metadata"]["name"] for each in claims.values() if self._owner(each) is workspace]
+            for claim in own:
+                if claim in message:
+                    yield Finding("conditions are true", f"{name} reports its own claim {claim} as one of others")
+        record = section(workspace, "metadata", "annotations").get("kaito.sh/provision-attempts", "{}")
+        attempts: Object = json.loads(record)
+        if attempts.get("failures") and not self._places_of(workspace).has_lost:
+            yield Finding("conditions are true", f"{name} counts a lost claim and has lost none", COUNTED_SECONDS)
+        if "tuning" not in workspace and has_condition(workspace, "WorkspaceReady") and self._has_no_service(workspace):
+            yield Finding("conditions are true", f"{name} is ready and has no Service", SERVICE_SECONDS)
+
+    def _has_no_service(self, workspace: Object) -> bool:
+        metadata = workspace["metadata"]
+        return (metadata["namespace"], metadata["name"]) not in self._run.stored("services")
 
     def actual(self, workspace: Object) -> dict[str, bool]:
         """Return which conditions of a Workspace hold."""

@@ -42,6 +42,7 @@ class KaitoSimulation(Simulation):
         tear_down_seconds=3600.0,
     )
     expected_errors = (CloudError,)
+    lagging = ("Workspace", "Machine", "NodeClaim", "Node", "Pod", "StatefulSet")
 
     cloud: SimulatedCloud
     controllers: ClusterControllers
@@ -137,7 +138,8 @@ class KaitoSimulation(Simulation):
 
     def check(self, run: Run) -> Iterable[Finding]:  # noqa: ARG002 - the reference has it
         """Compare the state with the reference."""
-        return self.reference.check()
+        yield from self.reference.check()
+        yield from self.cloud.requests.check(self.cloud.simulator.cluster.pools)
 
     def sent(self, run: Run, process: Process, method: str, path: str) -> None:
         """Check that a deletion of a claim has a cause."""

@@ -98,6 +98,20 @@ def actions() -> list[StepKind]:
             text="user deletes claim number {number} and removes its finalizers",
         ),
         StepKind(
+            name="force-delete-node",
+            apply=force_delete_node,
+            draw=lambda rng: {"number": rng.randrange(4)},
+            weight=0.5,
+            text="user deletes node number {number} and removes its finalizers",
+        ),
+        StepKind(
+            name="label-claim",
+            apply=label_claim,
+            draw=lambda rng: {"number": rng.randrange(4), "value": rng.randrange(4)},
+            weight=0.5,
+            text="user labels claim number {number}: {value}",
+        ),
+        StepKind(
             name="retry-launch",
             apply=retry_launch,
             draw=lambda rng: {"number": rng.randrange(4)},
@@ -280,9 +294,28 @@ async def force_delete(run: Run, *, number: int) -> None:
     await attempt(run, lambda: run.client.patch(found[number], patch))
 
 
+async def force_delete_node(run: Run, *, number: int) -> None:
+    """Delete a node without its finalizers: the instance runs on, and cannot join again."""
+    found = run.world.list(Node)
+    if number >= len(found):
+        return
+    cast("Any", run.simulation).reference.forced.add(found[number].name)
+    await attempt(run, lambda: run.client.delete(found[number]))
+    await attempt(run, lambda: run.client.patch(found[number], MergePatch({"metadata": {"finalizers": None}})))
+
+
+async def label_claim(run: Run, *, number: int, value: int) -> None:
+    """Set a label of a claim, which is reconciled then."""
+    found = [each for kind in (Machine, NodeClaim) for each in run.world.list(kind)]
+    if number < len(found):
+        patch = MergePatch({"metadata": {"labels": {"example.com/cost-center": f"{value}"}}})
+        await attempt(run, lambda: run.client.patch(found[number], patch))
+
+
 async def retry_launch(run: Run, *, number: int) -> None:
     """Request another launch of a claim by the annotation for that."""
     found = [each for kind in (Machine, NodeClaim) for each in run.world.list(kind)]
     if number < len(found):
+        cast("Any", run.simulation).reference.retried.add(found[number].name)
         patch = MergePatch({"metadata": {"annotations": {"kaito.sh/retry-launch": "now"}}})
         await attempt(run, lambda: run.client.patch(found[number], patch))

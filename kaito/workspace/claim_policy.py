@@ -206,7 +206,7 @@ def decide(state: ClaimState, settings: WorkspaceSettings) -> ClaimDecision:
     broken, deadlines = find_broken(state, settings)
     broken_names = {claim.name for claim, _ in broken}
     live = [claim for claim in state.claims if not claim.deleting and claim.name not in broken_names]
-    attempts = state.attempts.not_in_future(now)
+    attempts = _without_recovered(state.attempts.not_in_future(now), live)
     if state.wanted <= len(live):
         attempts, stable_at = _without_missing(state, attempts, live)
         times = [*deadlines, *([stable_at] if stable_at else [])]
@@ -249,6 +249,17 @@ def decide(state: ClaimState, settings: WorkspaceSettings) -> ClaimDecision:
         terminating=terminating,
         requeue_at=min(times, default=None),
     )
+
+
+def _without_recovered(attempts: ProvisionAttempts, live: Sequence[Claim]) -> ProvisionAttempts:
+    """Returns the record without losses that did not happen: the claim became usable before it was deleted."""
+    recovered = {claim.name for claim in live} & set(attempts.lost)
+    if not recovered or not attempts.is_replacement_pending:
+        return attempts
+    lost = tuple(name for name in attempts.lost if name not in recovered)
+    if lost:
+        return replace(attempts, lost=lost)
+    return replace(attempts, failures=attempts.failures - 1, backoff_started_at=None, lost=(), cause="", evicted=False)
 
 
 def _free_places(

@@ -87,7 +87,7 @@ def claim_state(
         claims=claims,
         nodes={} if nodes is None else nodes.by_name,
         attempts=attempts,
-        expected=_expected(workspace, last, attempts.serial),
+        expected=_expected(workspace, last, attempts),
         confirmed=confirmed,
         creation_rejected=last is not None and last.reason in _CREATION_REJECTED,
         ready_since=ready_since(workspace, settings),
@@ -157,11 +157,12 @@ def ready_since(workspace: Workspace, settings: WorkspaceSettings) -> datetime |
     return resources.last_transition_time
 
 
-def _expected(workspace: Workspace, last: Condition | None, serial: int) -> frozenset[str]:
+def _expected(workspace: Workspace, last: Condition | None, attempts: ProvisionAttempts) -> frozenset[str]:
     """Returns the names of the claims that the last reconcile left in place.
 
     A CRD of an earlier version drops `status.claims`. Then the number in the condition's message and the current serial
-    determine the names: without names, no loss would be counted.
+    determine the names: without names, no loss would be counted. After a loss, these are only the recorded
+    replacements: the serial has increased before a claim of it was created.
     """
     if last is None:
         return frozenset()
@@ -171,4 +172,5 @@ def _expected(workspace: Workspace, last: Condition | None, serial: int) -> froz
     if counted is None or last.status == "Unknown" or last.reason == conditions.CLAIM_REPLACEMENT_PENDING:
         return frozenset()
     wanted = min(int(counted.group(1)), workspace.status.target_node_count)
-    return frozenset(claim_name(workspace, index=index, serial=serial) for index in range(wanted))
+    names = frozenset(claim_name(workspace, index=index, serial=attempts.serial) for index in range(wanted))
+    return names & frozenset(attempts.issued) if attempts.failures else names

@@ -13,6 +13,7 @@ from kaito.api.karpenter import NodePool
 from kaito.api.karpenter.conditions import AWAITING_RECONCILIATION
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import AlreadyExists, ApiError, Conflict, NotFound
+from kaito.runtime.kinds import Node
 from kaito.runtime.meta import Condition
 from kaito.workspace.claim_policy import MAX_CAUSE_CHARACTERS, ClaimDecision, ProvisionAttempts, decide
 from kaito.workspace.claim_state import claim_state, last_claim_condition, wanted_claims
@@ -114,8 +115,9 @@ async def _decide_and_record(
 ) -> ClaimDecision:
     """Decides and writes the record before anything is created, so that a crash in between costs a delay, not a node.
 
-    Losses and replacements are decided with the claims that the API server has, because the cache of a new process may
-    be stale. The patch of the record contains the resource version of the Workspace that the decision is based on.
+    Losses and replacements are decided with the claims, and deletions with the nodes, that the API server has, because
+    the cache may be stale. The patch of the record contains the resource version of the Workspace that the decision is
+    based on.
 
     Raises:
         Conflict: other clients keep changing the Workspace.
@@ -123,8 +125,9 @@ async def _decide_and_record(
     workspace = ctx.workspace
     for attempt in range(1, MAX_RECORD_ATTEMPTS + 1):
         decision = _decide(ctx, workspace, report, nodes)
-        if decision.lost or decision.unconfirmed or (decision.create and decision.attempts.failures):
+        if decision.lost or decision.delete or decision.unconfirmed or (decision.create and decision.attempts.failures):
             report.claims = await list_claims(ctx, kind, live=True)
+            nodes = await with_live_nodes(ctx, nodes, [claim for claim, _ in decision.delete])
             decision = _decide(ctx, workspace, report, nodes)
         if decision.unconfirmed:
             names = [name for name in decision.unconfirmed if await find_loss_cause(ctx.api, kind, name)]
@@ -276,11 +279,34 @@ async def write_record(
         await check_current(ctx, workspace)
 
 
+async def with_live_nodes(
+    ctx: ReconcileContext, nodes: NodesReport | None, claims: Sequence[Claim]
+) -> NodesReport | None:
+    """Returns the report with the nodes of these claims as the API server has them.
+
+    A claim is not given up for a state of its node that has ended and that the cache still contains.
+    """
+    if nodes is None or not claims:
+        return nodes
+    by_name = dict(nodes.by_name)
+    for name in {claim.status.node_name: None for claim in claims if claim.status.node_name in by_name}:
+        node = await ctx.api.find(Node, name, consistency="live")
+        if node is None:
+            del by_name[name]
+        else:
+            by_name[name] = node
+    return replace(nodes, by_name=by_name)
+
+
 async def delete_broken(ctx: ReconcileContext, report: ClaimsReport, broken: Sequence[tuple[Claim, str]]) -> None:
-    """Deletes claims that do not become usable, each for a reason, and reports them."""
+    """Deletes claims that do not become usable, each for a reason, and reports them.
+
+    Raises:
+        Conflict: a claim has changed since it was read: it may have become usable.
+    """
     given_up: list[str] = []
     for claim, reason in broken:
-        if await ctx.api.delete(claim):
+        if await ctx.api.delete(claim, if_unchanged=True):
             ctx.request.log.warning("claim given up", claim=claim.name, reason=reason)
             ctx.request.event("Warning", f"{claim.kind}GivenUp", f"deleted {claim.kind} {claim.name}: {reason}")
         given_up.append(f"{claim.name}: {reason}")

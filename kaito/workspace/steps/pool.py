@@ -25,7 +25,7 @@ from kaito.workspace.pool_policy import PoolDecision, decide_pool
 from kaito.workspace.state import ClaimsReport
 from kaito.workspace.steps.alternatives import leave_after_loss, leave_instance_type
 from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, reserving
-from kaito.workspace.steps.claims import delete_broken, list_claims, report_existing, write_record
+from kaito.workspace.steps.claims import delete_broken, list_claims, report_existing, with_live_nodes, write_record
 from kaito.workspace.steps.drift import may_drift
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
 from kaito.workspace.steps.tuning import find_ended_job, release_nodes
@@ -174,14 +174,24 @@ async def _replace_broken(ctx: ReconcileContext, report: ClaimsReport, nodes: No
 
     A claim that drifts is left to Karpenter, which creates the new node first.
     """
+    broken, deadlines = _find_broken(ctx, report, nodes, plan)
+    if broken:
+        report.claims = await list_claims(ctx, NodeClaim, live=True)  # the cache may be stale
+        nodes = await with_live_nodes(ctx, nodes, [claim for claim, _ in broken])
+        broken, deadlines = _find_broken(ctx, report, nodes, plan)
+    if deadlines:
+        ctx.request.requeue_at(min(deadlines), "a claim is due")
+    await delete_broken(ctx, report, broken)
+
+
+def _find_broken(
+    ctx: ReconcileContext, report: ClaimsReport, nodes: NodesReport | None, plan: Plan
+) -> tuple[list[tuple[Claim, str]], list[datetime]]:
     state = claim_state(
         ctx.workspace, ctx.settings, now=ctx.now, wanted=report.wanted, claims=report.claims, nodes=nodes,
         choice=plan.choice,
     )  # fmt: skip
-    broken, deadlines = find_broken(state, ctx.settings)
-    if deadlines:
-        ctx.request.requeue_at(min(deadlines), "a claim is due")
-    await delete_broken(ctx, report, broken)
+    return find_broken(state, ctx.settings)
 
 
 def _note_pool(ctx: ReconcileContext, report: ClaimsReport) -> None:

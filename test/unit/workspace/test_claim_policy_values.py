@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from kaito.api import Claim, Machine
+from kaito.api import Claim, Machine, Workspace
 from kaito.api.workspace import PodOptions
 from kaito.runtime.kinds import Node
 from kaito.workspace.claim_policy import ClaimDecision, ClaimState, ProvisionAttempts, decide, index_of
+from kaito.workspace.claim_state import claim_state
+from kaito.workspace.manifests.claim import claim_name
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 NOW = datetime(2030, 1, 1, 1, tzinfo=UTC)
@@ -83,6 +85,7 @@ def test_settings_have_these_defaults() -> None:
         "endpoint_picker": "{name}-epp",
         "activator_port": 20000,
         "installation_guard": True,
+        "namespace": "",
     }
     assert WorkspaceSettings().pod_defaults == PodOptions()
 
@@ -289,3 +292,49 @@ def test_a_rejected_creation_is_neither_a_loss_nor_unconfirmed() -> None:
     assert (made.unconfirmed, made.lost, made.create) == ((), (), ((0, 1),))
     foreign = decision(attempts=attempts, confirmed=frozenset({"9-9"}))
     assert foreign.lost == (), "an Event counts for issued claims only"
+
+
+def test_a_loss_that_did_not_happen_is_not_counted() -> None:
+    """The node became Ready between the record and the deletion of the claim, which is then not deleted."""
+    pending = ProvisionAttempts(serial=1, failures=1, lost=("0-0",), cause="node not Ready")
+    made = decision(claim(0, 0, launched="True", ready="True"), attempts=pending)
+    assert made.attempts == ProvisionAttempts(serial=1)
+    assert (made.delete, made.create) == ((), ())
+    two = decision(
+        claim(0, 0, launched="True"), wanted=2, attempts=replace(pending, lost=("0-0", "1-0")), expected=frozenset()
+    )
+    assert (two.attempts.failures, two.attempts.lost) == (1, ("1-0",))
+    replaced = replace(pending, issued=("0-1",))
+    assert decision(claim(0, 0, launched="True"), claim(0, 1), wanted=2, attempts=replaced).attempts == replaced
+
+
+EXPECTED: list[tuple[dict[str, Any], list[str], set[str]]] = [
+    ({}, [], {"0"}),
+    ({"serial": 1}, [], {"0"}),
+    ({"serial": 1, "failures": 1, "lost": ["a"]}, [], set()),
+    ({"serial": 1, "failures": 1, "lost": ["a"], "issued": ["0"]}, [], {"0"}),
+    ({"serial": 1, "failures": 1, "lost": ["a"]}, ["b"], {"b"}),
+]
+
+
+@pytest.mark.parametrize(("record", "claims", "expected"), EXPECTED)
+def test_without_names_in_the_status_no_claim_is_expected_before_its_creation_is_recorded(
+    phi: Workspace, record: dict[str, Any], claims: list[str], expected: set[str]
+) -> None:
+    """The reconcile that was to create the replacement failed, and its status counts `0 of 1 machines ready`."""
+
+    def named(text: str) -> str:
+        return claim_name(phi, index=0, serial=record.get("serial", 0)) if text == "0" else text
+
+    written = {name: [named(each) for each in value] if name == "issued" else value for name, value in record.items()}
+    condition = {"type": "MachineReady", "status": "False", "reason": "ReconcileError", "lastTransitionTime": at(-60)}
+    status = {
+        "claims": claims,
+        "targetNodeCount": 1,
+        "conditions": [{**condition, "message": "0 of 1 machines ready"}],
+    }
+    workspace = Workspace.model_validate({**phi.to_dict(), "status": status})
+    workspace = workspace.evolve(metadata=workspace.metadata.evolve(annotations={RECORD: json.dumps(written)}))
+    settings = WorkspaceSettings(node_api=NodeApi.MACHINE)
+    state = claim_state(workspace, settings, now=NOW, wanted=1, claims=[], nodes=None)
+    assert state.expected == {named(each) for each in expected}

@@ -295,6 +295,40 @@ async def test_a_new_leader_with_an_old_cache_counts_nothing_twice(cluster: "Clu
     assert ProvisionAttempts.from_annotations(cluster.workspace().annotations) == ProvisionAttempts()
 
 
+async def test_a_node_that_is_ready_again_keeps_its_claim(cluster: "Cluster", phi: Workspace) -> None:
+    """The watch of the nodes is delayed: the cache contains a node that is not Ready when its time is over."""
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.until_serving()
+        claim = cluster.claim()
+        cluster.node_ready(claim.status.node_name, "False", "the kubelet is silent")
+        await cluster.world.advance(595)
+        cluster.world.lag(Node, 60)
+        cluster.node_ready(claim.status.node_name, "True")
+        await cluster.world.advance(30)
+        assert [each.uid for each in cluster.claims() if not each.deleting] == [claim.uid]
+        cluster.world.heal()
+        await cluster.world.advance(120)
+    assert [each.uid for each in cluster.claims() if not each.deleting] == [claim.uid]
+    assert ProvisionAttempts.from_annotations(cluster.workspace().annotations).failures == 0
+
+
+async def test_a_claim_that_changes_before_it_is_given_up_is_evaluated_again(
+    cluster: "Cluster", phi: Workspace
+) -> None:
+    cluster.apply(phi)
+    async with cluster.controller():
+        await cluster.until_serving()
+        claim = cluster.claim()
+        cluster.node_ready(claim.status.node_name, "False", "the kubelet is silent")
+        await cluster.world.advance(595)
+        cluster.world.fail_next("delete", cluster.kind, status=409)
+        await cluster.world.advance(30)
+    given_up = [each for each in cluster.world.list(Event) if each.reason.endswith("GivenUp")]
+    assert len(given_up) == 1
+    assert claim.uid not in {each.uid for each in cluster.claims() if not each.deleting}
+
+
 async def test_one_of_several_nodes_is_lost(cluster: "Cluster", phi: Workspace) -> None:
     several = phi.evolve(resource=phi.resource.evolve(count=3))
     cluster.apply(several)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from kaito.apiserver import Fault
 from kaito.runtime.testing.simulate.network import MODES, Failures
 from kaito.runtime.testing.simulate.process import Operator
 from kaito.runtime.testing.simulate.steps import Arguments, StepKind
@@ -16,8 +17,13 @@ SUSPENDED_SECONDS: Final = (1.0, 15.0, 60.0, 105.0, 150.0, 300.0)
 """Some are longer than a lease: another replica leads when the process continues."""
 
 
-def common_faults(operators: Sequence[Operator]) -> list[StepKind]:
-    """Return the kinds of faults that do not depend on what the operators do."""
+def common_faults(operators: Sequence[Operator], kinds: Sequence[str] = ()) -> list[StepKind]:
+    """Return the kinds of faults that do not depend on what the operators do.
+
+    Args:
+        operators: the operators.
+        kinds: kinds of objects whose watches lag behind those of the others.
+    """
     processes = [f"{each.name}-{number}" for each in operators for number in range(each.replicas)]
     names = [*processes, *(each.name for each in operators)]
 
@@ -31,6 +37,9 @@ def common_faults(operators: Sequence[Operator]) -> list[StepKind]:
     def suspension(rng: random.Random) -> Arguments:
         return {"process": rng.choice(processes), "seconds": rng.choice(SUSPENDED_SECONDS)}
 
+    def suspended(rng: random.Random) -> Arguments:
+        return {**suspension(rng), "steps": rng.choice((0, 0, 0, 1, 2, 4))}
+
     def requests(rng: random.Random) -> Arguments:
         return {
             "mode": rng.choice(MODES),
@@ -40,9 +49,6 @@ def common_faults(operators: Sequence[Operator]) -> list[StepKind]:
             "writes": rng.random() < 0.5,
             "draw": rng.randrange(10**6),
         }
-
-    def lag(rng: random.Random) -> Arguments:
-        return {"delay": rng.choice((0.5, 3.0, 20.0)), "seconds": rng.choice((10.0, 60.0, 300.0))}
 
     return [
         StepKind(
@@ -57,10 +63,10 @@ def common_faults(operators: Sequence[Operator]) -> list[StepKind]:
         StepKind(
             name="suspend",
             apply=_suspend,
-            draw=suspension,
+            draw=suspended,
             weight=2,
             is_fault=True,
-            text="{process} is suspended for {seconds} s",
+            text="{process} is suspended for {seconds} s, after {steps} more steps",
         ),
         StepKind(
             name="cut-network",
@@ -79,6 +85,16 @@ def common_faults(operators: Sequence[Operator]) -> list[StepKind]:
             text="requests fail ({mode}, probability {probability}, process '{process}', writes only: {writes}) for "
             "{seconds} s",
         ),
+        *_watch_faults(kinds),
+    ]
+
+
+def _watch_faults(kinds: Sequence[str]) -> list[StepKind]:
+    def lag(rng: random.Random) -> Arguments:
+        delay, seconds = rng.choice((0.5, 3.0, 20.0, 60.0)), rng.choice((10.0, 60.0, 300.0))
+        return {"delay": delay, "seconds": seconds, "kind": rng.choice(("", "", *kinds))}
+
+    return [
         StepKind(name="cut-watches", apply=_cut_watches, is_fault=True, text="the API server ends all watches"),
         StepKind(
             name="expire-history",
@@ -92,7 +108,7 @@ def common_faults(operators: Sequence[Operator]) -> list[StepKind]:
             draw=lag,
             weight=2,
             is_fault=True,
-            text="watch events arrive {delay} s late for {seconds} s",
+            text="watch events of kind '{kind}' arrive {delay} s late for {seconds} s",
         ),
     ]
 
@@ -112,21 +128,26 @@ async def _stop(run: "Run", *, process: str) -> None:
     run.fault_lasts(20.0)
 
 
-async def _suspend(run: "Run", *, process: str, seconds: float) -> None:
+async def _suspend(run: "Run", *, process: str, seconds: float, steps: int = 0) -> None:
     target = run.processes[process]
+    if steps:
+        target.suspend_after(steps, seconds)
+        run.fault_lasts(60.0)
+        return
     target.suspend()
     run.end_after(seconds, target.resume)
 
 
 async def _cut(run: "Run", *, process: str, seconds: float) -> None:
-    connection = run.processes[process].connection
-    if connection is None:
+    target = run.processes[process]
+    if target.is_cut:
         return
-    connection.is_cut = True
-    connection.reset()
+    target.is_cut = True
+    if target.connection is not None:
+        target.connection.reset()
 
     def heal() -> None:
-        connection.is_cut = False
+        target.is_cut = False
 
     run.end_after(seconds, heal)
 
@@ -150,6 +171,6 @@ async def _expire_history(run: "Run") -> None:
     run.fault_lasts(10.0)
 
 
-async def _lag(run: "Run", *, delay: float, seconds: float) -> None:
-    fault = run.world.lag(None, delay)
+async def _lag(run: "Run", *, delay: float, seconds: float, kind: str = "") -> None:
+    fault = run.world.server.inject(Fault(kind=kind, times=None, lag=delay))
     run.end_after(seconds, lambda: run.world.heal(fault))

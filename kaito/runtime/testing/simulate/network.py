@@ -50,6 +50,10 @@ SLOW_PROBABILITY: Final = 0.02
 """Part of the requests with a delay of seconds instead of milliseconds."""
 
 
+CONCURRENT_SECONDS: Final = 10.0
+"""Longest duration of a reconcile: the write of another one of the same process may be newer than what it has read."""
+
+
 class ProcessCrashed(ConnectionError):
     """A request of a process that has crashed; it cannot react to it."""
 
@@ -58,6 +62,8 @@ class Sender(Protocol):
     """The process that sends requests."""
 
     name: str
+    is_suspended: bool
+    is_cut: bool
 
     @property
     def operator_name(self) -> str:
@@ -81,6 +87,14 @@ class Observer(Protocol):
 
     def note_write(self, process: Any, method: str, target: str) -> None:
         """Check a write immediately before it takes effect."""
+        ...
+
+    def note_own_conflict(self, process: Any, text: str) -> None:
+        """Report that a process has not read what it has written."""
+        ...
+
+    def stored_metadata(self, collection: str, name: str) -> dict[str, Any]:
+        """Return the metadata of an object of a collection's path in the server; empty if it does not exist."""
         ...
 
 
@@ -115,13 +129,16 @@ class Connection:
     """Transport of one start of a process."""
 
     def __init__(self, process: "Sender", run: "Observer", alive: list[bool], rng: random.Random) -> None:
-        self.is_cut = False
-        """Whether the process cannot reach the API server."""
         self._process = process
         self._run = run
         self._alive = alive
         self._rng = rng
         self._inner: InMemoryTransport = run.world.transport(agent=process.name)
+        self._sent = 0
+        self._created: dict[tuple[str, str], tuple[int, str]] = {}
+        """Objects that the process knows to have created: number of requests at that time, and UID."""
+        self._written: dict[str, tuple[float, str]] = {}
+        """Objects that the process knows to have changed: time, and version."""
 
     @property
     def host(self) -> str:
@@ -138,6 +155,8 @@ class Connection:
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
         """Send one request; raises the errors of `Transport.request`."""
+        self._sent += 1
+        number, began = self._sent, asyncio.get_running_loop().time()
         await asyncio.sleep(self._delay())
         self._check(method, target)
         failure = self._run.failure_of(self._process, method)
@@ -152,15 +171,45 @@ class Connection:
             self._run.trace.request(self._process.name, method, target, body, type(error).__name__)
             raise
         self._run.trace.request(self._process.name, method, target, body, reply.status)
+        if reply.status == 409:
+            self._check_conflict(method, target, body, number, began)
         if method != "GET":
             self._process.count_write()
         self._check(method, target)
         if failure is not None:
             return await self._lose(failure.mode, method, target, timeout)
-        if self._rng.random() < 0.5:
+        if self._process.is_suspended or self._rng.random() < 0.5:
             await asyncio.sleep(0)
             self._check(method, target)
+        if method != "GET" and reply.status in {200, 201} and "dryRun" not in target:
+            self._note_written(method, target, reply.body)
         return reply
+
+    def _note_written(self, method: str, target: str, body: bytes) -> None:
+        """Note what the process knows to have written."""
+        path = target.partition("?")[0]
+        metadata = _metadata(body)
+        name = str(metadata.get("name", ""))
+        if method == "POST":
+            self._created[path, name] = (self._sent, metadata.get("uid", ""))
+        else:
+            key = path.removesuffix("/status")
+            self._written[key] = (asyncio.get_running_loop().time(), metadata.get("resourceVersion", ""))
+
+    def _check_conflict(self, method: str, target: str, body: bytes | None, number: int, began: float) -> None:
+        """Check that a conflict is not with the process's own write: its reads contain its own writes."""
+        path = target.partition("?")[0].removesuffix("/status")
+        if method == "POST":
+            name = str(_metadata(body).get("name", ""))
+            known, uid = self._created.get((path, name), (number, ""))
+            if known < number and uid == self._run.stored_metadata(path, name).get("uid", ""):
+                self._run.note_own_conflict(self._process, f"creates {path}/{name} again")
+        elif path in self._written:
+            at, version = self._written[path]
+            collection, _, name = path.rpartition("/")
+            current = self._run.stored_metadata(collection, name).get("resourceVersion", "")
+            if began - at > CONCURRENT_SECONDS and version == current:
+                self._run.note_own_conflict(self._process, f"changes {path} from a version before its own write")
 
     def _delay(self) -> float:
         draw = self._rng.random()
@@ -172,7 +221,7 @@ class Connection:
         if not self._alive[0]:
             message = f"{self._process.name} has crashed"
             raise _Crashed(message)
-        if self.is_cut:
+        if self._process.is_cut:
             message = f"{method} {target}: no route to the API server"
             raise TransportError(message)
 
@@ -229,6 +278,11 @@ class Connection:
     async def close(self) -> None:
         """Close the connection."""
         await self._inner.close()
+
+
+def _metadata(body: bytes | None) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(body or b"{}")
+    return document.get("metadata") or {}
 
 
 class _Crashed(TransportError, ProcessCrashed):

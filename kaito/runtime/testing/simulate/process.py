@@ -82,6 +82,10 @@ class Supervisor(Observer, Protocol):
         """Check why a process has ended."""
         ...
 
+    def end_after(self, seconds: float, end: Callable[[], None], *, disturbs: float | None = None) -> None:
+        """End a fault after so many seconds."""
+        ...
+
 
 @final
 class Process:
@@ -97,9 +101,13 @@ class Process:
         self.down_until: float = 0.0
         """Virtual time of the next start, of a process that has ended."""
         self.is_suspended: bool = False
+        self.is_cut: bool = False
+        """Whether the process cannot reach the API server, also after a restart."""
         self._run = run
         self._number = number
         self._crash_after: int | None = None
+        self._suspend_after = 0
+        self._suspend_seconds = 0.0
         self._task: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._alive = [False]
@@ -142,6 +150,7 @@ class Process:
         self.identity = f"{self.name}_{self.starts}"
         self._alive = alive = [True]
         self._crash_after = None
+        self._suspend_after = 0
         seed = f"{run.scenario.seed}-{self.identity}"
         connection = self._connection = Connection(self, run, alive, random.Random(f"network-{seed}"))  # noqa: S311
         duration, deadline, period = LEASE_SECONDS
@@ -203,6 +212,13 @@ class Process:
             self.is_suspended = True
             self._loop.hold(self)
 
+    def suspend_after(self, steps: int, seconds: float) -> None:
+        """Suspend the process for `seconds` when its n-th step from now has taken effect; 0 for never.
+
+        Steps are writes to the API server, and what `count_step` counts.
+        """
+        self._suspend_after, self._suspend_seconds = steps, seconds
+
     def resume(self) -> None:
         """Continue the process."""
         if self.is_suspended:
@@ -245,13 +261,24 @@ class Process:
         return check
 
     def count_write(self) -> None:
-        """Count a write that has taken effect at a server; the process may crash here."""
+        """Count a write that has taken effect at a server; the process may crash or be suspended here."""
+        self.count_step()
         if self._crash_after is None:
             return
         self._crash_after -= 1
         if self._crash_after <= 0:
             self._crash_after = None
             self.crash(self._down_seconds)
+
+    def count_step(self) -> None:
+        """Count a request to another system than the API server; the process may be suspended here."""
+        if not self._suspend_after:
+            return
+        self._suspend_after -= 1
+        if not self._suspend_after:
+            self.suspend()
+            # Outside of the process, whose own timers do not fire while it is suspended.
+            contextvars.Context().run(self._run.end_after, self._suspend_seconds, self.resume)
 
     def holds_lease(self) -> bool:
         """Whether the lease in the cluster names this start of the process; true without a lease."""

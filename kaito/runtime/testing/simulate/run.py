@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Final, final
+from typing import Any, ClassVar, Final, cast, final
 
 from kaito.runtime.client import Client
 from kaito.runtime.errors import ConfigurationError
@@ -40,6 +40,8 @@ class Simulation(ABC):
     limits: Limits = Limits()
     expected_errors: tuple[type[BaseException], ...] = ()
     """Errors of reconciles that the environment causes, besides those of the framework."""
+    lagging: tuple[str, ...] = ()
+    """Kinds of objects, such as `ConfigMap`, whose watches may lag behind those of the others."""
     unfenced: tuple[str, ...] = ("/leases", "/events")
     """Ends of the paths of collections that replicas write without the lease."""
 
@@ -204,11 +206,30 @@ class Run:
         if not process.holds_lease():
             self.fail("no write without the lease", f"{process.name} sends {method} {path} and does not hold its lease")
 
+    def stored_metadata(self, collection: str, name: str) -> dict[str, Any]:
+        """Return the metadata of an object of a collection's path in the server; empty if it does not exist."""
+        parts = collection.strip("/").split("/")
+        group = parts[1] if parts[0] == "apis" else ""
+        namespace = parts[-2] if "namespaces" in parts[:-2] else ""
+        found = self.stored(f"{parts[-1]}.{group}" if group else parts[-1]).get((namespace, name))
+        return {} if found is None else dict(found["metadata"])
+
+    def note_own_conflict(self, process: Process, text: str) -> None:
+        """Report that a process has not read what it has written."""
+        self.fail("reads contain own writes", f"{process.name} {text}")
+
     def note_exit(self, process: Process, error: BaseException) -> None:
         """Check why a process has ended."""
+        if not self._is_of_environment(error):
+            self.fail("no process ends by a mistake", f"{process.name}: {type(error).__name__}: {error!r}")
+
+    def _is_of_environment(self, error: BaseException) -> bool:
+        """Whether failures of the environment, and not mistakes of the operator, have ended a process."""
+        if isinstance(error, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", error)
+            return all(self._is_of_environment(each) for each in group.exceptions)
         expected = (*ENVIRONMENT_ERRORS, *self.simulation.expected_errors)
-        if not isinstance(error, expected) or isinstance(error, ConfigurationError):
-            self.fail("no process ends by a mistake", f"{process.name}: {type(error).__name__}: {error}")
+        return isinstance(error, expected) and not isinstance(error, ConfigurationError)
 
     def _note_error(self, process: str, controller: str, key: str, error: BaseException) -> None:
         if not self.processes[process].is_alive:
@@ -255,6 +276,7 @@ class Run:
         for process in self.processes.values():
             process.resume()
             process.crash_after(0, 0.0)
+            process.suspend_after(0, 0.0)
         self.failures.clear()
         self.world.heal()
         down = max((process.down_until for process in self.processes.values()), default=self.now)

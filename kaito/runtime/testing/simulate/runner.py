@@ -18,7 +18,7 @@ from kaito.runtime.testing.world import World
 
 def step_kinds(simulation: Simulation) -> dict[str, StepKind]:
     """Return the kinds of steps of a simulation by name."""
-    kinds = [*simulation.actions(), *common_faults(simulation.operators)]
+    kinds = [*simulation.actions(), *common_faults(simulation.operators, simulation.lagging)]
     return {kind.name: kind for kind in kinds}
 
 

@@ -24,6 +24,11 @@ KEEP_PROBABILITY: Final = 0.6
 """Probability that a run uses a kind of step. Runs without some kinds reach states that all kinds together prevent."""
 
 
+class _Known(dict[str, Any]):
+    def __missing__(self, name: str) -> str:
+        return "-"  # an argument that the scenario leaves to its default
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -69,7 +74,7 @@ class StepKind:
 
     def describe(self, arguments: Arguments) -> str:
         """Return the step as text."""
-        return (self.text or self.name).format_map(dict(arguments))
+        return (self.text or self.name).format_map(_Known(arguments))
 
 
 @final

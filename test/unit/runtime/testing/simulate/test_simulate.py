@@ -1,11 +1,14 @@
 """The simulation of any operator: a bug is found, its scenario minimized, and the report names it."""
 
+import contextlib
 import random
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
 from kaito.runtime import Controller, Manager, ObjectMeta, Request, Resource
+from kaito.runtime.errors import AlreadyExists
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.testing.simulate import (
     Limits,
@@ -34,10 +37,14 @@ class Orders(Simulation):
     name = "orders"
     limits = Limits(trouble_seconds=300, converge_seconds=120, rest_seconds=60, tear_down_seconds=60)
 
-    def __init__(self, forgotten: str = "", *, raises: bool = False, lease: bool = True) -> None:
+    def __init__(
+        self, forgotten: str = "", *, raises: bool = False, lease: bool = True, reads: str = "own-writes"
+    ) -> None:
         self.forgotten = forgotten
         self.raises = raises
         self.lease = lease
+        self.reads = reads
+        """How the operator reads: `ensure`, or the consistency of a `find` before it creates."""
 
     @property
     def operators(self) -> Sequence[Operator]:
@@ -47,7 +54,9 @@ class Orders(Simulation):
         async def reconcile(request: Request[Order]) -> None:
             if self.raises:
                 raise TypeError("a mistake")
-            if request.key.name != self.forgotten:
+            if self.reads != "own-writes":
+                await create_if_missing(request, self.reads)
+            elif request.key.name != self.forgotten:
                 await request.api.ensure(ConfigMap(metadata=ObjectMeta(name=request.key.name)), owner=request.object)
 
         return Manager(
@@ -65,7 +74,10 @@ class Orders(Simulation):
         def draw(rng: random.Random) -> dict[str, str]:
             return {"name": rng.choice(("a", "b"))}
 
-        return [StepKind(name="create", apply=create, draw=draw, weight=5, is_essential=True, text="creates {name}")]
+        return [
+            StepKind(name="create", apply=create, draw=draw, weight=5, is_essential=True, text="creates {name}"),
+            StepKind(name="label", apply=label, draw=draw, weight=0.0, text="labels {name}"),
+        ]
 
     async def prepare(self, run: Run) -> None:
         run.world.install(Order)
@@ -85,6 +97,17 @@ class Orders(Simulation):
 
 async def create(run: Run, *, name: str) -> None:
     run.world.put(Order(metadata=ObjectMeta(name=name)))
+
+
+async def label(run: Run, *, name: str) -> None:
+    run.world.patch(Order, name, {"metadata": {"labels": {"at": str(int(run.now))}}})
+
+
+async def create_if_missing(request: Request[Order], consistency: Any) -> None:
+    name = request.key.name
+    if await request.api.find(ConfigMap, name, "default", consistency=consistency) is None:
+        with contextlib.suppress(AlreadyExists):
+            await request.api.create(ConfigMap(metadata=ObjectMeta(name=name, namespace="default")))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -132,6 +155,47 @@ def test_a_suspended_leader_does_not_write_when_it_continues() -> None:
     report = simulate(Orders(), Scenario(2, steps))
     assert report.violation is None, describe(report)
     assert any("NotLeader" in line.text for line in report.trace.lines)
+
+
+LAGGING = (
+    Step(1.0, "lag-watches", {"delay": 20.0, "seconds": 60.0, "kind": "ConfigMap"}),
+    Step(2.0, "create", {"name": "a"}),
+    Step(10.0, "label", {"name": "a"}),
+)
+
+
+def test_creating_again_what_was_created_is_a_violation() -> None:
+    """The cache lags, and the operator reads it without waiting for its own writes."""
+    report = simulate(Orders(reads="cache"), Scenario(1, LAGGING))
+    assert report.violation is not None
+    assert report.violation.invariant == "reads contain own writes"
+    assert simulate(Orders(), Scenario(1, LAGGING)).violation is None
+
+
+def test_a_process_is_suspended_between_two_steps() -> None:
+    """The leader has read that the ConfigMap is missing, and creates it when another replica leads."""
+    steps = (
+        Step(20.0, "suspend", {"process": "orders-0", "seconds": 200.0, "steps": 1}),
+        Step(21.0, "create", {"name": "a"}),
+    )
+    report = simulate(Orders(), Scenario(2, steps))
+    assert report.violation is None, describe(report)
+    assert "orders-0 is suspended for 200.0 s, after 1 more steps" in describe(report)
+    (exit_,) = [line for line in report.trace.lines if "NotLeader" in line.text]
+    assert 220.0 <= exit_.at <= 245.0
+
+
+def test_a_cut_network_outlasts_a_restart() -> None:
+    steps = (
+        Step(5.0, "cut-network", {"process": "orders-0", "seconds": 250.0}),
+        Step(5.0, "cut-network", {"process": "orders-1", "seconds": 250.0}),
+        Step(20.0, "create", {"name": "a"}),
+    )
+    report = simulate(Orders(), Scenario(2, steps), verbose=True)
+    assert report.violation is None, describe(report)
+    created = [line.at for line in report.trace.lines if "POST" in line.text and "configmaps" in line.text]
+    created += [line.at for line in report.trace.lines if "PATCH" in line.text and "configmaps" in line.text]
+    assert min(created) > 255.0
 
 
 def test_every_drawn_step_has_a_description() -> None:

@@ -1,0 +1,88 @@
+"""Records of campaigns: a line of JSON for each seed, so that a campaign is resumed, and parts of it are added up.
+
+A record belongs to a state of the code. Runs of other states stay in the file and are counted separately.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, final
+
+from kaito.runtime.testing.simulate import Report
+
+PACKAGE: Final = Path(__file__).resolve().parents[1]
+
+
+@cache
+def code_digest() -> str:
+    """Return a digest of the source of all installed packages of Kaito."""
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(str(path.relative_to(PACKAGE)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@final
+class CampaignRecord:
+    """The file with the results of a campaign.
+
+    Args:
+        path: the file; it is created with the first result.
+        code: state of the code.
+    """
+
+    def __init__(self, path: Path, code: str) -> None:
+        self._path = path
+        self._code = code
+        present = path.read_text().splitlines() if path.exists() else []
+        self.seeds: set[int] = {entry["seed"] for entry in map(json.loads, present) if entry["code"] == code}
+        """Seeds that have been run with this state of the code."""
+
+    def add(self, report: Report) -> None:
+        """Append the result of a seed."""
+        seed = report.scenario.seed
+        self.seeds.add(seed)
+        entry = {
+            "seed": seed,
+            "code": self._code,
+            "seconds": round(report.seconds),
+            "actions": len(report.scenario.steps) - report.faults,
+            "faults": report.faults,
+            "requests": report.trace.requests,
+            "reconciles": report.reconciles,
+            "violation": "" if report.violation is None else str(report.violation),
+        }
+        with self._path.open("a") as file:
+            file.write(f"{json.dumps(entry)}\n")
+
+
+def summary(paths: Iterable[Path]) -> str:
+    """Return the sums of records as a Markdown table, with a row for each state of the code.
+
+    A seed that several files contain counts once.
+    """
+    entries: dict[tuple[str, int], dict[str, Any]] = {}
+    for path in paths:
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            entries[entry["code"], entry["seed"]] = entry
+    rows = [
+        "| code | seeds | virtual time | actions and faults | requests, reconciles | violations |",
+        "|" + "---|" * 6,
+    ]
+    for code in sorted({code for code, _ in entries}):
+        runs = [entry for (each, _), entry in sorted(entries.items()) if each == code]
+        sums = {
+            name: sum(run[name] for run in runs) for name in ("seconds", "actions", "faults", "requests", "reconciles")
+        }
+        violated = ", ".join(
+            f"{run['seed']} ({run['violation'].partition(':')[0]})" for run in runs if run["violation"]
+        )
+        rows.append(
+            f"| {code} | {len(runs):,} | {sums['seconds'] / 3600:,.0f} h | {sums['actions']:,} and {sums['faults']:,} "
+            f"| {sums['requests']:,}, {sums['reconciles']:,} | {violated or 'none'} |"
+        )
+    return "\n".join(rows)

@@ -1,0 +1,64 @@
+"""Records of campaigns are resumed and added up."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kaito.cli import simulate_arguments
+from kaito.cli.main import parser
+from kaito.runtime.testing.simulate import Report, Scenario, Step, Violation
+from kaito.runtime.testing.simulate.trace import Trace
+from kaito.simulation import command
+from kaito.simulation.record import CampaignRecord, code_digest, summary
+
+
+def report(seed: int, violation: Violation | None = None) -> Report:
+    steps = (Step(1.0, "create", {}), Step(2.0, "crash", {}))
+    return Report(
+        scenario=Scenario(seed, steps),
+        violation=violation,
+        trace=Trace(lambda: 0.0),
+        seconds=5400.0,
+        faults=1,
+        reconciles=10,
+        errors={},
+    )
+
+
+def test_records_are_added_up_by_the_state_of_the_code(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    for seed in (1, 2):
+        CampaignRecord(first, "old").add(report(seed))
+    CampaignRecord(second, "old").add(report(2))
+    CampaignRecord(second, "old").add(report(3, Violation(9.0, "no hot loop", "too many")))
+    CampaignRecord(second, "new").add(report(1))
+    assert summary([first, second]).splitlines()[2:] == [
+        "| new | 1 | 2 h | 1 and 1 | 0, 10 | none |",
+        "| old | 3 | 4 h | 3 and 3 | 0, 30 | 3 (no hot loop) |",
+    ]
+
+
+def test_a_campaign_runs_the_seeds_that_its_record_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, ran = tmp_path / "record.jsonl", list[int]()
+    CampaignRecord(path, code_digest()).add(report(6))
+    CampaignRecord(path, "other").add(report(5))
+
+    def run_scenario(seed: int) -> Report:
+        ran.append(seed)
+        return report(seed)
+
+    monkeypatch.setattr(command, "run_scenario", run_scenario)
+    flags = ["simulate", "--first", "5", "--seeds", "3", "--record", str(path)]
+    assert simulate_arguments.run(parser().parse_args(flags)) == 0
+    assert ran == [5, 7]
+    assert simulate_arguments.run(parser().parse_args(flags)) == 0
+    assert ran == [5, 7], "a resumed campaign repeats nothing"
+    assert [json.loads(line)["seed"] for line in path.read_text().splitlines()] == [6, 5, 5, 7]
+
+
+def test_the_summary_of_records_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "record.jsonl"
+    CampaignRecord(path, "x").add(report(6))
+    assert simulate_arguments.run(parser().parse_args(["simulate", "--summary", str(path)])) == 0
+    assert "| x | 1 | 2 h |" in capsys.readouterr().out
