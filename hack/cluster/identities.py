@@ -43,7 +43,7 @@ _KUBELET_GROUP = "system:nodes"
 def issue(layout: Layout) -> None:
     """Write everything that is missing."""
     folder = layout.certificates
-    authority = _Authority(folder)
+    authority = Authority(folder)
     if not (folder / "sa.key").exists():
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         _write_private(folder / "sa.key", _pem(key))
@@ -65,7 +65,7 @@ def issue_kubelet(layout: Layout, node: str) -> None:
 
     The Node authorizer and NodeRestriction let a kubelet act only for the node that its certificate names.
     """
-    authority = _Authority(layout.certificates)
+    authority = Authority(layout.certificates)
     identity = Identity(layout.kubelet, f"system:node:{node}", _KUBELET_GROUP)
     server = layout.certificates / f"{layout.kubelet}-server"
     for path in (layout.certificates / identity.component, server):
@@ -83,7 +83,7 @@ def _common_name(certificate: Path) -> str | None:
     return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
-class _Authority:
+class Authority:
     """Certificate authority whose key lies in the folder; created on first use."""
 
     def __init__(self, folder: Path) -> None:

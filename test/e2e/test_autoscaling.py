@@ -2,7 +2,8 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -68,17 +69,26 @@ class Handler(BaseHTTPRequestHandler):
         """Write no access log."""
 
 
-@pytest.fixture
-def model() -> Iterator[Server]:
+@contextmanager
+def served(address: str) -> Generator[Server]:
+    """Runs the server of a model on port 5000 of an address."""
     try:
-        server = Server((ADDRESS, 5000), Handler)
+        server = Server((address, 5000), Handler)
     except OSError as error:
-        pytest.skip(f"port 5000 of {ADDRESS} cannot be used: {error}")
+        pytest.skip(f"port 5000 of {address} cannot be used: {error}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def model() -> Iterator[Server]:
+    with served(ADDRESS) as server:
+        yield server
 
 
 def decision(running: Stack) -> dict[str, Any]:
