@@ -171,6 +171,32 @@ async def test_a_leader_that_restarted_ends_the_worker(monkeypatch: pytest.Monke
         run.cancel()
 
 
+async def test_a_leader_that_restarted_starts_with_the_next_process_of_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    before, after = Follower(member(1, port)), Follower(member(1, port))
+    async with asyncio.TaskGroup() as group:
+        runs = [group.create_task(before.run())]
+        async with asyncio.timeout(20):
+            first = Leader(member(0, port))
+            async with first.listening("127.0.0.1"):
+                await first.wait_for_workers()
+                await before.started
+                monkeypatch.setattr(first, "leave", _killed)
+            second = Leader(member(0, port))
+            async with second.listening("127.0.0.1"):
+                start = group.create_task(second.wait_for_workers())
+                await before.ended
+                assert not start.done()
+                runs.append(group.create_task(after.run()))
+                await start
+                await after.started
+                assert not second.ended.done()
+        for run in runs:
+            run.cancel()
+
+
 async def test_silence_ends_both_sides() -> None:
     port = free_port()
     leader, follower = Leader(member(0, port), silence_seconds=0.3), Follower(member(1, port), silence_seconds=0.3)

@@ -4,7 +4,8 @@ Each node of the copy runs one wrapper. The wrapper with rank 0 is the leader; t
 exchange data through vLLM's own multi-node mode; this channel only guarantees that all engines of a group start at the
 same time, and that none of them outlives another:
 
-* An engine starts after all members have joined, so that it never joins an engine of an earlier start.
+* An engine starts after all members have joined that have no engine yet, so that it never joins an engine of an
+  earlier start.
 * A member that ends reports why. A member that is killed, restarted, or silent for
   `--kaito-group-timeout` seconds ends the group.
 * When a group ends, every wrapper exits with `GroupEnded`. Kubernetes restarts the containers, which form a new group.
@@ -191,12 +192,17 @@ class Leader:
     async def _accept(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(timeout=1.0)
         await socket.prepare(request)
-        hello = await _receive(socket, self._silence)
-        rank, incarnation = (hello or {}).get("rank"), str((hello or {}).get("incarnation", ""))
+        hello = await _receive(socket, self._silence) or {}
+        rank, incarnation = hello.get("rank"), str(hello.get("incarnation", ""))
         if not isinstance(rank, int) or not 0 < rank < self._member.size or not incarnation:
             return socket
         if self._has_started and self._workers.get(rank) != incarnation:
             self._end(f"worker {rank} restarted")
+            return socket
+        if not self._has_started and hello.get("started"):
+            # Its engine belongs to the start of an earlier leader: the worker ends, and its next process joins. If it
+            # counted as a member, this leader would start an engine, and the worker's restart would end it again.
+            await _send(socket, {"type": "welcome", "leader": self._incarnation})
             return socket
         self._workers[rank], self._sockets[rank] = incarnation, socket
         if timer := self._timers.pop(rank, None):
@@ -305,7 +311,8 @@ class Follower:
             socket = await session.ws_connect(address, timeout=timeout)
         try:
             async with _beating(socket):
-                await _send(socket, {"type": "hello", "rank": self._member.rank, "incarnation": self._incarnation})
+                hello = {"type": "hello", "rank": self._member.rank, "incarnation": self._incarnation}
+                await _send(socket, {**hello, "started": self.started.done()})
                 while (message := await _receive(socket, self._silence)) is not None:
                     self._socket = socket
                     self._handle(message)
