@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from hack.cache import cache_folder
 from hack.console_vendor import VendorError, write_axe
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -51,8 +52,7 @@ def axe() -> Path:
     Raises:
         VendorError: it cannot be fetched.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return write_axe(root / "kaito" / "browser")
+    return write_axe(cache_folder("browser"))
 
 
 def install() -> Path:

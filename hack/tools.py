@@ -10,7 +10,6 @@ is built with Go from the module proxy, verified by Go's checksum database, and 
 """
 
 import argparse
-import fcntl
 import os
 import re
 import shutil
@@ -22,6 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from hack.cache import cache_folder, locked
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -113,8 +114,7 @@ TOOLS: Final[Mapping[str, Tool]] = {
 
 def cache_directory() -> Path:
     """Folder of built tools; `bin` in it contains a link to each."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "kaito" / "tools"
+    return cache_folder("tools")
 
 
 def find(tool: Tool, run: Run = subprocess.run) -> Path | None:
@@ -143,9 +143,7 @@ def locate(name: str, run: Run = subprocess.run) -> Path:
             f"{name} {tool.version} is not installed: install {name} {tool.minimum} or newer, or Go to build it"
         )
     folder = cache_directory()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{name}.lock").open("w") as lock:  # parallel test runs build once
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder, f".{name}.lock"):
         if not _built(tool).is_file():
             _build(tool, folder, run)
     return _built(tool)

@@ -5,7 +5,6 @@ version. etcd and kube-apiserver are those of `hack.envtest`. A cold build of ev
 cores.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hack.cache import locked
 from hack.cluster.layout import binaries_folder
 from hack.envtest.binaries import HERE as ENVTEST, KUBERNETES_VERSION, locate
 from kaito.runtime.testing.envtest.binaries import ESSENTIAL, Unavailable
@@ -98,9 +98,7 @@ def build(report: Callable[[str], None], names: Container[str] | None = None) ->
     Raises:
         Unavailable: a build failed, or Go is not installed.
     """
-    binaries_folder().mkdir(parents=True, exist_ok=True)
-    with (binaries_folder() / ".lock").open("w") as lock:  # parallel runs build once
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(binaries_folder()):
         _build_control_plane(report)
         programs = [program for program in missing() if names is None or program.name in names]
         for number, program in enumerate(programs, start=1):

@@ -4,9 +4,10 @@ Everything runs inside one network namespace, so addresses and ports are the sam
 with the machine's.
 """
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from hack import cache
 
 ADDRESS = "10.77.0.1"
 """Address of the node, of the API server, of the registry and of the DNS server."""
@@ -27,8 +28,7 @@ PAUSE_IMAGE = "node.local/pause:1"
 
 def cache_folder() -> Path:
     """Return the folder of all clusters and of their binaries."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "kaito" / "cluster"
+    return cache.cache_folder("cluster")
 
 
 def binaries_folder() -> Path:

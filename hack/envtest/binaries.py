@@ -4,13 +4,12 @@ A build takes about five minutes with cold caches and is done once per version. 
 binaries: an unstamped kube-apiserver reports v0.0.0 and refuses to start its features.
 """
 
-import fcntl
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+from hack.cache import cache_folder
+from hack.go import build_once, go
 from kaito.runtime.testing.envtest.binaries import ESSENTIAL, Unavailable
 
 HERE = Path(__file__).parent
@@ -20,8 +19,7 @@ _MAJOR, _MINOR, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
 
 def cache_directory() -> Path:
     """Folder of built binaries, outside the working tree."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "kaito" / "envtest" / KUBERNETES_VERSION.removeprefix("v")
+    return cache_folder("envtest", KUBERNETES_VERSION.removeprefix("v"))
 
 
 def locate(names: tuple[str, ...] = ESSENTIAL) -> Path:
@@ -32,22 +30,23 @@ def locate(names: tuple[str, ...] = ESSENTIAL) -> Path:
     """
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets:
-        missing = [name for name in names if not (Path(assets) / name).is_file()]
+        missing = _missing(Path(assets), names)
         if missing:
             raise Unavailable(f"KUBEBUILDER_ASSETS={assets} lacks {', '.join(missing)}")
         return Path(assets)
     folder = cache_directory()
-    if all((folder / name).is_file() for name in names):
-        return folder
-    if shutil.which("go") is None:
-        raise Unavailable("no real kube-apiserver: set KUBEBUILDER_ASSETS, or install Go so that one can be built")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # parallel test runs build once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for name in names:
-            if not (folder / name).is_file():
-                _build(name, folder)
+
+    def build() -> None:
+        for name in _missing(folder, names):
+            _build(name, folder)
+
+    message = "no real kube-apiserver: set KUBEBUILDER_ASSETS, or install Go so that one can be built"
+    build_once(folder, lambda: not _missing(folder, names), build, without_go=message)
     return folder
+
+
+def _missing(folder: Path, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if not (folder / name).is_file()]
 
 
 def _build(name: str, folder: Path) -> None:
@@ -60,14 +59,5 @@ def _build(name: str, folder: Path) -> None:
     )
     print(f"building {name} (once; up to four minutes)", file=sys.stderr, flush=True)
     partial = folder / f"{name}.partial"
-    result = subprocess.run(
-        ["go", "build", "-trimpath", "-ldflags", flags, "-o", str(partial), package],
-        cwd=HERE / module,
-        env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        raise Unavailable(f"building {name} with Go failed: {result.stderr.strip()[-400:]}")
+    go("build", "-trimpath", "-ldflags", flags, "-o", str(partial), package, folder=HERE / module, purpose=name)
     partial.rename(folder / name)

@@ -4,10 +4,7 @@ It serves logs, exec and port-forward with the kubelet's own streaming code (con
 with Go on first use and when its source changes.
 """
 
-import fcntl
 import hashlib
-import os
-import shutil
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,10 +12,10 @@ from types import TracebackType
 from typing import Self
 
 from hack.envtest.binaries import HERE, cache_directory
+from hack.go import build_once, go
 from kaito.runtime import Client, ObjectMeta
 from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import Node, Pod
-from kaito.runtime.testing.envtest.binaries import Unavailable
 
 MODULE = HERE / "control-plane"
 
@@ -66,24 +63,12 @@ def pod_on(node: Node, name: str, namespace: str, *, containers: tuple[str, ...]
 def _binary() -> Path:
     source = (MODULE / "fake-kubelet" / "main.go").read_bytes()
     path = cache_directory() / f"fake-kubelet-{hashlib.sha256(source).hexdigest()[:12]}"
-    if path.is_file():
-        return path
-    if shutil.which("go") is None:
-        raise Unavailable("the fake kubelet is not built: install Go")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / ".lock").open("w") as lock:  # parallel test runs build once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.is_file():
-            partial = path.with_suffix(".partial")
-            built = subprocess.run(
-                ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(partial), "./fake-kubelet"],
-                cwd=MODULE,
-                env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if built.returncode != 0:
-                raise Unavailable(f"building the fake kubelet failed: {built.stderr.strip()[-400:]}")
-            partial.rename(path)
+    build_once(path.parent, path.is_file, lambda: _build(path), without_go="the fake kubelet is not built: install Go")
     return path
+
+
+def _build(path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    command = ("build", "-trimpath", "-ldflags", "-s -w", "-o", str(partial), "./fake-kubelet")
+    go(*command, folder=MODULE, purpose="the fake kubelet")
+    partial.rename(path)

@@ -4,17 +4,15 @@ The version is that of `go.mod` in this folder. A build with cold caches takes a
 done once per version.
 """
 
-import fcntl
-import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Final
 
-from kaito.runtime.testing.envtest.binaries import Unavailable
+from hack.cache import cache_folder
+from hack.go import build_once, go
 
 HERE: Final = Path(__file__).parent
 MODULE: Final = "sigs.k8s.io/karpenter"
@@ -35,8 +33,7 @@ KARPENTER_VERSION: Final = _pinned()
 
 def cache_directory() -> Path:
     """Folder of the binary and of `crds`, outside the working tree."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "kaito" / "karpenter" / KARPENTER_VERSION
+    return cache_folder("karpenter", KARPENTER_VERSION)
 
 
 def locate() -> Path:
@@ -46,15 +43,12 @@ def locate() -> Path:
         Unavailable: they are missing and cannot be built here.
     """
     folder = cache_directory()
-    if _is_complete(folder):
-        return folder
-    if shutil.which("go") is None:
-        raise Unavailable("no Karpenter: install Go so that it can be built")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # parallel test runs build once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_complete(folder):
-            _build(folder)
+    build_once(
+        folder,
+        lambda: _is_complete(folder),
+        lambda: _build(folder),
+        without_go="no Karpenter: install Go so that it can be built",
+    )
     return folder
 
 
@@ -81,13 +75,4 @@ def _build(folder: Path) -> None:
 
 
 def _go(*arguments: str) -> str:
-    """Runs Go in the module of this folder and returns its output.
-
-    Raises:
-        Unavailable: Go failed.
-    """
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"}
-    result = subprocess.run(["go", *arguments], cwd=HERE, env=environment, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise Unavailable(f"building Karpenter with Go failed: {result.stderr.strip()[-400:]}")
-    return result.stdout
+    return go(*arguments, folder=HERE, purpose="Karpenter")

@@ -5,18 +5,17 @@ folder, because its `go.mod` replaces a module, which Go ignores in a module tha
 whose HorizontalPodAutoscaler reads KEDA's metrics, is that of `hack.cluster`.
 """
 
-import fcntl
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
+from hack.cache import cache_folder
 from hack.cluster import binaries as cluster
+from hack.go import build_once, go
 from kaito.runtime.testing.envtest.binaries import Unavailable
 
 MODULE: Final = "github.com/kedacore/keda/v2"
@@ -33,8 +32,7 @@ _PACKAGES: Final = {OPERATOR: "./cmd/operator", ADAPTER: "./cmd/adapter"}
 
 def cache_directory() -> Path:
     """Folder of the programs and of `crds`, outside the working tree."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "kaito" / "keda" / KEDA_VERSION
+    return cache_folder("keda", KEDA_VERSION)
 
 
 def path(name: str) -> Path:
@@ -44,8 +42,7 @@ def path(name: str) -> Path:
 
 def is_built() -> bool:
     """Whether all programs exist."""
-    programs = (*_PACKAGES, CONTROLLER_MANAGER)
-    return all(path(name).is_file() for name in programs) and (cache_directory() / "crds").is_dir()
+    return _is_complete(cache_directory()) and path(CONTROLLER_MANAGER).is_file()
 
 
 def locate() -> Path:
@@ -57,15 +54,18 @@ def locate() -> Path:
     folder = cache_directory()
     if is_built():
         return folder
-    if shutil.which("go") is None:
-        raise Unavailable("no KEDA: install Go so that it can be built")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # parallel test runs build once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not all((folder / name).exists() for name in (*_PACKAGES, "crds")):
-            _build(folder)
+    build_once(
+        folder,
+        lambda: _is_complete(folder),
+        lambda: _build(folder),
+        without_go="no KEDA: install Go so that it can be built",
+    )
     cluster.build(_report, {CONTROLLER_MANAGER})
     return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _PACKAGES) and (folder / "crds").is_dir()
 
 
 def _report(line: str) -> None:
@@ -91,15 +91,4 @@ def _build(folder: Path) -> None:
 
 
 def _go(*arguments: str, folder: Path) -> str:
-    """Runs Go and returns its output.
-
-    Raises:
-        Unavailable: Go failed.
-    """
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
-    result = subprocess.run(
-        ["go", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0:
-        raise Unavailable(f"building KEDA with Go failed: {result.stderr.strip()[-400:]}")
-    return result.stdout
+    return go(*arguments, folder=folder, purpose="KEDA")
