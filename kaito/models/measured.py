@@ -32,7 +32,7 @@ class MeasuredMemory:
     peak: float
     """Bytes beside the key-value cache."""
     estimate: float
-    """Bytes that the plan of the measured Workspace contained for them."""
+    """Bytes that the formulas of `sizing` give for them, in this version."""
     cache_tokens: int
     """Tokens of the key-value cache of a copy."""
     is_same_settings: bool

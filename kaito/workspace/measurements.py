@@ -9,8 +9,9 @@ the rules for what a measurement changes.
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Annotated, Final, Literal, final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -177,7 +178,8 @@ class Measurements:
         self._data: dict[str, str] = {}
         self._records: tuple[MeasurementRecord, ...] = ()
         self._by_identity: dict[str, list[MeasurementRecord]] = {}
-        self._lock = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._retry_at: float | None = None
         """Time of the next write after one that failed."""
 
@@ -190,11 +192,12 @@ class Measurements:
         if not self._namespace:
             return ()
         known = await api.find(ConfigMap, NAME, self._namespace)
-        if known is None:
-            self._set("", {})
-        elif known.metadata.resource_version != self._version:
-            found = await api.find(ConfigMap, NAME, self._namespace, consistency="live")
-            self._set(found.metadata.resource_version if found else "", found.data if found else {})
+        version = known.metadata.resource_version if known is not None else ""
+        if version != self._version:
+            async with self._reading:  # concurrent reconciles wait for the first, which reads it for all
+                if version != self._version:
+                    found = await api.find(ConfigMap, NAME, self._namespace, consistency="live")
+                    self._set(found.metadata.resource_version if found else "", found.data if found else {})
         return self._records
 
     async def keep(self, api: Api, record: MeasurementRecord) -> bool:
@@ -205,14 +208,14 @@ class Measurements:
         """
         if not self._namespace:
             return False
-        async with self._lock:
+        async with self._writing:
             if self._retry_at is not None and monotonic() < self._retry_at:
                 return False
             await self.records(api)
             same = self._by_identity.get(record.identity, ())
             if len(same) >= MAX_RECORDS_OF_ONE or len(self._data) >= MAX_RECORDS or not record.is_worse_than(same):
                 return False
-            data = {**self._data, _key(record, len(same)): _to_json(record)}
+            data = {**self._data, _unused_key(record, self._data): _to_json(record)}
             wanted = ConfigMap(metadata=ObjectMeta(name=NAME, namespace=self._namespace), data=data)
             self._retry_at = monotonic() + RETRY_SECONDS
             stored = await api.ensure(wanted)
@@ -228,9 +231,11 @@ class Measurements:
             self._by_identity.setdefault(record.identity, []).append(record)
 
 
-def _key(record: MeasurementRecord, number: int) -> str:
+def _unused_key(record: MeasurementRecord, used: Container[str]) -> str:
+    """Returns a key that no entry has: users may have deleted some, and entries of other versions stay."""
     name = re.sub(r"[^-.\w]", "-", record.model.partition("@")[0], flags=re.ASCII)[:150]
-    return f"{name}.{record.identity}.{number}"
+    keys = (f"{name}.{record.identity}.{number}" for number in count())
+    return next(key for key in keys if key not in used)
 
 
 def _to_json(record: MeasurementRecord) -> str:

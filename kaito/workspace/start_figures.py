@@ -105,10 +105,14 @@ def _values(status: PerformanceStatus | None, name: str) -> Iterator[tuple[str, 
             yield source, float(text)
 
 
-def _peak(figures: Sequence[StartFigures], usable: float) -> float:
-    """Returns the memory of the GPU that used most; 0 if it is unknown.
+def measured_peak(figures: Sequence[StartFigures], usable: float) -> float:
+    """Returns the bytes beside the key-value cache on the GPU that used most; 0 if they are unknown.
 
     vLLM reports what it left for the cache; the rest of what it may use is its peak.
+
+    Args:
+        figures: of at least one pod.
+        usable: bytes of a GPU that the engine may use; 0 for other engines than vLLM.
     """
     left = min((each.cache_bytes for each in figures if each.cache_bytes), default=0)
     return max(usable - left, 0.0) if left and usable else max(each.peak_bytes for each in figures)
@@ -141,7 +145,7 @@ def performance(figures: Sequence[StartFigures], planned: PlannedFigures = UNPLA
             unit="tokens",
             config={PLANNED: str(planned.cache_tokens)} if planned.cache_tokens else {},
         )
-    peak = _peak(figures, planned.usable_bytes)
+    peak = measured_peak(figures, planned.usable_bytes)
     if peak:
         found[PEAK_MEMORY] = PerformanceMetric(
             description="Most memory that was used on a GPU at the start, without the key-value cache.",

@@ -126,6 +126,20 @@ async def test_edits_are_noticed_and_entries_of_other_versions_stay(api: Api, se
     assert await store.keep(api, record())
 
 
+async def test_a_new_measurement_replaces_no_other_after_one_was_deleted(
+    api: Api, server: At, store: Measurements
+) -> None:
+    assert await store.keep(api, record())
+    (first,) = await entries(api, server)
+    assert await store.keep(api, record(peak_bytes=18 * GIB))
+    kept = {key: text for key, text in (await entries(api, server)).items() if key != first}
+    await api.patch(config_map(server, {}), MergePatch({"data": {first: None}}))
+    assert await store.keep(api, record(peak_bytes=20 * GIB))
+    found = await entries(api, server)
+    assert len(found) == 2
+    assert found.items() >= kept.items()
+
+
 async def test_the_number_of_entries_is_bounded(api: Api, server: At, store: Measurements) -> None:
     await api.create(config_map(server, {f"key{number}": "{}" for number in range(MAX_RECORDS)}))
     assert not await store.keep(api, record())

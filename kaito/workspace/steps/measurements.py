@@ -1,9 +1,9 @@
 """Keeps what the servers of a Workspace measured when they started."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from kaito.api import labels
-from kaito.models.engine import EngineSettings
 from kaito.models.planning import InferencePlan
 from kaito.models.sizing import vllm_available_per_gpu
 from kaito.runtime.errors import ApiError
@@ -11,9 +11,9 @@ from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.measurements import MeasurementRecord, model_name, sequences_of
 from kaito.workspace.plan import Plan
-from kaito.workspace.start_figures import StartFigures
+from kaito.workspace.start_figures import StartFigures, measured_peak
 
-REVISION_LABEL = "controller-revision-hash"
+REVISION_LABEL: Final = "controller-revision-hash"
 """Label of a StatefulSet's pods: the revision of the template that they were created from."""
 
 
@@ -53,8 +53,7 @@ def _record(ctx: ReconcileContext, plan: Plan, figures: Sequence[StartFigures]) 
     measured = [each for each in figures if each.cache_bytes and each.cache_tokens]
     if not isinstance(model, InferencePlan) or container is None or container.is_private or not measured:
         return None
-    engine: EngineSettings = model.engine
-    usable = vllm_available_per_gpu(model.instance, engine.gpu_memory_utilization)
+    usable = vllm_available_per_gpu(model.instance, model.engine.gpu_memory_utilization)
     inference = ctx.workspace.inference
     return MeasurementRecord(
         model=model_name(model.preset),
@@ -67,8 +66,8 @@ def _record(ctx: ReconcileContext, plan: Plan, figures: Sequence[StartFigures]) 
         nodes=model.parallelism.nodes,
         settings=plan.memory_settings,
         adapters=len(inference.adapters) if inference else 0,
-        sequences=sequences_of(model.preset, engine),
-        peak_bytes=max(0, round(usable - min(each.cache_bytes for each in measured))),
+        sequences=sequences_of(model.preset, model.engine),
+        peak_bytes=round(measured_peak(measured, usable)),
         cache_tokens=min(each.cache_tokens for each in measured),
         image=container.image,
         measured_at=ctx.now.replace(microsecond=0),

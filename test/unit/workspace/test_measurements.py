@@ -1,5 +1,6 @@
 """What servers measured is kept in a ConfigMap, and changes later plans by safe rules."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -13,13 +14,18 @@ from kaito.models.gpu import GIB, InstanceType
 from kaito.models.measured import MeasuredMemory
 from kaito.models.planning import plan_inference
 from kaito.models.preset import Preset
-from kaito.runtime.kinds import ConfigMap, Pod, StatefulSet
+from kaito.runtime.cache import Cache, Cached
+from kaito.runtime.client import Api, Client
+from kaito.runtime.kinds import ConfigMap, Namespace, Pod, StatefulSet
+from kaito.runtime.meta import ObjectMeta
+from kaito.runtime.tasks import TaskScope
 from kaito.runtime.testing import World
 from kaito.workspace import start_progress
 from kaito.workspace.measurements import (
     NAME,
     RETRY_SECONDS,
     MeasurementRecord,
+    Measurements,
     measured_memory,
     settings_digest,
 )
@@ -234,6 +240,32 @@ async def test_the_next_workspace_uses_what_the_first_measured(cluster: Cluster,
         await cluster.world.settle()
         assert claims_of(cluster, "much-later") == 1
         assert claims_of(cluster, "before") == 2, "the plan of a Workspace does not change while it runs"
+
+
+async def test_concurrent_reconciles_read_a_change_once(world: World) -> None:
+    world.put(Namespace(metadata=ObjectMeta(name=SYSTEM)))
+    metadata = ObjectMeta(name=NAME, namespace=SYSTEM)
+    world.put(ConfigMap(metadata=metadata, data={"key": record().model_dump_json(by_alias=True)}))
+    transport, store = world.transport(latency=0.1), Measurements(SYSTEM)
+    cache = Cache(transport, [Cached(ConfigMap, only="metadata")], clock=world.clock)
+    api = Api(Client(transport, field_manager="test"), cache)
+    async with TaskScope("test") as scope:
+        scope.spawn(cache.run(), name="cache")
+        await cache.wait_synced(60)
+        assert await asyncio.gather(*(store.records(api) for _ in range(5))) == [(record(),)] * 5
+    assert world.count("get", ConfigMap) == 1
+
+
+async def test_unchanged_measurements_are_not_read_again(cluster: Cluster) -> None:
+    cluster.namespace(SYSTEM)
+    earlier = record(measured_at=MOMENT - timedelta(days=1)).model_dump_json(by_alias=True)
+    cluster.world.put(ConfigMap(metadata=ObjectMeta(name=NAME, namespace=SYSTEM), data={"key": earlier}))
+    for number in range(5):
+        cluster.apply(workspace(f"w-{number}"))
+    async with cluster.controller():
+        await cluster.world.advance(300)
+        assert [claims_of(cluster, f"w-{number}") for number in range(5)] == [1] * 5
+    assert cluster.world.count("get", ConfigMap, name=NAME) == 1
 
 
 @pytest.mark.parametrize(
