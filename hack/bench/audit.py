@@ -2,7 +2,10 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+
+from hack.bench.report import Column, Figures, Report
 
 _POLICY = """\
 apiVersion: audit.k8s.io/v1
@@ -11,6 +14,9 @@ omitStages: [RequestReceived, ResponseStarted]
 rules:
   - level: Metadata
 """
+
+
+_PREFIX = "requests "
 
 
 class AuditLog:
@@ -40,3 +46,20 @@ class AuditLog:
             parts = (target.get("resource", event["requestURI"]), target.get("subresource"))
             found[f"{event['verb']} {'/'.join(filter(None, parts))}"] += 1
         return found
+
+
+def requests_per_object(requests: Mapping[str, int], count: int) -> Figures:
+    """The requests for each of `count` objects, as figures of a row for `requests_report`."""
+    return {f"{_PREFIX}{kind}": number / count for kind, number in sorted(requests.items())}
+
+
+def requests_report(report: Report, about: str) -> Report:
+    """The figures by verb and resource in the rows of a report."""
+    kinds = sorted({key for row in report.rows.values() for key in row if key.startswith(_PREFIX)})
+    return Report(
+        name=f"{report.name}-requests",
+        about=about,
+        settings=report.settings,
+        columns=[Column(kind, kind.removeprefix(_PREFIX), "{:.2f}") for kind in kinds],
+        rows=report.rows,
+    )

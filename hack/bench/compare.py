@@ -9,6 +9,8 @@ from pathlib import Path
 from hack.bench.report import Column, Figures, Report
 
 ROOT = Path(__file__).resolve().parents[2]
+BASELINE = "7fb0ead"
+"""The commit with which the targets of `docs/internals/benchmarks.md` are compared, unless another one is named."""
 
 
 @contextmanager
@@ -40,6 +42,17 @@ def ratios(turns: Mapping[str, Sequence[Figures]], peer: str, baseline: str, col
         found = sorted(_number(ours, column.key) / max(_number(theirs, column.key), 0.01) for ours, theirs in pairs)
         row[column.key] = f"{found[len(found) // 2]:.2f} ({found[0]:.2f} to {found[-1]:.2f})"
     return row
+
+
+def ratios_report(report: Report, baseline: str, columns: Sequence[Column], rows: Mapping[str, Figures]) -> Report:
+    """A report of the `ratios` of rows of another report to the baseline."""
+    return Report(
+        name=f"{report.name}-ratios",
+        about=f"the same as ratios to {baseline} in the same round: the median and, in brackets, the spread",
+        settings=report.settings,
+        columns=[Column(column.key, column.heading) for column in columns],
+        rows=rows,
+    )
 
 
 def beside(report: Report, peer: str, keys: Sequence[str]) -> Report:

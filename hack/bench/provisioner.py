@@ -27,19 +27,18 @@ from typing import Any
 
 import aiohttp
 
-from hack.bench.audit import AuditLog
-from hack.bench.compare import ROOT, checked_out, ratios
+from hack.bench.audit import AuditLog, requests_per_object, requests_report
+from hack.bench.compare import BASELINE, ROOT, checked_out, ratios, ratios_report
+from hack.bench.definitions import install_definitions
 from hack.bench.process import cost_of
 from hack.bench.report import Column, Figures, Report, in_turn, medians
 from hack.envtest import ControlPlane
 from hack.envtest.control_plane import free_port
-from kaito.api import crds
 from kaito.api.karpenter import NodeClaim
+from kaito.local.cloud import CLOUD_ENVIRONMENT
 from kaito.runtime.client import Client, connect
-from kaito.runtime.kinds import CustomResourceDefinition
 from kaito.runtime.tasks import together
 
-BASELINE = "7fb0ead"
 SPEED = 60
 PROVISION_SECONDS, DELETE_SECONDS, RETRY_AFTER_SECONDS = 300, 120, 10
 """Latencies of the baseline's simulator, under which the baseline was measured before."""
@@ -47,12 +46,6 @@ PROVISION_SECONDS, DELETE_SECONDS, RETRY_AFTER_SECONDS = 300, 120, 10
 TIMEOUT_SECONDS = 600.0
 CREATE_CONCURRENCY = 16
 COLLECTION = "/apis/karpenter.sh/v1/nodeclaims"
-ENVIRONMENT = {
-    "ARM_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
-    "ARM_RESOURCE_GROUP": "kaito",
-    "AZURE_CLUSTER_NAME": "kaito",
-    "LOCATION": "eastus",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +119,7 @@ async def turn(control_plane: ControlPlane, peer: Peer, count: int, audit: Audit
         "start_cpu_seconds": round(before.cpu_seconds, 2),
         **{f"ready {kind}": number for kind, number in sorted(calls.items())},
         **{f"deleted {kind}": number for kind, number in sorted(deletion.items())},
-        **{f"requests {kind}": number / count for kind, number in sorted(audited.items())},
+        **requests_per_object(audited, count),
     }
 
 
@@ -200,7 +193,7 @@ def _process(
 ) -> Generator["subprocess.Popen[bytes]"]:
     log = control_plane.folder / f"bench-{name}.log"
     with log.open("ab") as output:
-        env = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(tree)}
+        env = {**os.environ, **CLOUD_ENVIRONMENT, "PYTHONPATH": str(tree)}
         process = subprocess.Popen(command, stdout=output, stderr=output, env=env, cwd=tree)
     try:
         yield process
@@ -310,7 +303,7 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
                 Peer("this tree", ROOT),
             )
         }
-        asyncio.run(_install(control_plane))
+        asyncio.run(install_definitions(control_plane))
         for count in options.count:
 
             async def one(name: str, _run: int, count: int = count) -> Figures:
@@ -323,43 +316,16 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
                 if name != baseline:
                     compared[f"{count} claims, {name}"] = ratios(turns, name, baseline, RATIO_COLUMNS)
     settings = {"counts": options.count, "runs": options.runs, "baseline": options.baseline, "speed": SPEED}
-    reports = [
-        Report(
-            name="provisioner",
-            about="NodeClaims created at once until all are Ready, then deleted at once until all are deleted",
-            settings=settings,
-            columns=COLUMNS,
-            rows=rows,
-            turns=all_turns,
-        ),
-        Report(
-            name="provisioner-ratios",
-            about=f"the same as ratios to {baseline} in the same round: the median and, in brackets, the spread",
-            settings=settings,
-            columns=RATIO_COLUMNS,
-            rows=compared,
-        ),
-    ]
-    if options.by_kind:
-        reports.append(requests_by_kind(rows, settings))
-    return reports
-
-
-def requests_by_kind(rows: Mapping[str, Figures], settings: dict[str, Any]) -> Report:
-    """The requests to the API server until all claims are Ready, for each claim."""
-    prefix = "requests "
-    kinds = sorted({key for row in rows.values() for key in row if key.startswith(prefix)})
-    return Report(
-        name="provisioner-requests",
-        about="requests to the API server for each claim until all are Ready, by verb and resource",
+    report = Report(
+        name="provisioner",
+        about="NodeClaims created at once until all are Ready, then deleted at once until all are deleted",
         settings=settings,
-        columns=[Column(kind, kind.removeprefix(prefix), "{:.2f}") for kind in kinds],
+        columns=COLUMNS,
         rows=rows,
+        turns=all_turns,
     )
-
-
-async def _install(control_plane: ControlPlane) -> None:
-    async with connect(control_plane.kubeconfig, field_manager="bench", user_agent="bench/1") as client:
-        for definition in crds.manifests():
-            await client.apply(CustomResourceDefinition.model_validate(definition))
-    await asyncio.sleep(1.0)  # the API server publishes new types within a second
+    reports = [report, ratios_report(report, baseline, RATIO_COLUMNS, compared)]
+    if options.by_kind:
+        about = "requests to the API server for each claim until all are Ready, by verb and resource"
+        reports.append(requests_report(report, about))
+    return reports

@@ -19,29 +19,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.bench.compare import ROOT, checked_out, ratios
+from hack.bench.compare import BASELINE, ROOT, checked_out, ratios, ratios_report
+from hack.bench.definitions import install_definitions
 from hack.bench.process import cost_of
 from hack.bench.report import Column, Figures, Report, in_turn, medians
 from hack.envtest import ControlPlane
 from hack.envtest.control_plane import free_port
-from kaito.api import crds
-from kaito.runtime.client import connect
-from kaito.runtime.kinds import CustomResourceDefinition
+from kaito.local.cloud import CLOUD_ENVIRONMENT
 
-BASELINE = "7fb0ead"
 TIMEOUT_SECONDS = 120.0
 PROGRAMS = {
     "workspace-controller": ["--webhook=false"],
     "gpu-provisioner": ["--node-api=nodeclaim", "--azure-credential=fake", "--arm-endpoint=http://127.0.0.1:9"],
 }
 """The programs and their further flags."""
-
-ENVIRONMENT = {
-    "ARM_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
-    "ARM_RESOURCE_GROUP": "kaito",
-    "AZURE_CLUSTER_NAME": "kaito",
-    "LOCATION": "eastus",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,7 @@ def turn(control_plane: ControlPlane, peer: Peer) -> Figures:
     command = [sys.executable, str(peer.tree / "cmd" / peer.program), f"--kubeconfig={control_plane.kubeconfig}"]
     command += ["--leader-elect=false", f"--health-probe-bind-address=127.0.0.1:{probes}"]
     command += [f"--metrics-bind-address=127.0.0.1:{metrics}", *PROGRAMS[peer.program]]
-    env = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(peer.tree)}
+    env = {**os.environ, **CLOUD_ENVIRONMENT, "PYTHONPATH": str(peer.tree)}
     with (control_plane.folder / f"{peer.program}.log").open("ab") as log:
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=peer.tree)
@@ -107,7 +98,7 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
     with checked_out(options.baseline) as tree, ControlPlane() as control_plane:
         for each in (tree, ROOT):
             compileall.compile_dir(each / "kaito", quiet=2)
-        asyncio.run(_install(control_plane))
+        asyncio.run(install_definitions(control_plane))
         for program in PROGRAMS:
             peers = {baseline: Peer(program, tree), "this tree": Peer(program, ROOT)}
 
@@ -120,27 +111,12 @@ def benchmark(arguments: Sequence[str]) -> list[Report]:
                 all_turns[f"{program}, {name}"] = turns[name]
             compared[program] = ratios(turns, "this tree", baseline, COLUMNS)
     settings = {"runs": options.runs, "baseline": options.baseline}
-    return [
-        Report(
-            name="start",
-            about="from the start of the process until /readyz is 200, on an empty cluster",
-            settings=settings,
-            columns=COLUMNS,
-            rows=rows,
-            turns=all_turns,
-        ),
-        Report(
-            name="start-ratios",
-            about=f"the same as ratios to {baseline} in the same round: the median and, in brackets, the spread",
-            settings=settings,
-            columns=[Column(column.key, column.heading) for column in COLUMNS],
-            rows=compared,
-        ),
-    ]
-
-
-async def _install(control_plane: ControlPlane) -> None:
-    async with connect(control_plane.kubeconfig, field_manager="bench", user_agent="bench/1") as client:
-        for definition in crds.manifests():
-            await client.apply(CustomResourceDefinition.model_validate(definition))
-    await asyncio.sleep(1.0)  # the API server publishes new types within a second
+    report = Report(
+        name="start",
+        about="from the start of the process until /readyz is 200, on an empty cluster",
+        settings=settings,
+        columns=COLUMNS,
+        rows=rows,
+        turns=all_turns,
+    )
+    return [report, ratios_report(report, baseline, COLUMNS, compared)]

@@ -24,21 +24,20 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from hack.bench.audit import AuditLog
-from hack.bench.compare import ROOT, checked_out, ratios
+from hack.bench.audit import AuditLog, requests_per_object, requests_report
+from hack.bench.compare import ROOT, checked_out, ratios, ratios_report
+from hack.bench.definitions import install_definitions
 from hack.bench.process import cost_of
 from hack.bench.report import Column, Figures, Report, in_turn, medians
 from hack.envtest import ControlPlane
 from hack.envtest.control_plane import free_port
-from kaito.api import crds
 from kaito.api.workspace import Workspace
 from kaito.local.admission import LocalWebhook
 from kaito.runtime.client import Client, connect
-from kaito.runtime.kinds import CustomResourceDefinition, ValidatingWebhookConfiguration
+from kaito.runtime.kinds import ValidatingWebhookConfiguration
 from kaito.runtime.tasks import together
 
 Process = subprocess.Popen[bytes]
@@ -114,10 +113,8 @@ async def turn(peer: Peer, settings: Settings) -> Figures:
         audit = AuditLog(folder) if settings.by_kind else None
         arguments = audit.arguments if audit else ()
         control_plane = stack.enter_context(ControlPlane(folder / "plane", extra_arguments=arguments))
+        await install_definitions(control_plane)
         async with connect(control_plane.kubeconfig, field_manager="bench", user_agent="bench/1") as client:
-            for definition in crds.manifests():
-                await client.apply(CustomResourceDefinition.model_validate(definition))
-            await asyncio.sleep(1.0)  # the API server publishes new types within a second
             webhook = LocalWebhook(folder / "webhook", free_port()) if settings.webhook else None
             with _programs(control_plane, peer, settings, webhook) as (controller, metrics):
                 await _until_up(metrics)
@@ -128,8 +125,7 @@ async def turn(peer: Peer, settings: Settings) -> Figures:
                     await asyncio.sleep(1.0)  # the API server calls new webhooks within a second
                 figures = await _measure(client, control_plane, controller.pid, metrics, settings.count)
         kinds: Mapping[str, int] = audit.requests("workspace-controller") if audit else {}
-        per_kind = {f"requests {kind}": number / settings.count for kind, number in kinds.items()}
-        return {**figures, **per_kind}
+        return {**figures, **requests_per_object(kinds, settings.count)}
 
 
 async def _measure(
@@ -332,36 +328,18 @@ def _reports(options: argparse.Namespace, peers: Mapping[str, Peer], baseline: s
             all_turns[f"{count:,} Workspaces, {name}"] = turns[name]
         if baseline in turns:
             compared[f"{count:,} Workspaces"] = ratios(turns, "this tree", baseline, RATIO_COLUMNS)
-    described: dict[str, Any] = {**vars(options)}
-    reports = [
-        Report(
-            name="workspaces",
-            about="Workspaces created at once, until all of them are InferenceReady",
-            settings=described,
-            columns=COLUMNS,
-            rows=rows,
-            turns=all_turns,
-        )
-    ]
+    report = Report(
+        name="workspaces",
+        about="Workspaces created at once, until all of them are InferenceReady",
+        settings=dict(vars(options)),
+        columns=COLUMNS,
+        rows=rows,
+        turns=all_turns,
+    )
+    reports = [report]
     if options.by_kind:
-        kinds = sorted({key for row in rows.values() for key in row if key.startswith("requests ")})
-        reports.append(
-            Report(
-                name="workspaces-requests",
-                about="requests of the controller for each Workspace, by verb and resource",
-                settings=described,
-                columns=[Column(kind, kind.removeprefix("requests "), "{:.2f}") for kind in kinds],
-                rows=rows,
-            )
-        )
+        about = "requests of the controller for each Workspace, by verb and resource"
+        reports.append(requests_report(report, about))
     if compared:
-        reports.append(
-            Report(
-                name="workspaces-ratios",
-                about=f"the same as ratios to {baseline} in the same round: the median and, in brackets, the spread",
-                settings=described,
-                columns=[Column(column.key, column.heading) for column in RATIO_COLUMNS],
-                rows=compared,
-            )
-        )
+        reports.append(ratios_report(report, baseline, RATIO_COLUMNS, compared))
     return reports
