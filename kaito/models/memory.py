@@ -1,7 +1,7 @@
 """Divides the memory of a GPU into what a planned model uses it for, for tools that explain a plan.
 
 The parts are differences of the functions of `sizing` that decide whether a model fits, so that they agree with the
-decision.
+decision. They are estimates also if servers of the model measured something else (`fitting.memory_per_gpu`).
 """
 
 from dataclasses import dataclass, replace

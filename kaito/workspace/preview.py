@@ -13,6 +13,7 @@ from typing import Final, final
 from kaito.api import Claim, Workspace, conditions
 from kaito.api.karpenter import NodePool
 from kaito.models.copies import with_replicas
+from kaito.models.preset import Preset
 from kaito.prices.book import PriceBook
 from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, StatefulSet
 from kaito.workspace.alternatives import AlternativesRecord, SelectionInputs
@@ -140,7 +141,6 @@ async def preview(
         ApiError: the cluster could not be read.
     """
     workspace = with_replicas(identified(workspace), old)
-    violations = [Finding.from_violation(violation) for violation in validate_workspace(workspace, old, settings)]
     observed = observed or Observed()
     selection = SelectionInputs(
         record=AlternativesRecord.from_annotations(workspace.annotations),
@@ -149,6 +149,8 @@ async def preview(
         limits=_limits(workspace, settings, prices or PriceBook(), observed.budget),
     )
     checked = await run_checks(workspace, settings, cluster, selection)
+    found = validate_workspace(workspace, old, settings, preset=_measured_preset(checked))
+    violations = [Finding.from_violation(violation) for violation in found]
     planned = tuple(map(_from_text, checked.plan.warnings if checked.plan is not None else ()))
     errors = _unique(finding for finding in (*checked.errors, *violations) if finding.severity == "error")
     warnings = _unique(
@@ -158,6 +160,15 @@ async def preview(
         return Preview(workspace=workspace, errors=errors, warnings=warnings)
     # The checks name only the chosen one of several instance types.
     return replace(_planned(checked, settings, warnings, now, observed), workspace=workspace)
+
+
+def _measured_preset(checked: PreflightContext) -> Preset | None:
+    """Returns the preset with what its servers measured; None without a measurement.
+
+    Admission does not read measurements. Without them here, its warnings would contain other nodes than the plan.
+    """
+    preset = checked.plan.model.preset if checked.plan is not None and checked.plan.model is not None else None
+    return preset if preset is not None and preset.measured and preset.is_in_catalog else None
 
 
 def _limits(

@@ -5,6 +5,7 @@ from kaito.api.violation import Violation, introduced
 from kaito.api.workspace.validation import validate
 from kaito.models.admission import check
 from kaito.models.errors import PlanError
+from kaito.models.preset import Preset
 from kaito.workspace.alternatives import SelectionInputs
 from kaito.workspace.preflight import fields, template
 from kaito.workspace.preflight.checks import CHECKS, ObjectCheck
@@ -46,11 +47,19 @@ async def run_checks(
     return ctx
 
 
-def validate_workspace(workspace: Workspace, old: Workspace | None, settings: WorkspaceSettings) -> list[Violation]:
+def validate_workspace(
+    workspace: Workspace, old: Workspace | None, settings: WorkspaceSettings, *, preset: Preset | None = None
+) -> list[Violation]:
     """Returns every violation and warning of a new Workspace, or that an update from `old` introduces.
 
     Runs the checks that need the object alone, and the rules about what an update may change. A Workspace that is being
     deleted has no violations.
+
+    Args:
+        workspace: the new Workspace.
+        old: the stored one; None for a creation.
+        settings: of the controller.
+        preset: the model with more facts than the catalog has; None for that of the catalog.
     """
     if workspace.deleting:
         return []
@@ -60,7 +69,14 @@ def validate_workspace(workspace: Workspace, old: Workspace | None, settings: Wo
     return [
         *validate(workspace, old, policy=fields.policy(settings)),
         *structure,
-        *check(workspace, old, node_api=settings.node_api.value, cloud=settings.cloud, weights=settings.weights),
+        *check(
+            workspace,
+            old,
+            node_api=settings.node_api.value,
+            cloud=settings.cloud,
+            weights=settings.weights,
+            preset=preset,
+        ),
     ]
 
 

@@ -24,7 +24,9 @@ from kaito.prices.price import Offering, Price
 from kaito.runtime.kinds import ConfigMap, Deployment, Node, Service, ServicePort, ServiceSpec
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World, builders
+from kaito.workspace.measurements import NAME
 from kaito.workspace.preview import Observed
+from test.unit.workspace.test_measurements import A10, MODEL, record
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = str(ROOT / "config" / "samples" / "workspace-phi-3-mini.yaml")
@@ -496,6 +498,24 @@ async def test_the_settings_are_those_of_the_controller_in_the_cluster(live: Wor
     assert data["model"]["image"].startswith("r.example.com/k/")
     assert data["price"]["region"] == "eastus"
     assert data["notes"] == ["--pod-defaults of the controller names a file of its pod, which was not read"]
+
+
+async def test_the_plan_uses_what_servers_measured_if_the_user_may_read_it(live: World) -> None:
+    live.put(Deployment.model_validate(deployment()))
+    size = {"instanceType": A10, "labelSelector": {"matchLabels": {"apps": "w"}}}
+    given = workspace(resource=size, inference={"preset": {"name": MODEL}})
+    estimated = await compare(given)
+    assert (estimated["nodes"]["count"], "measured" in estimated["model"]) == (2, False)
+    text = record().model_dump_json(by_alias=True)
+    live.put(ConfigMap(metadata=ObjectMeta(name=NAME, namespace="default"), data={"key": text}))
+    measured = await compare(given)
+    assert measured["nodes"]["count"] == 1
+    assert measured["model"]["measured"].startswith("17.0 GiB on each GPU beside the key-value cache, estimated 21.")
+    assert "warnings" not in measured, "they would name the estimated number of nodes"
+    live.deny("get", ConfigMap, name=NAME)
+    refused = await compare(given)
+    assert refused["nodes"] == estimated["nodes"]
+    assert refused["notes"][0].startswith("the memory that servers measured was not checked: configmaps ")
 
 
 async def test_without_one_controller_the_defaults_are_assumed_with_a_note(live: World) -> None:
