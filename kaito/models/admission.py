@@ -211,7 +211,7 @@ def _inference_warnings(workspace: Workspace, preset: Preset, instance: Instance
         cloud=cloud,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
     )
-    copies = wanted_copies(workspace, plan.nodes_per_copy)
+    copies = wanted_copies(workspace, plan.nodes_per_copy, plan.copies_per_node)
     is_own_choice = plan.nodes_per_copy == 1 and copies != workspace.resource.count
     field = COUNT_FIELD if copies == workspace.resource.count else REPLICAS_FIELD
     several = "" if is_own_choice or copies == 0 else _nodes_warning(copies, plan, field)

@@ -2,9 +2,11 @@
 
 `spec.replicas` is the number of copies. While it is not set, `resource.count` is, or the annotation with a number of
 nodes. A copy may need several nodes (`InferencePlan.nodes_per_copy`), so that the number of nodes is copies x nodes of
-a copy. Upstream Kaito has no `spec.replicas`, ignores `count` of a preset and uses the nodes of one copy. A Workspace
-that upstream has reconciled therefore keeps the number of nodes that upstream computed, also if its `count` is higher,
-until it is scaled: it is the cheaper reading.
+a copy. If the GPUs of new nodes are divided, several copies share a node (`InferencePlan.copies_per_node`).
+
+Upstream Kaito has no `spec.replicas`, ignores `count` of a preset and uses the nodes of one copy. A Workspace that
+upstream has reconciled therefore keeps the number of nodes that upstream computed, also if its `count` is higher, until
+it is scaled: it is the cheaper reading.
 """
 
 from kaito.api import labels
@@ -21,16 +23,17 @@ class InvalidNodeCount(PlanError):
     """The number of nodes is not possible for the model."""
 
 
-def wanted_copies(workspace: Workspace, nodes_per_copy: int = 1) -> int:
+def wanted_copies(workspace: Workspace, nodes_per_copy: int = 1, copies_per_node: int = 1) -> int:
     """Returns the number of copies; 0 if the Workspace is scaled to zero.
 
     Args:
         workspace: the Workspace.
         nodes_per_copy: the number of nodes of one copy.
+        copies_per_node: the number of copies that share a node.
 
     Raises:
-        InvalidNodeCount: there would be more than `MAX_NODE_COUNT` nodes, or the annotation with the number of nodes is
-            not a multiple of the nodes of a copy.
+        InvalidNodeCount: there would be more than `MAX_NODE_COUNT` nodes or copies, or the annotation with the number
+            of nodes is not a multiple of the nodes of a copy.
     """
     if workspace.tuning is not None:
         return 1
@@ -43,8 +46,16 @@ def wanted_copies(workspace: Workspace, nodes_per_copy: int = 1) -> int:
         if rest:
             message = f"is {override}, and a copy of the model needs {nodes_per_copy} nodes: use a multiple of that"
             raise InvalidNodeCount(OVERRIDE_FIELD, message)
-        return copies
-    copies = _upstream_copies(workspace, nodes_per_copy) or max(workspace.resource.count, 1)
+        if copies * copies_per_node > MAX_NODE_COUNT:
+            message = (
+                f"is {override}, and {copies_per_node} copies on each node are more than {MAX_NODE_COUNT} copies: use "
+                f"at most {MAX_NODE_COUNT // copies_per_node}"
+            )
+            raise InvalidNodeCount(OVERRIDE_FIELD, message)
+        return copies * copies_per_node
+    # Upstream has no divided GPUs.
+    upstream = _upstream_copies(workspace, nodes_per_copy) if copies_per_node == 1 else 0
+    copies = upstream or max(workspace.resource.count, 1)
     return _limited(copies, nodes_per_copy, COUNT_FIELD)
 
 

@@ -74,6 +74,12 @@ class InstanceType:
     resource: str = ""
     """Extended resource of a MIG slice; empty for that of the GPU."""
 
+    slices: int = 1
+    """MIG slices of a new node, each for one copy of a model; 1 for whole GPUs, and for existing nodes."""
+
+    profile: str = ""
+    """The cloud's name of the profile by which the GPUs of a new node are divided; empty for whole GPUs."""
+
     legacy: bool = False
     """Whether it is accepted, but never recommended, because the cloud or upstream Kaito does not offer it."""
 
@@ -88,4 +94,9 @@ class InstanceType:
         return self.gpus * self.memory_per_gpu
 
     def __str__(self) -> str:
+        if self.profile:
+            memory = f"{self.memory_per_gpu / GIB:g} GiB"
+            return (
+                f"{self.name} ({self.slices} slice{'s' if self.slices > 1 else ''} of {self.gpu.name}, {memory} each)"
+            )
         return f"{self.name} ({self.gpus} x {self.gpu.name}, {self.memory_per_gpu // GIB} GiB each)"

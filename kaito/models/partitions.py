@@ -1,17 +1,21 @@
-"""Reduces the GPUs of existing nodes to the part of them that a Workspace uses (`resource.partition`).
+"""Reduces the GPUs of nodes to the part of them that a Workspace uses (`resource.partition`).
 
-Mode `accelerator` takes whole GPUs of a node. Mode `mig` takes one slice of a GPU with NVIDIA's Multi-Instance GPU,
-which nodes advertise as the extended resource `nvidia.com/mig-<profile>` (strategy `mixed` of the device plugin).
+Mode `accelerator` takes whole GPUs of an existing node. Mode `mig` takes one slice of a GPU with NVIDIA's
+Multi-Instance GPU, which nodes advertise as the extended resource `nvidia.com/mig-<profile>` (strategy `mixed` of the
+device plugin). The GPUs of a new node are all divided by the same profile, and each slice serves one copy of the model.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Literal, final
 
 from kaito.api.workspace import Partition
 from kaito.models.errors import PlanError
-from kaito.models.gpu import InstanceType
+from kaito.models.gpu import GIB, InstanceType
+
+MigStrategy = Literal["single", "mixed"]
+"""How the device plugin advertises slices: as `nvidia.com/gpu`, or each profile as a resource of its own."""
 
 FIELD: Final = "resource.partition"
 
@@ -22,6 +26,37 @@ _PROFILE: Final = re.compile(r"[1-7]g\.(?P<gigabytes>[1-9][0-9]{0,2})gb")
 _MIB: Final = 2**20
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """The MIG profiles of a GPU that AKS divides it by."""
+
+    gpu: str
+    """Name of the GPU in the table of instance types."""
+    memory_gib: int
+    """Memory of the GPU in the table of instance types."""
+    eighth_gib: float
+    """Memory of one of the eight parts of the memory, as `nvidia-smi mig -lgip` prints it for the profile 1g."""
+    profiles: tuple[str, str, str, str, str]
+    """Names of the profiles with 1, 2, 3, 4 and 7 of the seven parts of the processors."""
+
+
+_SIZES: Final = (
+    _Sizes("NVIDIA A100", 40, 4.75, ("1g.5gb", "2g.10gb", "3g.20gb", "4g.20gb", "7g.40gb")),
+    _Sizes("NVIDIA A100", 80, 9.5, ("1g.10gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb")),
+    _Sizes("NVIDIA H100", 80, 9.5, ("1g.10gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb")),
+    _Sizes("NVIDIA H100", 94, 10.75, ("1g.12gb", "2g.24gb", "3g.47gb", "4g.47gb", "7g.94gb")),
+    _Sizes("NVIDIA H200", 141, 16.0, ("1g.18gb", "2g.35gb", "3g.71gb", "4g.71gb", "7g.141gb")),
+)
+"""NVIDIA's MIG user guide, supported profiles. Larger profiles have at least the memory of their eighths."""
+
+_AKS_PROFILES: Final = (("MIG1g", 7, 1), ("MIG2g", 3, 2), ("MIG3g", 2, 4), ("MIG4g", 1, 4), ("MIG7g", 1, 8))
+"""`gpuInstanceProfile` of AKS, the slices of a GPU that it creates, and the eighths of the memory of each."""
+
+_CONFIDENTIAL: Final = "standard_ncc"
+"""Prefix of the instance types with confidential GPUs, which cannot be divided."""
+
+
 class PartitionUnavailable(PlanError):
     """The nodes do not have the part of a GPU that the Workspace requests."""
 
@@ -29,6 +64,39 @@ class PartitionUnavailable(PlanError):
 def mig_resource(profile: str) -> str:
     """Returns the extended resource of a MIG profile, for example `nvidia.com/mig-1g.10gb`."""
     return f"{MIG_RESOURCE}{profile}"
+
+
+def divided(instance: InstanceType, partition: Partition, strategy: MigStrategy = "single") -> InstanceType:
+    """Returns what one copy uses of a new node of Azure whose GPUs are divided.
+
+    Args:
+        instance: the instance type with whole GPUs.
+        partition: the part, of mode `mig`.
+        strategy: of the device plugin, which determines the extended resource of a slice.
+
+    Raises:
+        PartitionUnavailable: the GPUs cannot be divided, or do not have the profile.
+    """
+    profile, field = partition.profile or "", f"{FIELD}.profile"
+    key = (instance.gpu.name, instance.memory_per_gpu // GIB)
+    sizes = next((each for each in _SIZES if (each.gpu, each.memory_gib) == key), None)
+    if sizes is None or instance.name.lower().startswith(_CONFIDENTIAL):
+        message = f"is {profile!r}, but the GPUs of {instance.name} cannot be divided: remove {FIELD}"
+        raise PartitionUnavailable(field, f"{message}, or choose an instance type with A100, H100 or H200")
+    if profile not in sizes.profiles:
+        message = f"is {profile!r}, which the GPUs of {instance.name} do not have"
+        raise PartitionUnavailable(field, f"{message}: use one of {', '.join(sizes.profiles)}")
+    name, slices, eighths = _AKS_PROFILES[sizes.profiles.index(profile)]
+    return replace(
+        instance,
+        name=f"{instance.name} {profile}",
+        gpus=1,
+        memory_per_gpu=int(sizes.eighth_gib * eighths * GIB),
+        is_part=True,
+        resource=mig_resource(profile) if strategy == "mixed" else "",
+        slices=slices * instance.gpus,
+        profile=name,
+    )
 
 
 def part_of(

@@ -3,6 +3,7 @@
 The webhook and the controller use the same plan, so that the webhook rejects exactly what the controller could not run.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, final
@@ -90,9 +91,14 @@ class InferencePlan(PresetPlan):
         return self.parallelism.nodes
 
     @property
+    def copies_per_node(self) -> int:
+        """Number of copies that share a node; more than 1 only if its GPUs are divided."""
+        return self.instance.slices
+
+    @property
     def nodes(self) -> int:
         """Number of nodes of all copies."""
-        return self.copies * self.nodes_per_copy
+        return math.ceil(self.copies / self.copies_per_node) * self.nodes_per_copy
 
 
 @final

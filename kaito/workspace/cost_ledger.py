@@ -209,7 +209,7 @@ IdleReason = Literal["not-serving", "tuning-not-running", "tuning-finished", "de
 def idle_share(workspace: Workspace) -> tuple[Decimal, IdleReason]:
     """Returns the share of a Workspace's nodes that do nothing useful now, 0 to 1, and why.
 
-    Nodes of an inference Workspace are useful if the copy on them is ready.
+    Nodes of an inference Workspace are useful if the copy on them is ready. If copies share a node, a part of it is.
     """
     status = workspace.status
     if workspace.deleting:
@@ -219,8 +219,9 @@ def idle_share(workspace: Workspace) -> tuple[Decimal, IdleReason]:
         return Decimal(int(status.state != "Running")), "tuning-finished" if is_finished else "tuning-not-running"
     nodes = len(status.cost.nodes) if status.cost is not None else 0
     copies = max(status.replicas, 1)
-    per_copy = max(status.target_node_count // copies, 1)
-    useful = min(status.ready_replicas * per_copy, nodes)
+    shared = 0 < status.target_node_count < copies
+    per_copy = Decimal(status.target_node_count) / copies if shared else max(status.target_node_count // copies, 1)
+    useful = min(status.ready_replicas * per_copy, Decimal(nodes))
     return Decimal(nodes - useful) / nodes if nodes else Decimal(0), "not-serving"
 
 

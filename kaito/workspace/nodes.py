@@ -167,10 +167,10 @@ def _fault(node: Node, hardware: Hardware, tolerations: Sequence[Toleration], *,
 
 
 def _gpu_fault(node: Node, hardware: Hardware) -> str | None:
-    advertised = int(node.status.capacity.get(hardware.gpu_resource, _NONE))
-    if advertised >= hardware.gpus:
+    advertised, wanted = int(node.status.capacity.get(hardware.gpu_resource, _NONE)), hardware.gpus_per_node
+    if advertised >= wanted:
         return None
-    return f"advertises {advertised} of {hardware.gpus} {hardware.gpu_resource} (device plugin missing or starting)"
+    return f"advertises {advertised} of {wanted} {hardware.gpu_resource} (device plugin missing or starting)"
 
 
 def _small_disk(node: Node, hardware: Hardware) -> str:

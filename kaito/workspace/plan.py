@@ -4,6 +4,7 @@
 `PlanFailure` instead, which its conditions report.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
@@ -23,10 +24,12 @@ from kaito.workspace.hub.record import FactsRecord
 class Hardware:
     """The nodes that a Workspace needs."""
 
-    count: int
-    """Number of nodes."""
+    copies: int
+    """Number of copies of the model."""
     nodes_per_copy: int = 1
     """Nodes that serve one copy of the model together."""
+    copies_per_node: int = 1
+    """Copies that fit on one node; more than 1 only if the GPUs of new nodes are divided, and a copy needs one node."""
     instance_type: str
     """The cloud's name of the instance type; empty with existing nodes."""
     capacity_types: tuple[CapacityType, ...] = ()
@@ -36,9 +39,11 @@ class Hardware:
     zones: tuple[str, ...] = ()
     """Zones of new nodes; empty for any."""
     gpus: int
-    """GPUs of one node; 0 if unknown, as for a pod template, which contains its own requests."""
+    """GPUs, or slices of GPUs, of one pod; 0 if unknown, as for a pod template, which contains its own requests."""
     gpu_resource: str = labels.NVIDIA_GPU
-    """Extended resource under which a node advertises its GPUs."""
+    """Extended resource under which a node advertises its GPUs or slices."""
+    gpu_profile: str = ""
+    """How the GPUs of new nodes are divided, by the cloud's name of the profile; empty for whole GPUs."""
     disk: Quantity
     """Size of the operating system disk; `0` for the provider's default."""
 
@@ -47,19 +52,27 @@ class Hardware:
 
         If limits of the cost allow only spot nodes, all are spot.
         """
-        if index < self.on_demand_copies * self.nodes_per_copy and "on-demand" in self.capacity_types:
+        if index < self._nodes_of(self.on_demand_copies) and "on-demand" in self.capacity_types:
             return ("on-demand",)
         return self.capacity_types
 
     @property
-    def copies(self) -> int:
-        """Number of copies of the model."""
-        return self.count // self.nodes_per_copy
+    def count(self) -> int:
+        """Number of nodes."""
+        return self._nodes_of(self.copies)
+
+    def _nodes_of(self, copies: int) -> int:
+        return math.ceil(copies / self.copies_per_node) * self.nodes_per_copy
 
     @property
     def workers(self) -> int:
         """Number of nodes that serve a copy together with the node of its leader; 0 if a node serves a whole copy."""
-        return self.count - self.copies
+        return self.copies * (self.nodes_per_copy - 1)
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs, or slices of GPUs, that a node must advertise; 0 if unknown."""
+        return self.gpus * self.copies_per_node
 
     @property
     def is_group(self) -> bool:

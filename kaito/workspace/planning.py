@@ -35,7 +35,7 @@ _TEMPLATE_DISK = Quantity("1024Gi")
 def template_plan(workspace: Workspace, instance: InstanceType | None, settings: WorkspaceSettings) -> Plan:
     """Returns the plan of a pod template; its nodes need no GPU if the instance type is not in the table."""
     hardware = Hardware(
-        count=wanted_copies(workspace),
+        copies=wanted_copies(workspace),
         instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
         capacity_types=capacity_types(workspace),
         on_demand_copies=workspace.resource.on_demand_copies or 0,
@@ -83,7 +83,8 @@ def inference_plan(
         cloud=settings.cloud,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
     )
-    planned = replace(planned, copies=wanted_copies(workspace, planned.nodes_per_copy))
+    copies = wanted_copies(workspace, planned.nodes_per_copy, planned.copies_per_node)
+    planned = replace(planned, copies=copies)
     source = choice.weights.model_source(preset)
     config = bool(inference and inference.config)
     mode = performance_mode(workspace)
@@ -100,7 +101,7 @@ def inference_plan(
         # The workers of a group have no server that pulls adapters.
         container = replace(container, follows_adapter_list=False)
     return Plan(
-        hardware=_hardware(workspace, planned, settings, count=planned.nodes, nodes_per_copy=planned.nodes_per_copy),
+        hardware=_hardware(workspace, planned, settings, copies=copies, nodes_per_copy=planned.nodes_per_copy),
         container=container,
         model=planned,
         explanation=planned.explanation,
@@ -131,7 +132,7 @@ def tuning_plan(
         _container(workspace, preset, "transformers", settings, choice, command),
         env=_hub_environment(settings, choice),
     )
-    hardware = _hardware(workspace, planned, settings, count=1)
+    hardware = _hardware(workspace, planned, settings, copies=1)
     return Plan(hardware=hardware, container=container, model=planned, warnings=planned.warnings)
 
 
@@ -179,11 +180,12 @@ def _hub_environment(settings: WorkspaceSettings, choice: WeightsChoice) -> dict
 
 
 def _hardware(
-    workspace: Workspace, planned: PresetPlan, settings: WorkspaceSettings, *, count: int, nodes_per_copy: int = 1
+    workspace: Workspace, planned: PresetPlan, settings: WorkspaceSettings, *, copies: int, nodes_per_copy: int = 1
 ) -> Hardware:
     return Hardware(
-        count=count,
+        copies=copies,
         nodes_per_copy=nodes_per_copy,
+        copies_per_node=planned.instance.slices,
         instance_type=cloud_name(workspace.resource.instance_type, settings.cloud),
         capacity_types=capacity_types(workspace),
         on_demand_copies=workspace.resource.on_demand_copies or 0,

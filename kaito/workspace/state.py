@@ -129,7 +129,7 @@ class ReconcileState:
             return self.plan.hardware
         is_zero = workspace.tuning is None and workspace.spec.replicas == 0
         wanted = 0 if is_zero else workspace.status.target_node_count or workspace.resource.count
-        return Hardware(count=wanted, instance_type=workspace.resource.instance_type, gpus=0, disk=Quantity(0))
+        return Hardware(copies=wanted, instance_type=workspace.resource.instance_type, gpus=0, disk=Quantity(0))
 
 
 def can_place_pods(nodes: NodesReport | None, claims: ClaimsReport | None) -> bool:

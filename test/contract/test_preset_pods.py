@@ -44,7 +44,7 @@ def pod(part: str, weights: Weights) -> dict[str, Any]:
     """The pod of a Workspace, with everything that it can have."""
     metadata = {"name": "phi", "namespace": "default", "uid": "1"}
     workspace = Workspace.model_validate({"metadata": metadata, "resource": RESOURCE, **PARTS[part]})
-    hardware = Hardware(count=1, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity("80Gi"))
+    hardware = Hardware(copies=1, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity("80Gi"))
     image = "kaito/kaito-serving:1"
     container = ModelContainer(
         preset="phi-3-mini-4k-instruct",

@@ -93,7 +93,7 @@ def may_replace(workspace: Workspace, hardware: Hardware, report: NodesReport) -
     ready = find_condition(workspace.status.conditions, conditions.INFERENCE_READY)
     is_created = [name for name in report.usable if labels.PREFERRED not in report.by_name[name].labels]
     is_ready = ready is not None and ready.is_true
-    return is_ready and hardware.copies > 1 and not hardware.is_group and bool(is_created)
+    return is_ready and hardware.count > 1 and not hardware.is_group and bool(is_created)
 
 
 async def _label_for_device_plugin(ctx: ReconcileContext, hardware: Hardware, nodes: list[Node]) -> None:
@@ -103,5 +103,5 @@ async def _label_for_device_plugin(ctx: ReconcileContext, hardware: Hardware, no
     patch = MergePatch({"metadata": {"labels": {labels.ACCELERATOR: labels.ACCELERATOR_NVIDIA}}})
     for node in nodes:
         advertised = int(node.status.capacity.get(hardware.gpu_resource, 0))
-        if node.is_ready and advertised < hardware.gpus and labels.ACCELERATOR not in node.labels:
+        if node.is_ready and advertised < hardware.gpus_per_node and labels.ACCELERATOR not in node.labels:
             await ctx.api.patch(node, patch)

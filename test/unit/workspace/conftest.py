@@ -71,7 +71,7 @@ def phi() -> Workspace:
 
 @pytest.fixture
 def hardware() -> Hardware:
-    return Hardware(count=1, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity("87Gi"))
+    return Hardware(copies=1, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity("87Gi"))
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def test_only_the_node_of_a_ready_claim_can_lack_labels(
 def test_the_model_condition_names_the_nodes_and_warnings(
     phi: Workspace, plan: Plan, count: int, instance_type: str, warnings: tuple[str, ...], message: str
 ) -> None:
-    hardware = replace(plan.hardware, count=count, instance_type=instance_type)
+    hardware = replace(plan.hardware, copies=count, instance_type=instance_type)
     found = evaluate(phi, state(replace(plan, hardware=hardware, warnings=warnings)))["ModelResolved"]
     assert text(found) == ("True", "ModelResolved", f"{PRESET} {message}")
 
@@ -565,7 +565,7 @@ def test_the_hardware_without_a_plan_is_what_the_status_or_the_spec_requests(phi
         "0",
     )
     assert state(None).hardware(phi.evolve(status={"targetNodeCount": 2})) == Hardware(
-        count=2, instance_type="Standard_NC6s_v3", gpus=0, disk=requested.disk
+        copies=2, instance_type="Standard_NC6s_v3", gpus=0, disk=requested.disk
     )
 
 

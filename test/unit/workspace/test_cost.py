@@ -157,6 +157,8 @@ NODES = [{"name": name, "since": "2030-01-01T00:00:00Z", "perHour": "2"} for nam
         ({"replicas": 2, "readyReplicas": 1, "targetNodeCount": 4}, 0.5, "not-serving"),
         ({"replicas": 0, "readyReplicas": 0, "targetNodeCount": 4}, 1, "not-serving"),
         ({"replicas": 1, "readyReplicas": 1, "targetNodeCount": 2}, 0.5, "not-serving"),
+        ({"replicas": 28, "readyReplicas": 28, "targetNodeCount": 4}, 0, "not-serving"),
+        ({"replicas": 28, "readyReplicas": 7, "targetNodeCount": 4}, 0.75, "not-serving"),
     ],
 )
 def test_idle_nodes_of_an_inference_workspace(status: dict[str, Any], share: float, reason: str) -> None:

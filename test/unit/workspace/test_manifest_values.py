@@ -249,7 +249,7 @@ def test_pull_secrets_are_listed_once_in_their_order() -> None:
     ("gpus", "resource", "limits"), [(0, "nvidia.com/gpu", {}), (2, "amd.com/gpu", {"amd.com/gpu": "2"})]
 )
 def test_a_container_gets_all_gpus_of_a_node(gpus: int, resource: str, limits: dict[str, str]) -> None:
-    hardware = Hardware(count=1, instance_type="x", gpus=gpus, gpu_resource=resource, disk=Quantity(0))
+    hardware = Hardware(copies=1, instance_type="x", gpus=gpus, gpu_resource=resource, disk=Quantity(0))
     settings = WorkspaceSettings(default_inference_cpu="2", default_inference_memory="8Gi")
     assert container_resources(hardware, settings) == {
         "requests": {"cpu": "2", "memory": "8Gi", **limits},

@@ -11,7 +11,7 @@ from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferr
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi
 
-ONE_GPU = Hardware(count=1, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity("87Gi"))
+ONE_GPU = Hardware(copies=1, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity("87Gi"))
 READY = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
 
 
@@ -119,21 +119,28 @@ def test_a_node_without_a_fault_is_usable(phi: Workspace, found: Node) -> None:
     ],
 )
 def test_missing_gpus_are_a_separate_fault(phi: Workspace, gpus: str, wanted: int, fault: str) -> None:
-    hardware = Hardware(count=1, instance_type="Standard_NC6s_v3", gpus=wanted, disk=Quantity(0))
+    hardware = Hardware(copies=1, instance_type="Standard_NC6s_v3", gpus=wanted, disk=Quantity(0))
     report = evaluated(phi, node(gpus=gpus), hardware=hardware)
     assert report.gpu_faults == (f"node gpu-0 {fault}",)
     assert (report.faults, report.usable) == ((), ())
 
 
+def test_a_divided_node_must_advertise_every_slice(phi: Workspace) -> None:
+    hardware = Hardware(copies=7, copies_per_node=7, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity(0))
+    report = evaluated(phi, node("a", gpus="1"), node("b", gpus="7"), hardware=hardware)
+    assert report.gpu_faults == ("node a advertises 1 of 7 nvidia.com/gpu (device plugin missing or starting)",)
+    assert (report.usable, report.wanted, report.is_sufficient) == (("b",), 1, True)
+
+
 def test_another_gpu_resource_is_counted_where_it_is_planned(phi: Workspace) -> None:
-    hardware = Hardware(count=1, instance_type="", gpus=1, gpu_resource="amd.com/gpu", disk=Quantity(0))
+    hardware = Hardware(copies=1, instance_type="", gpus=1, gpu_resource="amd.com/gpu", disk=Quantity(0))
     assert evaluated(phi, node(), hardware=hardware).gpu_faults == (
         "node gpu-0 advertises 0 of 1 amd.com/gpu (device plugin missing or starting)",
     )
 
 
 def test_nodes_are_sorted_and_counted(phi: Workspace) -> None:
-    two = Hardware(count=2, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity(0))
+    two = Hardware(copies=2, instance_type="Standard_NC6s_v3", gpus=1, disk=Quantity(0))
     report = evaluated(phi, node("b"), node("a"), node("c", unschedulable=True), hardware=two)
     assert (report.names, report.usable) == (("a", "b", "c"), ("a", "b"))
     assert report.ready == {"a", "b", "c"}
