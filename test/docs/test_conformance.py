@@ -85,3 +85,22 @@ def test_only_files_that_mention_the_marker_are_collected(tmp_path: Path, monkey
         "test/unit/test_all.py",
         "test/contract/test_real.py",
     ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gap", "ran"), [("same", [], False), ("other", [], True), ("same", ["a gap"], True)]
+)
+def test_refresh_runs_the_tests_only_for_a_changed_list_or_a_gap(
+    wanted: str, gap: list[str], ran: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def write() -> int:
+        calls.append("run")
+        return 0
+
+    monkeypatch.setattr(conformance, "written", lambda: "same")
+    monkeypatch.setattr(conformance, "up_to_date", lambda: (wanted, gap))
+    monkeypatch.setattr(conformance, "write", write)
+    assert conformance.refresh() == 0
+    assert bool(calls) is ran
