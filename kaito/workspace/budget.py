@@ -15,8 +15,8 @@ from typing import Any, Final, Self, cast, final
 from kaito.api import Claim, Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.prices.price import CapacityType, Offering, Price, amount
-from kaito.runtime.meta import ObjectKey
-from kaito.workspace.ownership import owner_key, owns_claim
+from kaito.runtime.meta import ObjectKey, Resource
+from kaito.workspace.ownership import ClaimOwner, Identity
 from kaito.workspace.settings import WorkspaceSettings
 
 FIELD: Final = "resource.maxHourlyCost"
@@ -76,6 +76,35 @@ class Reservation:
         """Returns the value of the annotation."""
         record: dict[str, Any] = {"instanceType": self.instance_type, "nodes": self.nodes}
         return json.dumps(record | ({"capacityTypes": list(self.capacity_types)} if self.capacity_types else {}))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BudgetHolder:
+    """What the budget of a namespace depends on, of one of its Workspaces."""
+
+    identity: Identity
+    reservation: Reservation | None
+
+    @classmethod
+    def of(cls, workspace: Resource) -> Self:
+        """Reads the metadata of a Workspace."""
+        return cls(Identity.of(workspace), Reservation.from_annotations(workspace.annotations))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClaimCost:
+    """What the cost of a claim depends on."""
+
+    owner: ClaimOwner
+    instance_type: str
+    capacity_types: tuple[str, ...]
+
+    @classmethod
+    def of(cls, claim: Claim) -> Self:
+        """Reads a claim."""
+        return cls(ClaimOwner.of(claim), claim.instance_type, tuple(_capacity_of(claim)))
 
 
 @final
@@ -154,8 +183,8 @@ def namespace_limits(
     book: PriceBook,
     *,
     text: str,
-    others: Iterable[Workspace],
-    claims: Sequence[Claim],
+    others: Iterable[BudgetHolder],
+    claims: Iterable[ClaimCost],
 ) -> Limits:
     """Returns the limits of a Workspace in a namespace with a budget.
 
@@ -169,13 +198,10 @@ def namespace_limits(
     """
     limits = limits_of(workspace, settings, book)
     limits = limits or Limits(book=book, cloud=settings.cloud, region=settings.region)
-    by_owner: defaultdict[ObjectKey | None, list[Claim]] = defaultdict(list)
+    by_owner: defaultdict[ObjectKey | None, list[ClaimCost]] = defaultdict(list)
     for claim in claims:
-        by_owner[owner_key(claim)].append(claim)
-    found = [
-        reserved_by(other, [claim for claim in by_owner[other.key] if owns_claim(other, claim)], limits)
-        for other in others
-    ]
+        by_owner[claim.owner.key].append(claim)
+    found = [reserved_by(other, by_owner.get(other.identity.key, ()), limits) for other in others]
     reserved = tuple(each for each in found if each.cost or each.unknown)
     return replace(limits, namespace=NamespaceBudget(workspace.namespace, text, reserved))
 
@@ -258,17 +284,19 @@ def _namespace_problem(budget: NamespaceBudget, cost: Decimal, costs: str, curre
     return f"{costs}, {rest} ({others}): raise it, or delete a Workspace", False
 
 
-def reserved_by(workspace: Workspace, claims: Iterable[Claim], limits: Limits) -> Reserved:
-    """Returns what another Workspace costs: its reservation, or its claims if they cost more."""
-    record = Reservation.from_annotations(workspace.annotations)
+def reserved_by(holder: BudgetHolder, claims: Iterable[ClaimCost], limits: Limits) -> Reserved:
+    """Returns what another Workspace costs: its reservation, or those of the claims that are its own if they cost
+    more."""
+    record, name = holder.reservation, holder.identity.key.name
     costs: list[Decimal] = []
     try:
         if record is not None and record.nodes:
             costs.append(_highest(record.instance_type, record.capacity_types, limits) * record.nodes)
-        existing = [_highest(claim.instance_type, _capacity_of(claim), limits) for claim in claims]
+        own = [claim for claim in claims if claim.owner.is_identity(holder.identity)]
+        existing = [_highest(claim.instance_type, claim.capacity_types, limits) for claim in own]
     except _Unknown as error:
-        return Reserved(workspace.name, Decimal(0), str(error))
-    return Reserved(workspace.name, max(*costs, sum(existing, Decimal(0)), Decimal(0)))
+        return Reserved(name, Decimal(0), str(error))
+    return Reserved(name, max(*costs, sum(existing, Decimal(0)), Decimal(0)))
 
 
 class _Unknown(Exception):

@@ -54,7 +54,7 @@ from kaito.workspace.costs import NodePrices
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads, ReadModel
-from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACES_BY_CONFIG, WORKSPACES_BY_SELECTOR
+from kaito.workspace.indexes import MACHINES, NODE_CLAIMS, NODES, PODS, WORKSPACE_INDEXES, WORKSPACES_BY_SELECTOR
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.metrics import WorkspaceMetrics
 from kaito.workspace.node_class_reads import NodeClassReads
@@ -257,7 +257,7 @@ def cached_kinds(settings: WorkspaceSettings) -> list[Cached]:
     """
     label, byo = labels.WORKSPACE, settings.node_api is NodeApi.BYO
     cached = [
-        Cached(Workspace, indexes=[WORKSPACES_BY_CONFIG, *([WORKSPACES_BY_SELECTOR] if byo else [])]),
+        Cached(Workspace, indexes=[*WORKSPACE_INDEXES, *([WORKSPACES_BY_SELECTOR] if byo else [])]),
         Cached(Pod, labels=label, indexes=[PODS]),
         Cached(Node, labels=None if byo else label, indexes=[NODES], drop=DROPPED_NODE_FIELDS),
         Cached(ConfigMap, only="metadata"),

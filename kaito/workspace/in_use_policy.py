@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, final
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, labels
 from kaito.runtime import Again, Api
-from kaito.runtime.cache import EventType
+from kaito.runtime.cache import Derived, EventType
 from kaito.runtime.controller import Controller, Keyed
 from kaito.runtime.errors import Forbidden, NotFound
 from kaito.runtime.meta import LabelSelector, ObjectKey, ObjectMeta, Resource
@@ -94,6 +94,9 @@ def _metadata(spec: dict[str, Any]) -> ObjectMeta:
     return ObjectMeta(name=POLICY_NAME, annotations={_DIGEST: digest})
 
 
+WORKSPACE_KEYS: Final = Derived(Workspace, lambda workspace: workspace.key)
+
+
 @final
 class InstallationGuard:
     """Creates the policy while Workspaces or claims exist, and deletes it otherwise."""
@@ -121,8 +124,8 @@ class InstallationGuard:
         known = self._known_workspace
         if known is not None and await api.find(Workspace, known.name, known.namespace) is not None:
             return True
-        workspaces = await api.list(Workspace)
-        self._known_workspace = workspaces[0].key if workspaces else None
+        workspaces = await api.values(WORKSPACE_KEYS)
+        self._known_workspace = workspaces[0] if workspaces else None
         if workspaces:
             return True
         for kind in (Machine, NodeClaim):

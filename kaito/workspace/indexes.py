@@ -7,7 +7,7 @@ from kaito.runtime.cache import Index
 from kaito.runtime.client import IndexKey
 from kaito.runtime.kinds import Node, Pod
 from kaito.runtime.meta import ObjectKey, Resource
-from kaito.workspace.ownership import owner_key, pod_owner_key
+from kaito.workspace.ownership import inference_set_name, owner_key, pod_owner_key
 
 
 def _by_owner(obj: Resource) -> list[str]:
@@ -44,6 +44,34 @@ NODES = Index(Node, _by_owner, name="by-workspace")
 PODS = Index(Pod, _by_pod_owner, name="by-workspace")
 WORKSPACES_BY_CONFIG = Index(Workspace, _by_config, name="by-config")
 WORKSPACES_BY_SELECTOR = Index(Workspace, _by_selector, name="by-selector")
+
+
+def _by_set(workspace: Workspace) -> list[str]:
+    """Returns `namespace/name` of the InferenceSet."""
+    name = inference_set_name(workspace)
+    return [f"{workspace.namespace}/{name}"] if name else []
+
+
+def _by_scale_to_zero(workspace: Workspace) -> list[str]:
+    scaling = workspace.spec.autoscaling
+    return [_TO_ZERO] if scaling is not None and scaling.scales_to_zero else []
+
+
+_TO_ZERO = "true"
+WORKSPACES_BY_SET = Index(Workspace, _by_set, name="by-inference-set")
+_WORKSPACES_BY_SCALE_TO_ZERO = Index(Workspace, _by_scale_to_zero, name="scales-to-zero")
+WORKSPACE_INDEXES = (WORKSPACES_BY_CONFIG, WORKSPACES_BY_SET, _WORKSPACES_BY_SCALE_TO_ZERO)
+"""The indexes that the controller needs in each mode."""
+
+
+def set_of(workspace: Workspace) -> IndexKey[Workspace]:
+    """Returns the index key of the Workspaces of the same InferenceSet."""
+    return WORKSPACES_BY_SET(*_by_set(workspace))
+
+
+def scale_to_zero() -> IndexKey[Workspace]:
+    """Returns the index key of the Workspaces that scale to zero."""
+    return _WORKSPACES_BY_SCALE_TO_ZERO(_TO_ZERO)
 
 
 def may_select(node: Node) -> IndexKey[Workspace]:

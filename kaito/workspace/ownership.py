@@ -4,6 +4,10 @@ Claims and nodes are cluster-scoped, so an owner reference cannot name a namespa
 owner, and a third contains its UID, so that a new Workspace does not own what a deleted one of the same name left.
 """
 
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self, final
+
 from kaito.api import Claim, InferenceSet, Workspace, labels
 from kaito.api.karpenter import NodePool
 from kaito.runtime.kinds import Node
@@ -33,19 +37,48 @@ def pod_owner_key(obj: Resource) -> ObjectKey | None:
     return ObjectKey(obj.namespace, name) if name else None
 
 
-def owns_claim(workspace: Workspace, claim: Claim) -> bool:
-    """Whether the claim belongs to this Workspace, and not to a deleted one of the same name.
+@final
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What distinguishes a Workspace from others, and from a deleted one of the same name."""
 
-    A claim without the UID label (created by upstream Kaito) belongs to it if the claim is not older than the
-    Workspace.
-    """
-    if owner_key(claim) != workspace.key:
-        return False
-    uid = claim.labels.get(labels.WORKSPACE_UID)
-    if uid is not None:
-        return uid == workspace.uid
-    claim_created, created = claim.metadata.creation_timestamp, workspace.metadata.creation_timestamp
-    return claim_created is None or created is None or claim_created >= created
+    key: ObjectKey
+    uid: str
+    created: datetime | None
+
+    @classmethod
+    def of(cls, workspace: Resource) -> Self:
+        """Returns the identity of a Workspace."""
+        return cls(workspace.key, workspace.uid, workspace.metadata.creation_timestamp)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClaimOwner:
+    """The owner that the labels of a claim name."""
+
+    key: ObjectKey | None
+    uid: str | None
+    """None for a claim that upstream Kaito created."""
+    claim_created: datetime | None
+
+    @classmethod
+    def of(cls, claim: Claim) -> Self:
+        """Reads the labels of a claim."""
+        return cls(owner_key(claim), claim.labels.get(labels.WORKSPACE_UID), claim.metadata.creation_timestamp)
+
+    def is_identity(self, workspace: Identity) -> bool:
+        """Whether it is this Workspace. A claim without a UID belongs to it if it is not older than the Workspace."""
+        if self.key != workspace.key:
+            return False
+        if self.uid is not None:
+            return self.uid == workspace.uid
+        return self.claim_created is None or workspace.created is None or self.claim_created >= workspace.created
+
+
+def owns_claim(workspace: Workspace, claim: Claim) -> bool:
+    """Whether the claim belongs to this Workspace, and not to a deleted one of the same name."""
+    return ClaimOwner.of(claim).is_identity(Identity.of(workspace))
 
 
 def owns_pool(workspace: Workspace, pool: NodePool) -> bool:

@@ -17,7 +17,7 @@ from kaito.models.preset import Preset
 from kaito.prices.book import PriceBook
 from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, StatefulSet
 from kaito.workspace.alternatives import AlternativesRecord, SelectionInputs
-from kaito.workspace.budget import Limits, check_cost, limits_of, namespace_limits
+from kaito.workspace.budget import BudgetHolder, ClaimCost, Limits, check_cost, limits_of, namespace_limits
 from kaito.workspace.claim_policy import ClaimDecision, decide
 from kaito.workspace.claim_state import claim_state, pool_state, wanted_claims
 from kaito.workspace.manifests.claim import claim_kind, node_claim
@@ -176,7 +176,8 @@ def _limits(
 ) -> Limits | None:
     if budget is None:
         return limits_of(workspace, settings, book)
-    return namespace_limits(workspace, settings, book, text=budget.text, others=budget.others, claims=budget.claims)
+    others, claims = map(BudgetHolder.of, budget.others), map(ClaimCost.of, budget.claims)
+    return namespace_limits(workspace, settings, book, text=budget.text, others=others, claims=claims)
 
 
 def identified(workspace: Workspace) -> Workspace:

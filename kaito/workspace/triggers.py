@@ -13,7 +13,7 @@ from kaito.runtime.handler import label_key
 from kaito.runtime.kinds import ConfigMap, EndpointSlice, Namespace, Node, Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.predicate import changed, differs, on
-from kaito.workspace.indexes import WORKSPACES_BY_CONFIG, may_select
+from kaito.workspace.indexes import WORKSPACES_BY_CONFIG, may_select, scale_to_zero
 from kaito.workspace.pod_faults import find_fault, has_started
 
 _NOT_CREATED: Final = on(EventType.UPDATE, EventType.DELETE)
@@ -77,8 +77,7 @@ def users_of_activator(found: EndpointSlice, view: View) -> Iterable[ObjectKey]:
     if found.labels.get(labels.ACTIVATOR) != labels.ACTIVATOR_ADDRESS:
         name = found.labels.get(labels.SERVICE_NAME)
         return [ObjectKey(found.namespace, name)] if name else []
-    workspaces = view.list(Workspace)
-    return [each.key for each in workspaces if each.spec.autoscaling and each.spec.autoscaling.scales_to_zero]
+    return [each.key for each in view.list(Workspace, index=scale_to_zero(), unreadable="skip")]
 
 
 def users_of_node(node: Node, view: View) -> Iterable[ObjectKey]:

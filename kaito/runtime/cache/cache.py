@@ -21,6 +21,7 @@ from kaito.runtime.cache.reflector.requests import Requests
 from kaito.runtime.cache.selection import EVERYTHING, Selection
 from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats
+from kaito.runtime.cache.store import Store
 from kaito.runtime.client.codec import ResourceList
 from kaito.runtime.client.consistency import IndexKey, Scope
 from kaito.runtime.client.observe import RequestObserver
@@ -63,6 +64,7 @@ class Selected(Generic[R]):
 
     _entry: Entry
     _kind: type[R]
+    _store: Store
     _metadata_only: bool
     _unfiled: str = ""
     """The index of the list, if its function failed on this object."""
@@ -76,6 +78,17 @@ class Selected(Generic[R]):
         if self._unfiled:
             raise cannot_be_read(self._kind, self._entry, f" could not be filed by index {self._unfiled!r}")
         return decode(self._entry, self._kind, metadata_only=self._metadata_only)
+
+    def known(self, holder: object) -> Any:
+        """What `remember` stored for this version of the object; None if nothing."""
+        key = self._entry.header.key
+        return self._store.memory(holder).get(key) if self._store.get(key) is self._entry else None
+
+    def remember(self, holder: object, value: Any) -> None:
+        """Store a value of this version of the object, which `known` returns until the object changes."""
+        key = self._entry.header.key
+        if self._store.get(key) is self._entry:
+            self._store.memory(holder)[key] = value
 
 
 class _Held:
@@ -363,7 +376,7 @@ class Cache:
         if index is not None:
             informer.check_index(index.name)
         entries = (
-            entry
+            (entry, shard.store)
             for shard in shards
             for entry in shard.store.select(
                 namespace=namespace,
@@ -376,12 +389,12 @@ class Cache:
         unfiled: set[ObjectKey] = set()
         if index is not None and with_unfiled:
             unfiled.update(key for shard in shards for key in shard.store.unfiled(index.name))
-        chosen = [entry for entry in entries if labels is None or labels.matches(entry.header.labels)]
-        chosen.sort(key=lambda entry: (entry.header.key.namespace, entry.header.key.name))
+        chosen = [each for each in entries if labels is None or labels.matches(each[0].header.labels)]
+        chosen.sort(key=lambda each: (each[0].header.key.namespace, each[0].header.key.name))
         index_name = index.name if index is not None else ""
         return [
-            Selected(entry, kind, informer.metadata_only, index_name if entry.header.key in unfiled else "")
-            for entry in chosen
+            Selected(entry, kind, store, informer.metadata_only, index_name if entry.header.key in unfiled else "")
+            for entry, store in chosen
         ]
 
     def scopes(self, kind: type[Resource], namespace: str = "") -> Sequence[Scope]:

@@ -1,35 +1,27 @@
 """`Derived`: a value of each cached object, computed once for each version of the object.
 
-For values that are read from all objects again and again, such as gauges at a scrape. A read decodes only the objects
-that changed since the last read; for the others it compares versions, which takes less than a microsecond.
+For values that are read from many objects again and again, such as gauges at a scrape or the sum of a namespace. A read
+decodes only the objects that changed since the last read; for the others it takes the value that the store remembers.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Generic, NamedTuple, TypeVar, final
+from typing import Generic, TypeVar, final
 
-from kaito.runtime.cache.cache import Cache
-from kaito.runtime.cache.entry import Entry, decode
-from kaito.runtime.client.unreadable import log_skipped
-from kaito.runtime.errors import UnreadableObject
+from kaito.runtime.cache.cache import Cache, Selected
+from kaito.runtime.client.decoding import compute
 from kaito.runtime.meta import ObjectKey, Resource
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
 
 
-class _Known(NamedTuple, Generic[T]):
-    uid: str
-    resource_version: str
-    values: tuple[T, ...]
-    """One value; none if the object does not fit its model."""
-
-
 @final
 class Derived(Generic[R, T]):
     """A value of each cached object of a kind.
 
-    Values of deleted objects are dropped at the next read. Objects that do not fit their model have no value, and each
-    of their versions is logged once, as in lists.
+    `values` and `items` read all objects of a cache, and `Api.values` those of a list. The value of an object is
+    dropped when the object changes or is deleted. Objects that do not fit their model have no value, and each of their
+    versions is logged once, as in lists.
 
     Args:
         kind: the kind.
@@ -39,9 +31,8 @@ class Derived(Generic[R, T]):
     """
 
     def __init__(self, kind: type[R], compute: Callable[[R], T]) -> None:
-        self._kind = kind
-        self._compute = compute
-        self._known: dict[ObjectKey, _Known[T]] = {}
+        self.kind: type[R] = kind
+        self.compute: Callable[[R], T] = compute
 
     def values(self, cache: Cache) -> Iterator[T]:
         """The values of all objects in the cache, in no order. Raises as `items`."""
@@ -50,35 +41,21 @@ class Derived(Generic[R, T]):
     def items(self, cache: Cache) -> Iterator[tuple[ObjectKey, T]]:
         """The keys and values of all objects in the cache, in no order.
 
-        The cache is read at the call, not during the iteration. Every call should name the same cache: after another
-        one, all values are computed again.
+        The cache is read at the call, not during the iteration.
 
         Raises:
             UndeclaredKind: the cache does not declare the kind.
             CacheNotSynced: the first list has not arrived.
         """
-        informer = cache.informer(self._kind)
-        before, now = self._known, dict[ObjectKey, _Known[T]]()
+        informer = cache.informer(self.kind)
+        found: list[tuple[ObjectKey, T]] = []
         for shard in informer.shards(""):
-            for entry in shard.store:
-                header = entry.header
-                known = before.get(header.key)
-                if (
-                    known is None
-                    or known.resource_version != header.resource_version
-                    or known.uid != header.uid
-                    or not known.resource_version
-                ):
-                    known = self._computed(entry, metadata_only=informer.metadata_only)
-                now[header.key] = known
-        self._known = now
-        return ((key, value) for key, known in now.items() for value in known.values)
-
-    def _computed(self, entry: Entry, *, metadata_only: bool) -> _Known[T]:
-        header = entry.header
-        try:
-            obj = decode(entry, self._kind, metadata_only=metadata_only)
-        except UnreadableObject as error:
-            log_skipped([error])
-            return _Known(header.uid, header.resource_version, ())
-        return _Known(header.uid, header.resource_version, (self._compute(obj),))
+            store = shard.store
+            memory: dict[ObjectKey, tuple[T, ...]] = store.memory(self)
+            for entry in store:
+                key = entry.header.key
+                known = memory.get(key)
+                if known is None:
+                    known = memory[key] = compute(self, Selected(entry, self.kind, store, informer.metadata_only))
+                found += [(key, value) for value in known]
+        return iter(found)

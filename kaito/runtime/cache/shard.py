@@ -106,6 +106,7 @@ class Shard:
         for index in self._indexes:
             if not store.has_index(index.name):  # Declared while the store was being filled.
                 await _file(store, index)
+        store.inherit_memories(self.store)
         old, self.store = self.store, store
         first, self.synced = not self.synced, True
         number = self.number

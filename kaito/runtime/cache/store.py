@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, cast, final
+from weakref import WeakKeyDictionary
 
 from kaito.runtime.cache.entry import Entry, decode
 from kaito.runtime.cache.index import Index
@@ -85,6 +86,7 @@ class Store:
         self._tables = {index.name: _Table(index) for index in indexes}
         self._unfinished: dict[str, _Table] = {}
         self._labels = LabelTables()
+        self._memories: WeakKeyDictionary[object, dict[ObjectKey, Any]] = WeakKeyDictionary()
         self.size: int = 0
         """Bytes of JSON text held."""
 
@@ -114,6 +116,8 @@ class Store:
         else:
             self.size -= len(old.text)
             self._disown(old)
+            if not _is_same_version(old, entry):
+                self._forget(key)
         self._entries[key] = entry
         self.size += len(entry.text)
         for owner in entry.header.owners:
@@ -136,6 +140,7 @@ class Store:
             del self._namespaces[key.namespace]
         self._disown(old)
         self._labels.put(key, old.header.labels, None)
+        self._forget(key)
         for table in (*self._tables.values(), *self._unfinished.values()):
             table.drop(key)
         return old
@@ -170,6 +175,26 @@ class Store:
         table = self._tables.get(question.name)
         values = () if table is None else table.values.get(key, ())
         return table is None or values == (_UNFILED,) or question.answered_by(values)
+
+    # Values that readers computed from entries.
+
+    def memory(self, holder: object) -> dict[ObjectKey, Any]:
+        """What a holder remembers of the entries, by key. The value of a key is dropped when its entry is replaced by
+        another version, or removed."""
+        return self._memories.setdefault(holder, {})
+
+    def inherit_memories(self, former: "Store") -> None:
+        """Take over the values of the entries that this store holds in the same version."""
+        for holder, values in former._memories.items():
+            self._memories[holder] = {
+                key: value
+                for key, value in values.items()
+                if _is_same_version(former._entries.get(key), self._entries.get(key))
+            }
+
+    def _forget(self, key: ObjectKey) -> None:
+        for values in self._memories.values():
+            values.pop(key, None)
 
     # Indexes added later are filled in steps, so that a large store does not block the event loop.
 
@@ -253,6 +278,13 @@ class Store:
         if question.match == "notin":
             return [key for key in self._entries if key not in answer]
         return {*answer, *unfiled} if unfiled else answer
+
+
+def _is_same_version(one: Entry | None, other: Entry | None) -> bool:
+    if one is None or other is None:
+        return False
+    before, after = one.header, other.header
+    return before.uid == after.uid and before.resource_version == after.resource_version != ""
 
 
 class _WrongValues(TypeError):

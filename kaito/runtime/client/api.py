@@ -9,6 +9,7 @@ field manager, and is reported to the cache so that later reads include it.
 import asyncio
 import copy
 import random
+from builtins import list as List  # noqa: N812 -- `list` is a method here
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar, final
@@ -18,14 +19,15 @@ from kaito.runtime.client.applied import AppliedObjects, digest_of
 from kaito.runtime.client.checks import allowed_namespace
 from kaito.runtime.client.client import Client, Fields, FieldValidation, Labels, Propagation
 from kaito.runtime.client.codec import ResourceList
-from kaito.runtime.client.consistency import Consistency, IndexKey, Reader, Scope, Undecoded
+from kaito.runtime.client.consistency import Consistency, Derivation, IndexKey, Reader, Scope
+from kaito.runtime.client.decoding import decoded, remembered
 from kaito.runtime.client.events import EventSink
 from kaito.runtime.client.intercept import Interceptor
 from kaito.runtime.client.managed_fields import managed_fields_of, remove_former_managers
 from kaito.runtime.client.patch import MergePatch, Patch, contains
 from kaito.runtime.client.path import label_query, selector_of
 from kaito.runtime.client.status import StatusScope
-from kaito.runtime.client.unreadable import Unreadable, log_skipped, skips_unreadable
+from kaito.runtime.client.unreadable import Unreadable, skips_unreadable
 from kaito.runtime.client.write_context import (
     ContentionTracker,
     FieldContention,
@@ -50,13 +52,10 @@ from kaito.runtime.meta.model import is_partial
 from kaito.runtime.ownership import check_controller, controlled_by, is_owned_by, same_owner
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 STATUS_ATTEMPTS = 4
 """Attempts of one status write on conflicts (the steps of client-go's `retry.DefaultBackoff`)."""
-
-DECODED_AT_ONCE = 32
-"""Objects of a cached list that are decoded before the task yields to the event loop: about 3 ms
-(docs/internals/benchmarks.md)."""
 
 STATUS_FLUSH_SECONDS = 5.0
 """Time limit of the status write of a cancelled reconcile: shutdown and deadlines wait for it."""
@@ -235,7 +234,7 @@ class Api:
             chosen = self._reader.select(
                 kind, namespace=namespace, labels=selector, owner=owner, index=index, with_unfiled=skip
             )
-            return await _decoded(chosen, self._reader.version(kind, namespace), skip=skip)
+            return await decoded(chosen, self._reader.version(kind, namespace), skip=skip)
         # A fallback must return what the cached list would: it uses the selectors of the informers. An explicit live
         # read does not.
         fallback = consistency != "live" and self._reader.declares(kind)
@@ -261,6 +260,17 @@ class Api:
         answer = ResourceList(sorted(matching, key=lambda obj: obj.key), resource_version=version)
         answer.unreadable = skipped
         return answer
+
+    async def values(
+        self, derived: Derivation[R, T], *, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> List[T]:
+        """Get the values of a `Derived`, of the objects that `list` returns and in its order. Raises as `list`."""
+        kind, selector = derived.kind, selector_of(labels)
+        if not self._reads_live(kind, "own-writes"):
+            namespace = self._namespace_of(kind, namespace)
+            if await self._reader.caught_up(kind, namespace=namespace, labels=selector):
+                return await remembered(derived, self._reader.select(kind, namespace=namespace, labels=selector))
+        return [derived.compute(obj) for obj in await self.list(kind, namespace=namespace, labels=selector)]
 
     def _reads_live(self, kind: type[Resource], consistency: Consistency) -> bool:
         declared = self._reader.declares(kind)
@@ -583,17 +593,6 @@ class Api:
         """Record an event about the object, as `kubectl describe` shows it; never blocks, may be dropped."""
         if self._events is not None:
             self._events.record(obj, type, reason, note, action=action, related=related)
-
-
-async def _decoded(chosen: Sequence[Undecoded[R]], version: str, *, skip: bool) -> ResourceList[R]:
-    """Decode a selection, yielding to the event loop: decoding a thousand pods takes a tenth of a second."""
-    objects: ResourceList[R] = ResourceList(resource_version=version)
-    for number, undecoded in enumerate(chosen, 1):
-        objects.add_decoded(undecoded.decode, skip=skip)
-        if number % DECODED_AT_ONCE == 0:
-            await asyncio.sleep(0)
-    log_skipped(objects.unreadable)
-    return objects
 
 
 def _key(kind: type[Resource], namespace: str, name: str) -> ObjectKey:

@@ -52,6 +52,7 @@ class IndexKey(Generic[R]):
 
 
 R_co = TypeVar("R_co", bound=Resource, covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Undecoded(Protocol[R_co]):
@@ -59,6 +60,27 @@ class Undecoded(Protocol[R_co]):
 
     def decode(self) -> R_co:
         """Decode a new object, which the caller owns."""
+        ...
+
+    def known(self, holder: object) -> Any:
+        """Return what `remember` stored for this version of the object; None if nothing."""
+        ...
+
+    def remember(self, holder: object, value: Any) -> None:
+        """Store a value of this version of the object, which `known` returns until the object changes."""
+        ...
+
+
+class Derivation(Protocol[R, T_co]):
+    """A value of each object of a kind, which is computed once for each version of the object."""
+
+    @property
+    def kind(self) -> type[R]:
+        """The kind."""
+        ...
+
+    def compute(self, obj: R, /) -> T_co:
+        """Return the value of an object. It depends only on the object, and is not changed afterwards."""
         ...
 
 

@@ -40,10 +40,15 @@ def slice_port(found: EndpointSlice) -> int | None:
     return next((port.port for port in found.ports), None)
 
 
+def port_of(found: EndpointSlice) -> tuple[ObjectKey, int] | None:
+    """Returns the Workspace of an EndpointSlice and the port of its listener; None if it has none."""
+    key, port = workspace_of(found), slice_port(found)
+    return (key, port) if key is not None and port is not None else None
+
+
 def ports_of(slices: Iterable[EndpointSlice]) -> dict[ObjectKey, int]:
     """Returns the ports of Workspaces, by Workspace."""
-    found = ((workspace_of(each), slice_port(each)) for each in slices)
-    return {key: port for key, port in found if key is not None and port is not None}
+    return dict(each for each in map(port_of, slices) if each is not None)
 
 
 def addresses_of(slices: Sequence[EndpointSlice]) -> tuple[str, list[str]]:

@@ -12,12 +12,13 @@ from typing import Final
 
 from kaito.api import labels
 from kaito.api.workspace import ScalingStatus
+from kaito.runtime.cache import Derived
 from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import Conflict
 from kaito.runtime.kinds import EndpointSlice
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.idleness import IdleDecision, IdleState, decide_idle
-from kaito.workspace.manifests.activator import activator_slice, addresses_of, ports_of, slice_name, slice_port
+from kaito.workspace.manifests.activator import activator_slice, addresses_of, port_of, slice_name, slice_port
 from kaito.workspace.ownership import is_controller_of
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import ActivationReport, WorkloadReport
@@ -26,6 +27,9 @@ from kaito.workspace.steps.inference import is_pod_of
 
 LISTEN_SECONDS: Final = 3.0
 """Time from the creation of the slice until it has endpoints: the activator opens the port meanwhile."""
+
+PORTS: Final = Derived(EndpointSlice, port_of)
+"""The ports of all Workspaces, of which the EndpointSlices that changed are decoded for each new Workspace."""
 
 
 async def ensure_activator(ctx: ReconcileContext, plan: Plan | None, workload: WorkloadReport | None) -> None:
@@ -44,8 +48,9 @@ async def ensure_activator(ctx: ReconcileContext, plan: Plan | None, workload: W
         if plan is not None and not ctx.is_read_only:
             await _keep_limits(ctx, plan)
         return
-    slices = await ctx.api.list(EndpointSlice)
-    family, addresses = addresses_of(slices)
+    family, addresses = addresses_of(
+        await ctx.api.list(EndpointSlice, labels={labels.ACTIVATOR: labels.ACTIVATOR_ADDRESS})
+    )
     decision = _decide(ctx, plan, workload, present, has_activator=bool(addresses))
     ctx.state.activation = ActivationReport(
         scaling=decision.scaling, has_activator=bool(addresses), problem=decision.problem
@@ -56,7 +61,7 @@ async def ensure_activator(ctx: ReconcileContext, plan: Plan | None, workload: W
     if plan is None or workload is None or ctx.is_read_only:
         return
     needs_activator = plan.hardware.copies == 0 or _ready_copies(workload) == 0 or decision.hand_over
-    await _apply_slice(ctx, present, slices, family, addresses if needs_activator else [])
+    await _apply_slice(ctx, present, family, addresses if needs_activator else [])
     if decision.scale_to_zero:
         seconds = scaling.idle_limit_seconds if scaling is not None else 0
         await _set_replicas(ctx, 0, "Idle", f"scaled to zero after {seconds} s without requests")
@@ -137,7 +142,6 @@ def _since(present: EndpointSlice | None) -> datetime | None:
 async def _apply_slice(
     ctx: ReconcileContext,
     present: EndpointSlice | None,
-    slices: Sequence[EndpointSlice],
     family: str,
     addresses: Sequence[str],
 ) -> None:
@@ -150,7 +154,8 @@ async def _apply_slice(
         return
     port = slice_port(present) if present is not None else None
     if port is None:
-        port = ctx.ports.allocate(workspace.key, ports_of(slices))
+        used = await ctx.api.values(PORTS)
+        port = ctx.ports.allocate(workspace.key, dict(each for each in used if each is not None))
     created = present.metadata.creation_timestamp if present is not None else None
     listens_at = (created or ctx.now) + timedelta(seconds=LISTEN_SECONDS)
     if addresses and listens_at > ctx.now:

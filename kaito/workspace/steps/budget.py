@@ -5,13 +5,17 @@ Workspace that is created at the same time sees it: both run in this process, on
 read the Workspaces and claims of the namespace from the API server.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
-from kaito.api import Claim, Workspace, labels
+from kaito.api import Claim, Machine, NodeClaim, Workspace, labels
+from kaito.runtime.cache import Derived
 from kaito.runtime.kinds import Namespace
+from kaito.runtime.meta import Resource
 from kaito.workspace.budget import (
+    BudgetHolder,
+    ClaimCost,
     Limits,
     Reservation,
     check_cost,
@@ -25,6 +29,17 @@ from kaito.workspace.state import ClaimsReport
 
 RETRY_SECONDS: Final = 60.0
 """Interval at which a budget that is used up is checked again, because other Workspaces may have released a part."""
+
+
+class WorkspaceMetadata(Resource, api=Workspace.api_version, kind=Workspace.kind, plural=Workspace.plural):
+    """The metadata of a Workspace: all that the budget depends on."""
+
+
+_HOLDERS: Final = Derived(WorkspaceMetadata, BudgetHolder.of)
+_COSTS: Final[Mapping[type[Claim], Derived[Any, ClaimCost]]] = {
+    Machine: Derived(Machine, ClaimCost.of),
+    NodeClaim: Derived(NodeClaim, ClaimCost.of),
+}
 
 
 async def read_limits(ctx: ReconcileContext, *, live: bool = False) -> Limits | None:
@@ -53,16 +68,19 @@ async def _budget_of(ctx: ReconcileContext) -> str | None:
 
 async def _others(
     ctx: ReconcileContext, kind: type[Claim], *, live: bool
-) -> tuple[Sequence[Workspace], Sequence[Claim]]:
+) -> tuple[Sequence[BudgetHolder], Sequence[ClaimCost]]:
+    """Returns the other Workspaces and all claims of the namespace. From the cache, only those that changed are
+    decoded, because every reconcile of every Workspace of the namespace reads them."""
     namespace = ctx.workspace.namespace
     selector = {labels.WORKSPACE_NAMESPACE: namespace}
     if live:
-        workspaces = await ctx.api.list(Workspace, namespace=namespace, consistency="live", unreadable="fail")
-        claims = await ctx.api.list(kind, labels=selector, consistency="live", unreadable="fail")
+        workspaces = await ctx.api.list(WorkspaceMetadata, namespace=namespace, consistency="live", unreadable="fail")
+        found = await ctx.api.list(kind, labels=selector, consistency="live", unreadable="fail")
+        holders, claims = [BudgetHolder.of(each) for each in workspaces], [ClaimCost.of(claim) for claim in found]
     else:
-        workspaces = await ctx.api.list(Workspace, namespace=namespace)
-        claims = await ctx.api.list(kind, labels=selector)
-    return [other for other in workspaces if other.uid != ctx.workspace.uid], claims
+        holders = await ctx.api.values(_HOLDERS, namespace=namespace)
+        claims = await ctx.api.values(_COSTS[kind], labels=selector)
+    return [holder for holder in holders if holder.identity.uid != ctx.workspace.uid], claims
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from kaito.api.karpenter import NodePool
 from kaito.runtime.kinds import StatefulSet
 from kaito.runtime.meta import find_condition
 from kaito.workspace.context import ReconcileContext
-from kaito.workspace.indexes import claims_of
+from kaito.workspace.indexes import claims_of, set_of
 from kaito.workspace.manifests.node_pool import node_pool_name, permits_drift
 from kaito.workspace.ownership import inference_set_name, owns_claim
 from kaito.workspace.plan import Plan
@@ -25,20 +25,19 @@ RESYNC_SECONDS: Final = 15.0
 
 async def may_drift(ctx: ReconcileContext, report: ClaimsReport, plan: Plan) -> bool:
     """Whether Karpenter may replace a node of the Workspace now; otherwise notes what it waits for."""
-    name = inference_set_name(ctx.workspace)
     drifts = any(claim.is_drifted for claim in report.live)
     workload = await ctx.api.find(StatefulSet, ctx.workspace.name, ctx.workspace.namespace)
     if workload is not None and 0 < workload.status.ready_replicas < plan.hardware.copies:
         if drifts:
             report.pool_note = "the next node that differs from the NodePool is replaced when all copies are Ready"
         return False
-    if not name:
+    if not inference_set_name(ctx.workspace):
         return True
     if not drifts:
         return False
     ctx.request.requeue_after(RESYNC_SECONDS, "the nodes differ from the node pool")
-    for other in await ctx.api.list(Workspace, namespace=ctx.workspace.namespace):
-        if other.uid == ctx.workspace.uid or other.deleting or inference_set_name(other) != name:
+    for other in await ctx.api.list(Workspace, index=set_of(ctx.workspace), unreadable="skip"):
+        if other.uid == ctx.workspace.uid or other.deleting:
             continue
         if obstacle := await _obstacle(ctx, report, other):
             report.pool_note = f"the nodes differ from the NodePool, and are replaced when Workspace {obstacle}"

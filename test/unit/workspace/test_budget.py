@@ -8,7 +8,17 @@ import pytest
 from kaito.api import Machine, Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.prices.table import parse_table
-from kaito.workspace.budget import Limits, NamespaceBudget, Reservation, Reserved, check_cost, parse_amount, reserved_by
+from kaito.workspace.budget import (
+    BudgetHolder,
+    ClaimCost,
+    Limits,
+    NamespaceBudget,
+    Reservation,
+    Reserved,
+    check_cost,
+    parse_amount,
+    reserved_by,
+)
 from kaito.workspace.plan_warnings import cost_findings, plan_warnings
 from kaito.workspace.preflight import validate_workspace
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
@@ -131,13 +141,19 @@ def test_claims_count_if_they_cost_more_than_the_reservation(phi: Workspace) -> 
     reserving = phi.with_metadata(annotations={labels.RESERVATION: record.to_annotation()})
     assert Reservation.from_annotations(reserving.annotations) == record
     spot = claim(**{labels.CAPACITY_TYPE: "spot"})
-    assert reserved_by(reserving, [spot], limits("1")).cost == Decimal(6)
-    assert reserved_by(reserving, [claim()] * 3, limits("1")).cost == Decimal(9)
-    assert reserved_by(phi, [spot], limits("1")).cost == Decimal(1)
-    assert reserved_by(phi, [], limits("1")).cost == Decimal(0)
+    assert cost_of(reserving, [spot]) == Decimal(6)
+    assert cost_of(reserving, [claim()] * 3) == Decimal(9)
+    assert cost_of(phi, [spot]) == Decimal(1)
+    assert cost_of(phi, []) == Decimal(0)
+    assert cost_of(phi, [claim(**{labels.WORKSPACE_UID: "of-another"})]) == Decimal(0)
+
+
+def cost_of(workspace: Workspace, claims: list[Machine]) -> Decimal:
+    return reserved_by(BudgetHolder.of(workspace), map(ClaimCost.of, claims), limits("1")).cost
 
 
 def claim(**own_labels: str) -> Machine:
+    own_labels = {labels.WORKSPACE: "workspace-phi-3-mini", labels.WORKSPACE_NAMESPACE: "default"} | own_labels
     requirements = [{"key": labels.INSTANCE_TYPE, "operator": "In", "values": [V100]}]
     spec = {"machineTemplateRef": {"name": "ws1"}, "requirements": requirements}
     return Machine.model_validate({"metadata": {"name": "ws1", "labels": own_labels}, "spec": spec})

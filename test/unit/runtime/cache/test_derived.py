@@ -6,11 +6,12 @@ import pytest
 from pydantic import Field
 
 from kaito.runtime.cache import Cache, Cached, Derived
+from kaito.runtime.client import MergePatch
 from kaito.runtime.errors import CacheNotSynced, UndeclaredKind
 from kaito.runtime.kinds import ConfigMap, Secret
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.testing import World
-from test.unit.runtime.cache.test_reads import config_map, running
+from test.unit.runtime.cache.test_reads import config_map, namespace, running
 
 
 class Computed:
@@ -44,6 +45,35 @@ async def test_only_changed_objects_are_computed_again(world: World) -> None:
         await world.advance(1)
         assert dict(colors.items(cache)) == {ObjectKey("default", "one"): "green", ObjectKey("default", "two"): "blue"}
         assert computed.take() == ["one"]
+
+
+async def test_values_of_a_list_contain_own_writes_and_no_unchanged_object_is_decoded_again(world: World) -> None:
+    world.put(namespace("here"))
+    world.put(namespace("there"))
+    world.put(config_map("one", "here", color="red"))
+    world.put(config_map("two", "there", color="blue"))
+    computed = Computed()
+    colors = Derived(ConfigMap, computed)
+    async with world.manager(cache=[Cached(ConfigMap)]) as manager:
+        api = manager.api
+        assert await api.values(colors, namespace="here") == ["red"]
+        assert await api.values(colors) == ["red", "blue"]
+        assert computed.take() == ["one", "two"]
+        await api.create(config_map("three", "here", labels={"new": "yes"}, color="green"))
+        assert await api.values(colors, namespace="here") == ["red", "green"]
+        assert await api.values(colors, labels={"new": "yes"}) == ["green"]
+        assert computed.take() == ["three"]
+
+
+async def test_values_are_computed_from_a_live_list_while_the_cache_is_late(world: World) -> None:
+    world.put(config_map("one", color="red"))
+    computed = Computed()
+    colors = Derived(ConfigMap, computed)
+    async with world.manager(cache=[Cached(ConfigMap)]) as manager:
+        assert await manager.api.values(colors) == ["red"]
+        world.lag(ConfigMap, 30)
+        await manager.api.patch(world.get(ConfigMap, "one"), MergePatch({"data": {"color": "green"}}))
+        assert await manager.api.values(colors) == ["green"]
 
 
 async def test_deleted_objects_have_no_value_and_their_successors_a_new_one(world: World) -> None:
