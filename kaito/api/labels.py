@@ -220,6 +220,10 @@ REVISION_NAME: Final = "workspace.kaito.io/name"
 CLAIM_INDEX: Final = "kaito.sh/claim-index"
 """Annotation on claims: index of the node in the Workspace, counted from 0."""
 
+GPU_INSTANCE_PROFILE: Final = "kaito.sh/gpu-instance-profile"
+"""Annotation on claims: `gpuInstanceProfile` of the agent pool, `MIG1g`, `MIG2g`, `MIG3g`, `MIG4g` or `MIG7g`. Divides
+every GPU of the node into slices, whose resource and number the claim requests."""
+
 PREFERRED: Final = "kaito.sh/preferred-node"
 """Label `true` on nodes that a Workspace uses by `preferredNodes`. They are not deleted with the Workspace."""
 

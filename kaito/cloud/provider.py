@@ -63,6 +63,8 @@ class InstanceSpec:
     disk_gib: int
     """Size of the operating system disk."""
     image_family: ImageFamily = "ubuntu"
+    gpu_profile: str = ""
+    """Profile by which every GPU is divided; empty for whole GPUs."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     taints: tuple[str, ...] = ()
     """`key=value:effect`."""

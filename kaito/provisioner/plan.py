@@ -38,6 +38,9 @@ _SUPPORTED = frozenset(
     }
 )
 
+GPU_PROFILES = ("MIG1g", "MIG2g", "MIG3g", "MIG4g", "MIG7g")
+"""Values of `gpuInstanceProfile` of AKS."""
+
 _EXCLUDABLE = frozenset({labels.ZONE, labels.CAPACITY_TYPE})
 """Labels that requirements with operator NotIn are supported for."""
 
@@ -108,7 +111,7 @@ def plan_for(claim: Claim, *, provider: CloudProvider, installation: str, settin
     """Computes the plan of a claim.
 
     Raises:
-        InvalidClaim: the name, a requirement or the storage request is not valid.
+        InvalidClaim: the name, a requirement, the storage request or the profile of the GPUs is not valid.
     """
     name_error = provider.name_error(claim.name)
     if name_error:
@@ -122,6 +125,7 @@ def plan_for(claim: Claim, *, provider: CloudProvider, installation: str, settin
         owner=owner_for(claim, installation),
         disk_gib=_disk_gib(claim, settings),
         image_family=image_family(claim.annotations.get(labels.NODE_IMAGE_FAMILY, ""))[0],
+        gpu_profile=_gpu_profile(claim),
         labels=_node_labels(claim),
         taints=tuple(str(taint) if taint.value else f"{taint.key}=:{taint.effect}" for taint in claim.spec.taints),
         tags=_tags(claim),
@@ -141,6 +145,17 @@ def image_family(text: str) -> tuple[ImageFamily, bool]:
     families: Mapping[str, ImageFamily] = {"": "ubuntu", "ubuntu": "ubuntu", "azurelinux": "azurelinux"}
     found = families.get(text.strip().lower())
     return (found, True) if found else ("ubuntu", False)
+
+
+def _gpu_profile(claim: Claim) -> str:
+    """Returns the profile by which the GPUs are divided; empty for whole GPUs."""
+    given = claim.annotations.get(labels.GPU_INSTANCE_PROFILE, "")
+    if given and given not in GPU_PROFILES:
+        # Whole GPUs instead would be paid for, and the node would never have the resources of the claim.
+        raise InvalidClaim(
+            f"annotation {labels.GPU_INSTANCE_PROFILE} is {given!r}: use one of {', '.join(GPU_PROFILES)}, or remove it"
+        )
+    return given
 
 
 def _instance_types(claim: Claim) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ def to_model(spec: InstanceSpec, *, subnet: str = "") -> AgentPool:
             type_properties_type="VirtualMachineScaleSets",
             mode="User",
             os_disk_size_gb=spec.disk_gib,
+            gpu_instance_profile=spec.gpu_profile or None,
             node_labels=dict(spec.labels),
             node_taints=list(spec.taints),
             tags=tags,

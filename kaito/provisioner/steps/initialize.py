@@ -1,7 +1,8 @@
 """Initializes the node: it is Ready, temporary taints are removed, and the requested resources are allocatable.
 
-Kaito's claims request no GPUs, only disk. The GPUs of the instance type are therefore required as well; upstream
-reports a node as initialized before its device plugin has registered any.
+Kaito's claims of nodes with whole GPUs request no GPUs, only disk. The GPUs of the instance type are therefore required
+as well; upstream reports a node as initialized before its device plugin has registered any. The claim of a node with
+divided GPUs requests its slices, and all of them are required: their number is not in the list of instance types.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ DISK_RESOURCE = "storage"
 """Request for the size of the operating system disk; nodes have no resource of that name."""
 
 GPU_RESOURCES = (labels.NVIDIA_GPU, labels.AMD_GPU)
+
+_NONE = Quantity(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +94,22 @@ def _find_readiness_obstacle(ctx: ReconcileContext, node: Node) -> Obstacle | No
 
 
 async def _find_missing_resource(ctx: ReconcileContext, node: Node) -> Obstacle | None:
-    allocatable = node.status.allocatable
+    allocatable, is_divided = node.status.allocatable, labels.GPU_INSTANCE_PROFILE in ctx.claim.annotations
     for name, amount in ctx.claim.spec.resources.requests.items():
-        if name != DISK_RESOURCE and amount and not allocatable.get(name):
+        if name == DISK_RESOURCE or not amount:
+            continue
+        present = allocatable.get(name, _NONE)
+        if not present:
             return Obstacle(conditions.RESOURCE_NOT_REGISTERED, f'Resource "{name}" was requested but not registered')
+        if is_divided and present < amount:
+            message = f'Resource "{name}": {present} of {amount} slices of GPUs are registered (device plugin)'
+            return Obstacle(conditions.RESOURCE_NOT_REGISTERED, message)
+    return None if is_divided else await _find_missing_gpus(ctx, node)
+
+
+async def _find_missing_gpus(ctx: ReconcileContext, node: Node) -> Obstacle | None:
+    """Why the node does not have the GPUs of its instance type; None if it has."""
+    allocatable = node.status.allocatable
     try:
         instance_type = await ctx.cloud.instance_type(ctx.claim.labels.get(labels.INSTANCE_TYPE, ""))
     except CloudError as error:

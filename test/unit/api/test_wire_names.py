@@ -39,6 +39,7 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/creation-timestamp
     kaito.sh/disable-benchmark
     kaito.sh/enablelb
+    kaito.sh/gpu-instance-profile
     kaito.sh/group-hash
     kaito.sh/group-role
     kaito.sh/hourly-budget

@@ -7,6 +7,7 @@ import pytest
 
 from kaito.cloud.azure.simulator import Knobs, Simulator, SimulatorSettings
 from kaito.cloud.azure.simulator.__main__ import parse_settings, parser
+from kaito.cloud.azure.simulator.http import ArmError
 from kaito.cloud.azure.simulator.knobs import KnobOverrides
 from kaito.runtime import Client
 from kaito.runtime.kinds import Lease, Node
@@ -157,3 +158,22 @@ def test_flags_set_the_settings() -> None:
     assert settings.retry_after == {}, "as recorded: none"
     settings = parse_settings(parser().parse_args(["--speed", "60", "--retry-after-seconds", "10"]))
     assert settings.retry_after == {"Retry-After": "1"}
+
+
+@pytest.mark.parametrize(("strategy", "resource"), [("single", "nvidia.com/gpu"), ("mixed", "nvidia.com/mig-2g.20gb")])
+async def test_a_divided_node_advertises_the_slices_of_all_its_gpus(world: World, strategy: str, resource: str) -> None:
+    nodes = Client(world.transport(agent="machines/1"), field_manager="machines")
+    settings = parse_settings(parser().parse_args(["--provision-seconds=300", f"--mig-strategy={strategy}"]))
+    async with Simulator(settings, nodes=nodes, clock=world.clock) as simulator:
+        divided = POOL | {"vmSize": "Standard_NC48ads_A100_v4", "gpuInstanceProfile": "MIG2g"}
+        simulator.cluster.put("ws1", {"properties": divided})
+        await world.advance(310)
+        found = only(world).status.allocatable
+        assert {name: int(amount) for name, amount in found.items() if "nvidia" in name} == {resource: 6}
+
+
+@pytest.mark.parametrize(("size", "profile"), [("Standard_NC6s_v3", "MIG1g"), ("Standard_NC24ads_A100_v4", "MIG5g")])
+async def test_gpus_that_cannot_be_divided_are_refused(simulator: Simulator, size: str, profile: str) -> None:
+    with pytest.raises(ArmError, match=f"GPU instance profile '{profile}' is not supported for VM size {size}"):
+        simulator.cluster.put("ws1", {"properties": POOL | {"vmSize": size, "gpuInstanceProfile": profile}})
+    assert simulator.cluster.pools == {}

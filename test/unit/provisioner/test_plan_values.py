@@ -231,3 +231,18 @@ def test_the_labels_of_the_pool_are_these(kind: type[Claim]) -> None:
         "kaito.sh/claim-uid": "u-1",
     }
     assert "kaito.sh/creation-timestamp" not in planned(kind=kind).instance.labels
+
+
+def test_the_profile_of_the_gpus_is_that_of_the_annotation() -> None:
+    assert planned().instance.gpu_profile == ""
+    assert planned(annotations={"kaito.sh/gpu-instance-profile": "MIG3g"}).instance.gpu_profile == "MIG3g"
+
+
+@pytest.mark.parametrize("profile", ["MIG5g", "1g.10gb", "mig1g", " "])
+def test_an_unknown_profile_buys_no_whole_gpus(profile: str) -> None:
+    with pytest.raises(InvalidClaim) as caught:
+        planned(annotations={"kaito.sh/gpu-instance-profile": profile})
+    assert str(caught.value) == (
+        f"annotation kaito.sh/gpu-instance-profile is {profile!r}: use one of MIG1g, MIG2g, MIG3g, MIG4g, MIG7g, or "
+        "remove it"
+    )

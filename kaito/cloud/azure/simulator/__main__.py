@@ -61,6 +61,12 @@ def parser() -> argparse.ArgumentParser:
         help="how a pool beyond the quota is rejected: by AKS (400), by Compute (409), or by a pool that fails",
     )
     flags.add_argument(
+        "--mig-strategy",
+        choices=("single", "mixed"),
+        default=defaults.mig_strategy,
+        help="how the device plugin advertises slices of GPUs",
+    )
+    flags.add_argument(
         "--request-limits",
         action=argparse.BooleanOptionalAction,
         default=defaults.request_limits,
@@ -88,6 +94,7 @@ def parse_settings(args: argparse.Namespace) -> SimulatorSettings:
         delete_seconds=args.delete_seconds,
         retry_after_seconds=args.retry_after_seconds,
         quota_refusal=args.quota_refusal,
+        mig_strategy=args.mig_strategy,
         request_limits=args.request_limits,
     )
 

@@ -26,26 +26,39 @@ class VirtualMachineSize:
     """Reason why the subscription cannot use the size in the region."""
     spot: bool = True
     """Whether it is offered as spot capacity."""
+    mig: tuple[str, ...] = ()
+    """Names of the MIG profiles of its GPUs, in the order of `MIG_SLICES`; empty if they cannot be divided."""
 
 
-def _gpu(name: str, family: str, vcpus: int, memory_gib: float, gpus: int, *zones: str) -> VirtualMachineSize:
-    return VirtualMachineSize(name, family, vcpus, memory_gib, gpus, zones)
+MIG_SLICES = {"MIG1g": 7, "MIG2g": 3, "MIG3g": 2, "MIG4g": 1, "MIG7g": 1}
+"""Slices of each GPU by `gpuInstanceProfile`."""
+
+_40 = ("1g.5gb", "2g.10gb", "3g.20gb", "4g.20gb", "7g.40gb")
+_80 = ("1g.10gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb")
+_94 = ("1g.12gb", "2g.24gb", "3g.47gb", "4g.47gb", "7g.94gb")
+_141 = ("1g.18gb", "2g.35gb", "3g.71gb", "4g.71gb", "7g.141gb")
+
+
+def _gpu(
+    name: str, family: str, vcpus: int, memory_gib: float, gpus: int, *zones: str, mig: tuple[str, ...] = ()
+) -> VirtualMachineSize:
+    return VirtualMachineSize(name, family, vcpus, memory_gib, gpus, zones, mig=mig)
 
 
 DEFAULT_SIZES: tuple[VirtualMachineSize, ...] = (
     _gpu("Standard_NV36ads_A10_v5", "StandardNVADSA10v5Family", 36, 440, 1, "1", "2", "3"),
     _gpu("Standard_NV72ads_A10_v5", "StandardNVADSA10v5Family", 72, 880, 2, "1", "2", "3"),
-    _gpu("Standard_NC24ads_A100_v4", "StandardNCADSA100v4Family", 24, 220, 1, "3"),
-    _gpu("Standard_NC48ads_A100_v4", "StandardNCADSA100v4Family", 48, 440, 2, "3"),
-    _gpu("Standard_NC96ads_A100_v4", "StandardNCADSA100v4Family", 96, 880, 4, "3"),
-    _gpu("Standard_ND96asr_A100_v4", "StandardNDASv4_A100Family", 96, 900, 8),
-    _gpu("Standard_ND96asr_v4", "StandardNDASv4_A100Family", 96, 900, 8),
-    _gpu("Standard_ND96amsr_A100_v4", "StandardNDAMSv4_A100Family", 96, 1900, 8),
-    _gpu("Standard_NC40ads_H100_v5", "StandardNCadsH100v5Family", 40, 320, 1, "1"),
-    _gpu("Standard_NC80adis_H100_v5", "StandardNCadsH100v5Family", 80, 640, 2, "1"),
+    _gpu("Standard_NC24ads_A100_v4", "StandardNCADSA100v4Family", 24, 220, 1, "3", mig=_80),
+    _gpu("Standard_NC48ads_A100_v4", "StandardNCADSA100v4Family", 48, 440, 2, "3", mig=_80),
+    _gpu("Standard_NC96ads_A100_v4", "StandardNCADSA100v4Family", 96, 880, 4, "3", mig=_80),
+    _gpu("Standard_ND96asr_A100_v4", "StandardNDASv4_A100Family", 96, 900, 8, mig=_40),
+    _gpu("Standard_ND96asr_v4", "StandardNDASv4_A100Family", 96, 900, 8, mig=_40),
+    _gpu("Standard_ND96amsr_A100_v4", "StandardNDAMSv4_A100Family", 96, 1900, 8, mig=_80),
+    _gpu("Standard_NC40ads_H100_v5", "StandardNCadsH100v5Family", 40, 320, 1, "1", mig=_94),
+    _gpu("Standard_NC80adis_H100_v5", "StandardNCadsH100v5Family", 80, 640, 2, "1", mig=_94),
     _gpu("Standard_NCC40ads_H100_v5", "StandardNCCadsH100v5Family", 40, 320, 1),
-    _gpu("Standard_ND96isr_H100_v5", "StandardNDSH100v5Family", 96, 1900, 8),
-    _gpu("Standard_ND96isr_H200_v5", "StandardNDISRH200V5Family", 96, 1850, 8),
+    _gpu("Standard_ND96isr_H100_v5", "StandardNDSH100v5Family", 96, 1900, 8, mig=_80),
+    _gpu("Standard_ND96isr_H200_v5", "StandardNDISRH200V5Family", 96, 1850, 8, mig=_141),
     _gpu("Standard_NC6s_v3", "StandardNCSv3Family", 6, 112, 1, "1", "2", "3"),
     _gpu("Standard_NC12s_v3", "StandardNCSv3Family", 12, 224, 2, "1", "2", "3"),
     _gpu("Standard_NC24s_v3", "StandardNCSv3Family", 24, 448, 4, "1", "2", "3"),

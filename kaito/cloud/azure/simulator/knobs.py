@@ -30,7 +30,7 @@ class Knobs(BaseModel):
     join_twice: bool = False
     """A second node joins, as in a surge upgrade."""
     gpu_count_override: int | None = None
-    """GPUs that the device plugin registers, instead of those of the size."""
+    """GPUs, or slices of them, that the device plugin registers, instead of those of the size and the profile."""
     not_ready: bool = False
     """The kubelet reports NotReady; can be changed while the node runs."""
     heartbeat_stop: bool = False

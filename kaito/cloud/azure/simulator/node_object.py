@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from kaito.cloud.azure.simulator.api import MAX_PODS, node_image
+from kaito.cloud.azure.simulator.catalog import MIG_SLICES
 from kaito.cloud.azure.simulator.pools import Pool
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
 from kaito.runtime.kinds import Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo, Taint
@@ -24,6 +25,7 @@ CPU_RESERVED = 0.02
 MEMORY_RESERVED = 0.07
 """Parts that are not allocatable, similar to the reservations of AKS."""
 DEFAULT_DISK_GIB = 128
+NVIDIA_GPU = "nvidia.com/gpu"
 VM_EVENT = "VMEventScheduled"
 """Condition for the Scheduled Events of a virtual machine, and its reason."""
 _MORE = "For more information, see https://aka.ms/aks/scheduled-events"
@@ -84,8 +86,24 @@ def with_unreachable_taint(node: Node) -> Node:
     return node.evolve(spec=node.spec.evolve(taints=[*taints, *UNREACHABLE]))
 
 
-def reporting(node: Node, pool: Pool, *, ready: bool, gpus: int, now: datetime) -> Node:
-    """The Node with the status that the kubelet reports: conditions, capacity and allocatable."""
+def gpu_resource(pool: Pool, settings: SimulatorSettings) -> str:
+    """The extended resource under which the device plugin registers the GPUs of a node, or slices of them."""
+    if not pool.gpu_profile or settings.mig_strategy == "single":
+        return NVIDIA_GPU
+    return f"nvidia.com/mig-{pool.size.mig[list(MIG_SLICES).index(pool.gpu_profile)]}"
+
+
+def reporting(node: Node, pool: Pool, *, ready: bool, gpus: int, now: datetime, resource: str = NVIDIA_GPU) -> Node:
+    """The Node with the status that the kubelet reports: conditions, capacity and allocatable.
+
+    Args:
+        node: The Node.
+        pool: Its pool.
+        ready: Whether it is Ready.
+        gpus: Number of registered GPUs, or slices of them.
+        now: The time of the report.
+        resource: The extended resource under which they are registered.
+    """
     conditions = [
         _condition(node, "MemoryPressure", "False", "KubeletHasSufficientMemory", now),
         _condition(node, "DiskPressure", "False", "KubeletHasNoDiskPressure", now),
@@ -94,7 +112,7 @@ def reporting(node: Node, pool: Pool, *, ready: bool, gpus: int, now: datetime) 
         if ready
         else _condition(node, "Ready", "False", "KubeletNotReady", now),
     ]
-    capacity = _capacity(pool, gpus)
+    capacity = _capacity(pool, resource, gpus)
     return node.evolve(
         status=NodeStatus(
             capacity=capacity,
@@ -156,7 +174,7 @@ def _taint(text: str) -> Taint:
     return Taint(key=key, value=value, effect=effect) if value else Taint(key=key, effect=effect)
 
 
-def _capacity(pool: Pool, gpus: int) -> dict[str, Quantity]:
+def _capacity(pool: Pool, resource: str, gpus: int) -> dict[str, Quantity]:
     memory_kib = int(pool.size.memory_gib * (1 - MEMORY_OVERHEAD) * 2**20)
     disk = int(pool.properties.get("osDiskSizeGB") or DEFAULT_DISK_GIB)
     amounts = {
@@ -165,7 +183,7 @@ def _capacity(pool: Pool, gpus: int) -> dict[str, Quantity]:
         "ephemeral-storage": Quantity(f"{disk}Gi"),
         "pods": Quantity(str(pool.properties.get("maxPods") or MAX_PODS)),
     }
-    return amounts | ({"nvidia.com/gpu": Quantity(str(gpus))} if gpus else {})
+    return amounts | ({resource: Quantity(str(gpus))} if gpus else {})
 
 
 def _allocatable(capacity: dict[str, Quantity]) -> dict[str, Quantity]:

@@ -215,7 +215,7 @@ class SimulatedNode:
     def _gpus(self, knobs: Knobs, ready_since: float | None) -> int:
         if ready_since is None or self._until_gpus(knobs, ready_since) < math.inf:
             return 0
-        return self._pool.size.gpus if knobs.gpu_count_override is None else knobs.gpu_count_override
+        return self._pool.devices if knobs.gpu_count_override is None else knobs.gpu_count_override
 
     def _until_gpus(self, knobs: Knobs, ready_since: float | None) -> float:
         """Seconds until the device plugin announces the GPUs; infinite when it did, or when the node is not Ready."""
@@ -226,7 +226,10 @@ class SimulatedNode:
 
     async def _report(self, ready: bool, gpus: int) -> None:
         now = self._clock.now()
-        await self.update_status(lambda node: node_object.reporting(node, self._pool, ready=ready, gpus=gpus, now=now))
+        resource = node_object.gpu_resource(self._pool, self._settings)
+        await self.update_status(
+            lambda node: node_object.reporting(node, self._pool, ready=ready, gpus=gpus, now=now, resource=resource)
+        )
         await self.update(lambda node: node_object.with_readiness_taints(node, ready=ready, gpus=gpus))
 
     async def _join(self) -> None:

@@ -15,7 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from kaito.cloud.azure.simulator.catalog import Catalog, VirtualMachineSize
+from kaito.cloud.azure.simulator.catalog import MIG_SLICES, Catalog, VirtualMachineSize
 from kaito.cloud.azure.simulator.faults import OperationFault
 from kaito.cloud.azure.simulator.http import ArmError, in_progress
 from kaito.cloud.azure.simulator.settings import SimulatorSettings
@@ -55,7 +55,7 @@ RESERVED_LABELS = ("kubernetes.azure.com/", "kubernetes.io/")
 
 ABORT_SECONDS = 10.0
 
-IMMUTABLE = ("vmSize", "osType", "osDiskSizeGB", "type", "availabilityZones")
+IMMUTABLE = ("vmSize", "osType", "osDiskSizeGB", "type", "availabilityZones", "gpuInstanceProfile")
 """Properties of an existing pool that AKS does not change."""
 
 
@@ -105,6 +105,16 @@ class Pool:
     def spot(self) -> bool:
         """Whether its nodes can be evicted."""
         return str(self.properties.get("scaleSetPriority", "")).lower() == SPOT_VALUE
+
+    @property
+    def gpu_profile(self) -> str:
+        """Profile by which its GPUs are divided; empty for whole GPUs."""
+        return str(self.properties.get("gpuInstanceProfile") or "")
+
+    @property
+    def devices(self) -> int:
+        """GPUs of a node, or slices of them."""
+        return self.size.gpus * MIG_SLICES.get(self.gpu_profile, 1)
 
     @property
     def scale_set(self) -> str:
@@ -168,6 +178,7 @@ class Cluster:
         if pool is None:
             size = self._size_for(str(properties.get("vmSize", "")))
             _check_zones(name, size, properties)
+            _check_gpu_profile(size, properties)
             pool = Pool(name, size, _with_spot_properties(properties), self.new_id().replace("-", ""))
             fault = self._check_quota(pool) or fault
             self.pools[name] = pool
@@ -419,6 +430,17 @@ def _check_labels(properties: dict[str, Any]) -> None:
                 "use by AKS and cannot be used for custom labels."
             )
             raise ArmError(400, "InvalidParameter", message, flat=True, target="agentPoolProfile.nodeLabels")
+
+
+def _check_gpu_profile(size: VirtualMachineSize, properties: dict[str, Any]) -> None:
+    profile = properties.get("gpuInstanceProfile")
+    if profile is None or (profile in MIG_SLICES and size.mig):
+        return
+    message = (
+        f"GPU instance profile '{profile}' is not supported for VM size {size.name}. Please refer to "
+        "https://aka.ms/aks/mig for the supported profiles and VM sizes."
+    )
+    raise ArmError(400, "InvalidParameter", message, flat=True, target="agentPoolProfile.gpuInstanceProfile")
 
 
 def _check_zones(name: str, size: VirtualMachineSize, properties: dict[str, Any]) -> None:

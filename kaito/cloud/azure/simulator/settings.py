@@ -46,6 +46,8 @@ class SimulatorSettings(BaseModel):
     quota_refusal: Literal["aks", "compute", "pool"] = "aks"
     """How a pool beyond the quota is rejected: by AKS (400 `ErrCode_InsufficientVCPUQuota`), by Compute (409
     `OperationNotAllowed`), or by a pool that is accepted and fails."""
+    mig_strategy: Literal["single", "mixed"] = "single"
+    """How the device plugin advertises slices of GPUs: as `nvidia.com/gpu`, or as a resource of each profile."""
     family_quota: int = 10_000
     """Quota in vCPUs of each family."""
     regional_quota: int = 100_000

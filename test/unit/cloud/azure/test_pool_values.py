@@ -50,6 +50,7 @@ SPOT = {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Delete", "spotMax
         (replace(SPEC, image_family="azurelinux"), "", {"osSKU": "AzureLinux"}),
         (replace(SPEC, zones=("2", "3")), "", {"availabilityZones": ["2", "3"]}),
         (replace(SPEC, spot=True), "", SPOT),
+        (replace(SPEC, gpu_profile="MIG1g"), "", {"gpuInstanceProfile": "MIG1g"}),
         (replace(SPEC, labels={}, taints=()), "", {"nodeLabels": {}, "nodeTaints": []}),
         (
             replace(SPEC, created=datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))),
