@@ -43,7 +43,7 @@ def bugs() -> list[dict[str, str]]:
 
 
 def run_named(name: str) -> Report:
-    """Run a scenario of the table."""
+    """Runs a scenario of the table."""
     (found,) = [each for each in tomllib.loads(TABLE.read_text())["scenario"] if each["name"] == name]
     steps = tuple(Step(float(at), kind, arguments) for at, kind, arguments in found["steps"])
     return simulate(KaitoSimulation(trouble_seconds=float(found["seconds"])), Scenario(1, steps))
@@ -56,7 +56,7 @@ def problem(bug: dict[str, str]) -> str:
 
 
 def plant(bug: dict[str, str]) -> int:
-    """Replace the code of the functions of the bug's module; returns how many have changed."""
+    """Replaces the code of the functions of the bug's module; returns how many have changed."""
     path = ROOT / bug["file"]
     module = bug["file"].removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     before = _functions(compile(path.read_text(), str(path), "exec"))
@@ -81,7 +81,7 @@ def _functions(code: CodeType) -> dict[str, CodeType]:
 
 
 def search(bug: dict[str, str], first: int, seeds: int) -> Found:
-    """Simulate the bug's scenario, and then seeds, until one violates an invariant."""
+    """Simulates the bug's scenario, and then seeds, until one violates an invariant."""
     if not plant(bug):
         return Found("", "", "no function has changed")
     runs: list[tuple[str, Callable[[], Report]]] = [("scenario", partial(run_named, bug["scenario"]))]
@@ -118,7 +118,7 @@ def in_child(bug: dict[str, str], first: int, seeds: int, seconds: float) -> Fou
 
 
 def main() -> None:
-    """Run the command."""
+    """Runs the command."""
     flags = argparse.ArgumentParser(prog="python -m hack.planted", description="Count the seeds until a bug is found.")
     flags.add_argument("--seeds", type=int, default=30, help="seeds after the scenario of a bug (default: 30)")
     flags.add_argument("--first", type=int, default=0, help="first seed (default: 0)")

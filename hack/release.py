@@ -23,7 +23,7 @@ UV = ROOT / ".tools" / "bin" / "uv"
 
 
 def run(*command: str | Path) -> None:
-    """Run a command and print it first.
+    """Runs a command and prints it first.
 
     Raises:
         CalledProcessError: it failed.
@@ -34,12 +34,12 @@ def run(*command: str | Path) -> None:
 
 
 def build_wheels() -> None:
-    """Build the wheel of every distribution of the workspace."""
+    """Builds the wheel of every distribution of the workspace."""
     run(UV, "build", "-q", "--all-packages", "--wheel", "--out-dir", DIST)
 
 
 def write_bills_of_materials() -> None:
-    """Write one CycloneDX document for each image: its Python packages with versions and hashes."""
+    """Writes one CycloneDX document for each image: its Python packages with versions and hashes."""
     folder = DIST / "sbom"
     folder.mkdir(parents=True, exist_ok=True)
     for image in IMAGES:
@@ -48,7 +48,7 @@ def write_bills_of_materials() -> None:
 
 
 def write_check_sums(folder: Path) -> Path:
-    """Write the SHA-256 sums of every file below the folder, in the format of `sha256sum --check`."""
+    """Writes the SHA-256 sums of every file below the folder, in the format of `sha256sum --check`."""
     target = folder / "SHA256SUMS"
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != target and path.name[0] != ".")
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files]
@@ -57,7 +57,7 @@ def write_check_sums(folder: Path) -> Path:
 
 
 def main() -> int:
-    """Build a release; return the exit code."""
+    """Builds a release; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-images", action="store_true", help="build no images")
     arguments = parser.parse_args()

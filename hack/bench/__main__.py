@@ -83,7 +83,7 @@ BENCHMARKS = {
 
 
 def run(name: str, arguments: Sequence[str]) -> list[Report]:
-    """Run one benchmark and print its reports as JSON; returns them."""
+    """Runs one benchmark and prints its reports as JSON; returns them."""
     chosen = BENCHMARKS[name]
     print(f"== {name}: {chosen.about}", file=sys.stderr, flush=True)
     benchmark = cast("Callable[[Sequence[str]], list[Report]]", importlib.import_module(chosen.module).benchmark)
@@ -95,7 +95,7 @@ def run(name: str, arguments: Sequence[str]) -> list[Report]:
 
 
 def main() -> None:
-    """Run the named benchmark, or all, with the rest of the command line."""
+    """Runs the named benchmark, or all, with the rest of the command line."""
     described = "\n".join(f"  {name:<12} {each.about}" for name, each in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench",

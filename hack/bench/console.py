@@ -39,7 +39,7 @@ COLUMNS: Final = (
 
 @asynccontextmanager
 async def console(kubeconfig: Path) -> AsyncGenerator[tuple[int, str]]:
-    """Run the process; yields its PID and the link that it prints.
+    """Runs the process; yields its PID and the link that it prints.
 
     Raises:
         TimeoutError: it did not print a link in time.
@@ -59,7 +59,7 @@ async def console(kubeconfig: Path) -> AsyncGenerator[tuple[int, str]]:
 
 
 async def install(client: Client, count: int) -> None:
-    """Install the kinds, and create the Workspaces once they are served."""
+    """Installs the kinds, and creates the Workspaces once they are served."""
     for document in crds.manifests():
         await client.create(CustomResourceDefinition.model_validate(document))
     async with asyncio.timeout(START_SECONDS):
@@ -74,7 +74,7 @@ async def install(client: Client, count: int) -> None:
 
 
 async def change(client: Client, rng: random.Random, number: int, count: int) -> None:
-    """Write one change: of a condition, or the replacement of a Workspace."""
+    """Writes one change: of a condition, or the replacement of a Workspace."""
     target = workspace(rng.randrange(count))
     if number % 20 == 0:
         await client.delete(target)
@@ -91,14 +91,14 @@ async def change(client: Client, rng: random.Random, number: int, count: int) ->
 
 
 async def read_stream(browser: aiohttp.ClientSession, url: str) -> None:
-    """Read events until cancelled, as the page does."""
+    """Reads events until cancelled, as the page does."""
     async with browser.get(f"{url}/api/events", timeout=aiohttp.ClientTimeout(total=None)) as stream:
         async for _ in stream.content.iter_any():
             continue
 
 
 async def measure(count: int, minutes: float, rate: float) -> dict[str, Figures]:
-    """Return the figures of each part of the time."""
+    """Returns the figures of each part of the time."""
     rows: dict[str, Figures] = {}
     jar, rng, loop = aiohttp.CookieJar(unsafe=True), random.Random(1), asyncio.get_running_loop()  # noqa: S311
     with ControlPlane() as plane:
@@ -130,13 +130,13 @@ async def measure(count: int, minutes: float, rate: float) -> dict[str, Figures]
 
 
 def figures(changes: int, now: Cost, before: Cost | None) -> Figures:
-    """Return the figures of one moment."""
+    """Returns the figures of one moment."""
     spent = None if before is None else (now.cpu_seconds - before.cpu_seconds) / max(changes, 1) * 1000
     return {"changes": changes, "rss_mib": now.rss_mib, "cpu_ms": spent}
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run it."""
+    """Runs it."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench console", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

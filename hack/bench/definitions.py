@@ -9,7 +9,7 @@ from kaito.runtime.kinds import CustomResourceDefinition
 
 
 async def install_definitions(control_plane: ControlPlane) -> None:
-    """Install the CustomResourceDefinitions, and wait until their kinds are served."""
+    """Installs the CustomResourceDefinitions, and waits until their kinds are served."""
     async with connect(control_plane.kubeconfig, field_manager="bench", user_agent="bench/1") as client:
         for definition in crds.manifests():
             await client.apply(CustomResourceDefinition.model_validate(definition))

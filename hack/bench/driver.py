@@ -20,7 +20,7 @@ GPUS = Quantity("1")
 
 
 async def give_node(request: Request[Claim]) -> Again | None:
-    """Create the claim's node, ready with its GPU, and mark the claim Ready."""
+    """Creates the claim's node, ready with its GPU, and marks the claim Ready."""
     claim = request.object
     if claim.is_ready:
         return None
@@ -41,7 +41,7 @@ async def give_node(request: Request[Claim]) -> Again | None:
 
 
 async def make_ready(request: Request[StatefulSet]) -> Again | None:
-    """Report every replica ready."""
+    """Reports every replica ready."""
     workload = request.object
     replicas = 1 if workload.spec.replicas is None else workload.spec.replicas
     async with request.status() as status:
@@ -57,7 +57,7 @@ async def make_ready(request: Request[StatefulSet]) -> Again | None:
 
 
 def main() -> None:
-    """Run until stopped."""
+    """Runs until stopped."""
     kubeconfig, node_api = sys.argv[1:3]
     settings = Settings(
         kubeconfig=Path(kubeconfig),

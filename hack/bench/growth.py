@@ -77,7 +77,7 @@ def status(index: int) -> dict[str, Any]:
 
 
 async def fill(client: Client, count: int) -> None:
-    """Create N Workspaces and nodes."""
+    """Creates N Workspaces and nodes."""
     for definition in crds.manifests():
         await client.create(CustomResourceDefinition.model_validate(without_rules(definition)))
     for index in range(count):
@@ -87,7 +87,7 @@ async def fill(client: Client, count: int) -> None:
 
 
 async def turn(count: int) -> Figures:
-    """Fill a server and a cache with N Workspaces, and measure."""
+    """Fills a server and a cache with N Workspaces, and measure."""
     server = ApiServer(seed=1)
     client = Client(InMemoryTransport(server), field_manager="bench")
     await fill(client, count)
@@ -117,7 +117,7 @@ async def turn(count: int) -> Figures:
 
 
 async def scrapes(client: Client, cache: Cache, count: int) -> Figures:
-    """Measure the gauges of Workspaces."""
+    """Measures the gauges of Workspaces."""
     values = Derived(Workspace, WorkspaceFigures.of)
     metrics = Metrics()
     WorkspaceMetrics().register(metrics.registry, lambda: values.values(cache))
@@ -152,7 +152,7 @@ def cpu_us(work: Callable[[], object], repeats: int = REPEATS) -> float:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run each count once."""
+    """Runs each count once."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

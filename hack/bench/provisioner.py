@@ -275,7 +275,7 @@ def with_calls(row: Figures) -> Figures:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run every peer for each count, in turn."""
+    """Runs every peer for each count, in turn."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench provisioner",
         description=__doc__,

@@ -88,7 +88,7 @@ def this_machine() -> dict[str, Any]:
 async def in_turn(
     names: Iterable[str], runs: int, turn: Callable[[str, int], Awaitable[Figures]]
 ) -> dict[str, list[Figures]]:
-    """Run `turn(name, run)` for all names round by round, so that noise affects all equally; prints the figures."""
+    """Runs `turn(name, run)` for all names round by round, so that noise affects all equally; prints the figures."""
     turns: dict[str, list[Figures]] = {name: [] for name in names}
     for run in range(runs):
         for name, some in turns.items():
@@ -98,7 +98,7 @@ async def in_turn(
 
 
 def medians(turns: Mapping[str, Sequence[Figures]]) -> dict[str, Figures]:
-    """Return the median of every figure over the turns of a row, and the text of the last turn."""
+    """Returns the median of every figure over the turns of a row, and the text of the last turn."""
     return {name: _median(some) for name, some in turns.items() if some}
 
 

@@ -84,7 +84,7 @@ def _until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Start every program of both trees in turn."""
+    """Starts every program of both trees in turn."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

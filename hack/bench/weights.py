@@ -46,22 +46,22 @@ class Node:
         self.authority = (cluster.layout.certificates / "ca.crt").read_text()
 
     def apply(self, *documents: Mapping[str, Any]) -> None:
-        """Apply objects in the namespace `default`."""
+        """Applies objects in the namespace `default`."""
         self._cluster.kubectl(
             "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump_all(documents)
         )
 
     def get(self, *words: str) -> Any:
-        """Return an object; None if it does not exist."""
+        """Returns an object; None if it does not exist."""
         found = self._cluster.run("kubectl", "get", *words, "-o", "json", check=False)
         return json.loads(found.stdout) if found.returncode == 0 else None
 
     def delete(self, *words: str) -> None:
-        """Delete objects and wait for it."""
+        """Deletes objects and waits for it."""
         self._cluster.kubectl("delete", "--ignore-not-found", *words)
 
     def forget_artifact(self) -> None:
-        """Remove the artifact from the node."""
+        """Removes the artifact from the node."""
         ctr = (binaries.path("ctr"), "--address", self._cluster.layout.containerd_socket, "-n", "k8s.io")
         self._cluster.run(*ctr, "images", "rm", "--sync", ARTIFACT, check=False)
 
@@ -135,7 +135,7 @@ def cache_volume(folder: str) -> list[dict[str, Any]]:
 
 
 def until(what: str, reached: Callable[[], bool], began: float) -> float:
-    """Wait; return the seconds since `began`."""
+    """Waits; returns the seconds since `began`."""
     while not reached():
         if time.monotonic() - began > LIMIT_SECONDS:
             raise TimeoutError(f"{what}: not after {LIMIT_SECONDS:.0f} s")
@@ -144,7 +144,7 @@ def until(what: str, reached: Callable[[], bool], began: float) -> float:
 
 
 def turn(node: Node, source: str) -> Figures:
-    """Apply the Workspace, wait for its first token, and delete it."""
+    """Applies the Workspace, waits for its first token, and deletes it."""
     began = time.monotonic()
     node.apply(workspace(source))
     weights = until("the container of the server", node.server_has_started, began)
@@ -155,7 +155,7 @@ def turn(node: Node, source: str) -> Figures:
 
 
 def measure(cluster: Cluster, runs: int) -> Report:
-    """Run all rows in turn and report the medians."""
+    """Runs all rows in turn and reports the medians."""
     node = Node(cluster)
     cluster.kubectl("label", "node", cluster.layout.name, "apps=phi-3", "--overwrite")
     metadata = {"name": "registry-authority", "namespace": "default"}
@@ -188,7 +188,7 @@ def measure(cluster: Cluster, runs: int) -> Report:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run the benchmark with command-line options; returns its reports."""
+    """Runs the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -107,7 +107,7 @@ def workspace(index: int) -> Workspace:
 
 
 async def turn(peer: Peer, settings: Settings) -> Figures:
-    """Run one controller on a new control plane."""
+    """Runs one controller on a new control plane."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kaito-bench-")))
         audit = AuditLog(folder) if settings.by_kind else None
@@ -186,7 +186,8 @@ def _programs(
 
 
 async def _run(client: Client, count: int) -> float:
-    """Create all Workspaces and watch them; returns the seconds from the first create until all are InferenceReady."""
+    """Creates all Workspaces and watches them; returns the seconds from the first create until all are
+    InferenceReady."""
     slots = asyncio.Semaphore(CREATE_CONCURRENCY)
 
     async def create(index: int) -> None:
@@ -206,7 +207,7 @@ async def _run(client: Client, count: int) -> float:
 
 
 async def _until_ready(client: Client, count: int, watching: asyncio.Event) -> float:
-    """Watch until that many Workspaces are InferenceReady; returns the time.
+    """Watches until that many Workspaces are InferenceReady; returns the time.
 
     Raises:
         TimeoutError: they are not within `TIMEOUT_SECONDS`.
@@ -241,7 +242,7 @@ async def _until_up(port: int) -> None:
 
 
 async def _until_idle(port: int) -> dict[str, float]:
-    """Wait until the controller sends no more requests; returns its figures."""
+    """Waits until the controller sends no more requests; returns its figures."""
     last, since = _scrape(port), time.monotonic()
     while time.monotonic() - since < IDLE_SECONDS:
         await asyncio.sleep(0.5)
@@ -289,7 +290,7 @@ RATIO_COLUMNS = tuple(column for column in COLUMNS if column.key not in {"confli
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run each count, with the earlier commit and this tree in turn."""
+    """Runs each count, with the earlier commit and this tree in turn."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench workspaces",
         description=__doc__,

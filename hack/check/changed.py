@@ -20,13 +20,13 @@ BASES = ("origin/main", "main")
 
 
 def git(*arguments: str) -> list[str]:
-    """Return the lines that a git command prints."""
+    """Returns the lines that a git command prints."""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
 def base() -> str:
-    """Return the commit at which this branch left main."""
+    """Returns the commit at which this branch left main."""
     for name in BASES:
         if git("branch", "--all", "--format=%(refname:short)", "--list", name):
             return git("merge-base", "HEAD", name)[0]
@@ -34,7 +34,7 @@ def base() -> str:
 
 
 def changed(root: Path) -> list[Path]:
-    """Return the files that differ from main and still exist, relative to the root."""
+    """Returns the files that differ from main and still exist, relative to the root."""
     names = {
         *git("diff", "--name-only", "--diff-filter=d", base()),
         *git("ls-files", "--others", "--exclude-standard"),
@@ -43,7 +43,7 @@ def changed(root: Path) -> list[Path]:
 
 
 def unit_tests(files: Iterable[Path], root: Path) -> list[Path]:
-    """Return the test modules and folders to run for the files, without those that another one contains."""
+    """Returns the test modules and folders to run for the files, without those that another one contains."""
     chosen: set[Path] = set()
     for file in files:
         if file.suffix != ".py":
@@ -62,7 +62,7 @@ def unit_tests(files: Iterable[Path], root: Path) -> list[Path]:
 
 
 def main() -> int:
-    """Print one path a line."""
+    """Prints one path a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--text", action="store_true", help="Markdown files too")

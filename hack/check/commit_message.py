@@ -18,7 +18,7 @@ _PAST = re.compile(r"(added|fixed|removed|updated|changed|made|moved|renamed|use
 
 
 def problems(message: str) -> list[str]:
-    """Return what is wrong with the subject of a message and with the line below it."""
+    """Returns what is wrong with the subject of a message and with the line below it."""
     lines = [line for line in message.splitlines() if not line.startswith("#")]
     subject = lines[0] if lines else ""
     if _BY_GIT.match(subject):
@@ -45,7 +45,7 @@ def _messages(commits: str) -> list[str]:
 
 
 def main() -> int:
-    """Check one message or the messages of a range; return the exit code."""
+    """Checks one message or the messages of a range; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", help="file with one message")
     parser.add_argument("--range", dest="commits", help="commits as `git log` takes them")

@@ -39,14 +39,14 @@ class Count:
 
 
 def package_of(file: str) -> str:
-    """Return the package whose floor counts for a file."""
+    """Returns the package whose floor counts for a file."""
     parent = PurePosixPath(file).parent
     depth = 3 if str(parent).startswith(tuple(f"{name}/" for name in DIVIDED)) else 2
     return "/".join(parent.parts[:depth])
 
 
 def counts(report: Mapping[str, Any]) -> dict[str, Count]:
-    """Return the statements and branches of every package of a coverage report."""
+    """Returns the statements and branches of every package of a coverage report."""
     packages: dict[str, Count] = {}
     for file, entry in report["files"].items():
         summary = entry["summary"]
@@ -58,7 +58,7 @@ def counts(report: Mapping[str, Any]) -> dict[str, Count]:
 
 
 def below(packages: Mapping[str, Count], floors: Mapping[str, int]) -> list[str]:
-    """Return one line for each package under its floor or without one."""
+    """Returns one line for each package under its floor or without one."""
     found: list[str] = []
     for name, count in sorted(packages.items()):
         floor = floors.get(name)
@@ -70,12 +70,12 @@ def below(packages: Mapping[str, Count], floors: Mapping[str, int]) -> list[str]
 
 
 def raised(packages: Mapping[str, Count], floors: Mapping[str, int]) -> dict[str, int]:
-    """Return the floors of the packages that exist, each as high as it was or as the coverage is now."""
+    """Returns the floors of the packages that exist, each as high as it was or as the coverage is now."""
     return {name: max(floors.get(name, 0), math.floor(count.percent)) for name, count in sorted(packages.items())}
 
 
 def main() -> int:
-    """Check or update; return the exit code."""
+    """Checks or updates; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path, help="output of `coverage json`")
     parser.add_argument("--update", action="store_true", help="write the floors")

@@ -21,7 +21,7 @@ SOURCES = (".", "presets/src", "presets/config/src", "presets/oci/src")
 
 
 def strongly_connected(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Return every group of two or more nodes that reach each other (Tarjan's algorithm), sorted."""
+    """Returns every group of two or more nodes that reach each other (Tarjan's algorithm), sorted."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -49,7 +49,7 @@ def strongly_connected(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 
 def cycle(graph: Mapping[str, Iterable[str]], group: list[str]) -> list[str]:
-    """Return one shortest cycle through the first node of a strongly connected group, its first node repeated."""
+    """Returns one shortest cycle through the first node of a strongly connected group, its first node repeated."""
     start = group[0]
     paths = [[start]]
     seen = {start}
@@ -65,7 +65,7 @@ def cycle(graph: Mapping[str, Iterable[str]], group: list[str]) -> list[str]:
 
 
 def siblings(imports: Mapping[str, Iterable[str]], package: str) -> dict[str, set[str]]:
-    """Return the imports between the direct children of a package, each standing for everything below it."""
+    """Returns the imports between the direct children of a package, each standing for everything below it."""
     graph: dict[str, set[str]] = {}
     depth = package.count(".") + 2
 
@@ -82,7 +82,7 @@ def siblings(imports: Mapping[str, Iterable[str]], package: str) -> dict[str, se
 
 
 def module_imports(packages: Iterable[str]) -> dict[str, set[str]]:
-    """Return every module of the packages with the modules of the packages that it imports."""
+    """Returns every module of the packages with the modules of the packages that it imports."""
     graph = grimp.build_graph(*packages, cache_dir=None)
     return without_deferred(
         {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}, DEFERRED
@@ -90,7 +90,7 @@ def module_imports(packages: Iterable[str]) -> dict[str, set[str]]:
 
 
 def without_deferred(imports: Mapping[str, Iterable[str]], packages: Iterable[str]) -> dict[str, set[str]]:
-    """Return the imports without those of the packages by modules outside of them, and by their own `__init__`."""
+    """Returns the imports without those of the packages by modules outside of them, and by their own `__init__`."""
 
     def counts(module: str, target: str) -> bool:
         for package in packages:
@@ -103,7 +103,7 @@ def without_deferred(imports: Mapping[str, Iterable[str]], packages: Iterable[st
 
 
 def report(imports: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return one line for each cycle, the cycles between modules first."""
+    """Returns one line for each cycle, the cycles between modules first."""
     found = [" -> ".join(cycle(imports, group)) for group in strongly_connected(imports)]
     packages = {module.rpartition(".")[0] for module in imports} - {""}
     for package in sorted(packages):
@@ -116,7 +116,7 @@ def report(imports: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def main() -> int:
-    """Check the source packages; return the exit code."""
+    """Checks the source packages; returns the exit code."""
     root = Path(__file__).resolve().parents[2]
     sys.path[:0] = [str(root / source) for source in SOURCES]
     imports = module_imports(PACKAGES)

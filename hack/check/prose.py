@@ -34,16 +34,18 @@ class Text:
 class Rules:
     """The phrases in one pattern with a group for each, what to write instead of each, and the exceptions.
 
-    `allowed` has the words that a file may contain; `*` is any.
+    `allowed` has the words that a file may contain; `*` is any. `imperative` has verbs with which no docstring of a
+    function or class begins.
     """
 
     pattern: re.Pattern[str]
     instead: tuple[str, ...]
     allowed: dict[str, frozenset[str]]
+    imperative: frozenset[str]
 
 
 def read_rules(text: str) -> Rules:
-    """Return the rules that a TOML document contains."""
+    """Returns the rules that a TOML document contains."""
     document = tomllib.loads(text)
     entries = document["phrase"]
     alternatives = "|".join(f"(?P<rule{number}>{entry['phrase']})" for number, entry in enumerate(entries))
@@ -51,6 +53,7 @@ def read_rules(text: str) -> Rules:
         pattern=re.compile(alternatives.replace(" ", r"\s+"), re.MULTILINE),
         instead=tuple(entry["instead"] for entry in entries),
         allowed={path: frozenset(words) for path, words in document.get("allow", {}).items()},
+        imperative=frozenset(document.get("docstring", {}).get("imperative", ())),
     )
 
 
@@ -63,11 +66,14 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_FIRST_WORD = re.compile(r':(?:[ ]+\#[^\n]*)?\n[ ]+r?"""([A-Z][a-z]+)\b')
+"""The first word of the docstring of a function or class; those of modules and settings are help of command lines."""
+
 _EXPRESSION = re.compile(r"(?<!\{)\{[^{}\n]*\}")
 
 
 def python_prose(source: str) -> list[Text]:
-    """Return docstrings, other string literals and comments.
+    """Returns docstrings, other string literals and comments.
 
     Comments on consecutive lines are one text, and so are literals with nothing between them: a phrase may go over the
     end of a line. The expressions inside an f-string are left out.
@@ -94,12 +100,12 @@ def python_prose(source: str) -> list[Text]:
 
 
 def markdown_prose(source: str) -> list[Text]:
-    """Return the text with code spans blanked; code blocks are kept, their comments are prose too."""
+    """Returns the text with code spans blanked; code blocks are kept, their comments are prose too."""
     return [Text(1, re.sub(r"(?<!`)`[^`\n]+`(?!`)", "`code`", source))]
 
 
 def prose(path: str, source: str) -> list[Text]:
-    """Return what a person reads in a file."""
+    """Returns what a person reads in a file."""
     if path.endswith(".py"):
         return python_prose(source)
     if path.endswith(".md"):
@@ -108,7 +114,7 @@ def prose(path: str, source: str) -> list[Text]:
 
 
 def report(path: str, source: str, rules: Rules) -> list[str]:
-    """Return one line for each phrase found in a file."""
+    """Returns one line for each phrase found in a file."""
     allowed = rules.allowed.get(path, frozenset())
     if "*" in allowed:
         return []
@@ -121,11 +127,16 @@ def report(path: str, source: str, rules: Rules) -> list[str]:
                 rule = next(name for name, text in match.groupdict().items() if text is not None)
                 instead = rules.instead[int(rule.removeprefix("rule"))]
                 found.append((line, f"{path}:{line}: '{words}': write {instead}"))
+    if path.endswith(".py"):
+        for match in _FIRST_WORD.finditer(source):
+            if match[1] in rules.imperative:
+                line = source.count("\n", 0, match.start(1)) + 1
+                found.append((line, f"{path}:{line}: '{match[1]}': write the third person, as in 'Returns the node'"))
     return [text for _, text in sorted(found)]
 
 
 def repository_files() -> list[str]:
-    """Return the files that git tracks or would add."""
+    """Returns the files that git tracks or would add."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
@@ -138,7 +149,7 @@ def is_prose_file(name: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Check the files, or the whole repository if none is given; return the exit code."""
+    """Checks the files, or the whole repository if none is given; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="files to check (default: the whole repository)")
     parser.add_argument("--rules", type=Path, default=RULES, help="phrases in TOML (default: %(default)s)")

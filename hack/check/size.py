@@ -23,7 +23,7 @@ def oversized(path: Path) -> list[str]:
 
 
 def main() -> int:
-    """Check every Python file of the project's own folders."""
+    """Checks every Python file of the project's own folders."""
     files = [path for root in ROOTS for path in Path(root).rglob("*.py") if ".venv" not in path.parts]
     found = [line for path in sorted(files) for line in oversized(path)]
     print("\n".join(found) if found else f"size: {len(files)} files within budget")

@@ -52,7 +52,7 @@ class Report(TypedDict):
 
 
 def scratch(folder: Path) -> Path:
-    """Create an environment with the package in the folder; returns its interpreter."""
+    """Creates an environment with the package in the folder; returns its interpreter."""
     venv.create(folder, with_pip=False, symlinks=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     shutil.copytree(ROOT / "kaito", packages / "kaito", ignore=shutil.ignore_patterns("__pycache__"))
@@ -100,7 +100,7 @@ def offenders(completeness: Completeness) -> list[str]:
 
 
 def main() -> int:
-    """Build, verify and print."""
+    """Builds, verifies and prints."""
     with tempfile.TemporaryDirectory(prefix="kaito-verifytypes-") as folder:
         completeness = verify(scratch(Path(folder))).get("typeCompleteness")
     if completeness is None or not completeness["symbols"]:

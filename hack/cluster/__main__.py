@@ -11,12 +11,12 @@ from hack.cluster.processes import StartFailed
 
 
 def report(line: str) -> None:
-    """Print a line of progress to standard error."""
+    """Prints a line of progress to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Returns the parser of the command line."""
     result = argparse.ArgumentParser(prog="python -m hack.cluster", description=__doc__)
     result.add_argument(
         "--name",
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def print_status(cluster: Cluster) -> None:
-    """Print what runs."""
+    """Prints what runs."""
     running = cluster.processes.running()
     if not running:
         print("down")
@@ -63,7 +63,7 @@ def print_status(cluster: Cluster) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run one command and return the exit code."""
+    """Runs one command and returns the exit code."""
     cluster = Cluster(options.name, report)
     match options.command:
         case "check":
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Parse the arguments; errors are one line."""
+    """Parses the arguments; errors are one line."""
     try:
         return run(parser().parse_args())
     except (Unavailable, StartFailed, CommandFailed, RuntimeError) as error:

@@ -42,11 +42,11 @@ class Instance(Protocol):
     """The real node of a cluster."""
 
     def join(self, options: NodeOptions, gpus: int) -> None:
-        """Start the node; return when it is Ready and has its GPUs."""
+        """Starts the node; returns when it is Ready and has its GPUs."""
         ...
 
     def leave(self, name: str) -> None:
-        """Stop the node and delete its Node object."""
+        """Stops the node and deletes its Node object."""
         ...
 
 
@@ -78,11 +78,11 @@ class PoolNode:
         self._joined: Pool | None = None
 
     def on_event(self, event: PoolEvent, pool: Pool) -> None:
-        """Take note of an event of a pool."""
+        """Takes note of an event of a pool."""
         self._events.put_nowait((event, pool))
 
     async def run(self) -> None:
-        """Act on the events in their order, one at a time, until cancelled."""
+        """Acts on the events in their order, one at a time, until cancelled."""
         while True:
             event, pool = await self._events.get()
             try:
@@ -93,7 +93,7 @@ class PoolNode:
                 self._events.task_done()
 
     async def idle(self) -> None:
-        """Wait until all events are handled."""
+        """Waits until all events are handled."""
         await self._events.join()
 
     async def _act(self, event: PoolEvent, pool: Pool) -> None:
@@ -111,7 +111,7 @@ class PoolNode:
 
 
 def node_options(pool: Pool, settings: SimulatorSettings) -> NodeOptions:
-    """Return the identity with which AKS starts kubelet on the first instance of a pool."""
+    """Returns the identity with which AKS starts kubelet on the first instance of a pool."""
     name = node_object.node_name(pool, 0)
     labels: Mapping[str, str] = node_object.registered(name, pool, settings).labels
     taints: Sequence[str] = pool.properties.get("nodeTaints") or ()
@@ -124,7 +124,7 @@ def node_options(pool: Pool, settings: SimulatorSettings) -> NodeOptions:
 
 
 def start(cluster: Cluster, speed: float = SPEED) -> None:
-    """Start the simulator as a process of the cluster; the first node must have left.
+    """Starts the simulator as a process of the cluster; the first node must have left.
 
     Raises:
         StartFailed: it ended or does not answer.
@@ -140,12 +140,12 @@ def start(cluster: Cluster, speed: float = SPEED) -> None:
 
 
 def stop(cluster: Cluster) -> None:
-    """Stop the simulator; its node stays."""
+    """Stops the simulator; its node stays."""
     cluster.processes.stop(PROCESS)
 
 
 async def run(cluster: Cluster, speed: float) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serves until SIGINT or SIGTERM."""
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -161,7 +161,7 @@ async def run(cluster: Cluster, speed: float) -> None:
 
 
 def main() -> None:
-    """Parse the arguments and serve."""
+    """Parses the arguments and serves."""
     parser = argparse.ArgumentParser(prog="python -m hack.cluster.agent_pools", description=__doc__)
     parser.add_argument("--name", required=True, help="name of the cluster")
     parser.add_argument(

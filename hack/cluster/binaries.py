@@ -79,17 +79,17 @@ PROGRAMS = (
 
 
 def path(name: str) -> Path:
-    """Return the path of a program, of this cache or of `hack.envtest`; does not build it."""
+    """Returns the path of a program, of this cache or of `hack.envtest`; does not build it."""
     return locate((name,)) / name if name in ESSENTIAL else binaries_folder() / name
 
 
 def missing() -> list[Program]:
-    """Return the programs that are not built."""
+    """Returns the programs that are not built."""
     return [program for program in PROGRAMS if not program.path.is_file()]
 
 
 def build(report: Callable[[str], None], names: Container[str] | None = None) -> None:
-    """Build every program that is missing, with a line of progress at least every 20 s.
+    """Builds every program that is missing, with a line of progress at least every 20 s.
 
     Args:
         report: prints a line.

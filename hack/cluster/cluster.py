@@ -28,7 +28,7 @@ _STOP_ORDER = (
 
 
 def _discard(_line: str) -> None:
-    """Report nothing."""
+    """Reports nothing."""
 
 
 class Cluster:
@@ -45,7 +45,7 @@ class Cluster:
         self._report = report
 
     def up(self, *, join: bool = True) -> None:
-        """Start everything that does not run; return when the node is Ready.
+        """Starts everything that does not run; returns when the node is Ready.
 
         Args:
             join: Start kubelet and kube-proxy; otherwise the cluster has no node until `join` is called.
@@ -74,7 +74,7 @@ class Cluster:
                 node.start(self.layout, self.processes)
 
     def join(self, options: NodeOptions) -> None:
-        """Start kubelet and kube-proxy for a node with a name, labels and provider ID of its own.
+        """Starts kubelet and kube-proxy for a node with a name, labels and provider ID of its own.
 
         Raises:
             StartFailed: a process ended, or the node did not become Ready.
@@ -83,13 +83,13 @@ class Cluster:
             node.start(self.layout, self.processes, options)
 
     def leave(self) -> None:
-        """Stop kubelet and kube-proxy and kill the containers of the node; its Node object stays."""
+        """Stops kubelet and kube-proxy and kills the containers of the node; its Node object stays."""
         with self._lock():
             node.remove(self.layout, self.processes)
             runtime.remove_containers(self.layout)
 
     def join_system_node(self) -> None:
-        """Start a second node for controllers, with kubelet, containerd and pod network of its own and without GPUs.
+        """Starts a second node for controllers, with kubelet, containerd and pod network of its own and without GPUs.
 
         Raises:
             StartFailed: a process ended, or the node did not become Ready.
@@ -102,7 +102,7 @@ class Cluster:
             node.start(system, self.processes)
 
     def leave_system_node(self) -> None:
-        """Stop the second node and its containerd, and delete its Node object."""
+        """Stops the second node and its containerd, and deletes its Node object."""
         system = self.layout.system
         if not system.node_state.exists():
             return
@@ -113,7 +113,7 @@ class Cluster:
             self.processes.stop(system.containerd)
 
     def down(self, *, purge: bool = False) -> None:
-        """Stop every process, delete containers, mounts, the network namespace and the state.
+        """Stops every process, deletes containers, mounts, the network namespace and the state.
 
         Args:
             purge: Also delete the images and the blobs of the registry.
@@ -148,7 +148,7 @@ class Cluster:
             runtime.remove_containers(layout)
 
     def command(self, *words: str | Path) -> list[str]:
-        """Return a command that runs in the cluster's network."""
+        """Returns a command that runs in the cluster's network."""
         return [*network.inside(self.layout), *map(str, words)]
 
     @property
@@ -159,7 +159,7 @@ class Cluster:
     def run(
         self, *words: str | Path, stdin: str | None = None, check: bool = True, timeout_seconds: float = 300
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the cluster's network, with the administrator's KUBECONFIG.
+        """Runs a command in the cluster's network, with the administrator's KUBECONFIG.
 
         Raises:
             CommandFailed: it failed and `check` is set.
@@ -179,7 +179,7 @@ class Cluster:
         return result
 
     def kubectl(self, *words: str | Path, stdin: str | None = None, timeout_seconds: float = 300) -> str:
-        """Run kubectl and return what it prints.
+        """Runs kubectl and returns what it prints.
 
         Raises:
             CommandFailed: it failed.
@@ -187,7 +187,7 @@ class Cluster:
         return self.run("kubectl", *words, stdin=stdin, timeout_seconds=timeout_seconds).stdout
 
     def load(self, *archives: Path) -> None:
-        """Import image archives (OCI or docker) into containerd.
+        """Imports image archives (OCI or docker) into containerd.
 
         Raises:
             RuntimeError: an archive was rejected.
@@ -196,7 +196,7 @@ class Cluster:
             runtime.load(self.layout, archive)
 
     def kill_container(self, namespace: str, pod: str, container: str) -> None:
-        """Send SIGKILL to every process of a container, as the kernel does when memory is exhausted.
+        """Sends SIGKILL to every process of a container, as the kernel does when memory is exhausted.
 
         Raises:
             CommandFailed: the pod does not exist.

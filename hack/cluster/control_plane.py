@@ -31,7 +31,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: "system:cored
 
 
 def start(layout: Layout, processes: Processes) -> None:
-    """Start what does not run, and wait until the API server is ready.
+    """Starts what does not run, and waits until the API server is ready.
 
     Raises:
         StartFailed: a process ended or did not become ready.
@@ -64,7 +64,7 @@ def start(layout: Layout, processes: Processes) -> None:
 
 
 def start_dns(layout: Layout, processes: Processes) -> None:
-    """Start CoreDNS on the node's address, which pods use as their name server."""
+    """Starts CoreDNS on the node's address, which pods use as their name server."""
     subprocess.run(
         [*inside(layout), "kubectl", f"--kubeconfig={layout.kubeconfig}", "apply", "--server-side", "-f", "-"],
         input=_DNS_ROLE,

@@ -29,7 +29,7 @@ class Gpus:
 
 
 def advertise(cluster: "Cluster", node: str, gpus: Gpus = Gpus()) -> None:
-    """Write the GPUs into the status and the labels of a node."""
+    """Writes the GPUs into the status and the labels of a node."""
     quantity = {RESOURCE: str(gpus.count)}
     status = {"status": {"capacity": quantity, "allocatable": quantity}}
     cluster.kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", json.dumps(status))

@@ -41,7 +41,7 @@ _KUBELET_GROUP = "system:nodes"
 
 
 def issue(layout: Layout) -> None:
-    """Write everything that is missing."""
+    """Writes everything that is missing."""
     folder = layout.certificates
     authority = Authority(folder)
     if not (folder / "sa.key").exists():
@@ -61,7 +61,7 @@ def issue(layout: Layout) -> None:
 
 
 def issue_kubelet(layout: Layout, node: str) -> None:
-    """Write the certificates of a node's kubelet and its kubeconfig, unless they exist for this name.
+    """Writes the certificates of a node's kubelet and its kubeconfig, unless they exist for this name.
 
     The Node authorizer and NodeRestriction let a kubelet act only for the node that its certificate names.
     """
@@ -107,7 +107,7 @@ class Authority:
     def issue(
         self, path: Path, *, user: str, group: str, names: Sequence[str] = (), addresses: Sequence[str] = ()
     ) -> None:
-        """Write `path`.crt and `path`.key, unless they exist."""
+        """Writes `path`.crt and `path`.key, unless they exist."""
         if path.with_suffix(".crt").exists():
             return
         key = ec.generate_private_key(ec.SECP256R1())

@@ -13,7 +13,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def write(target: BinaryIO, name: str, files: Mapping[str, bytes], entrypoint: Sequence[str] = ()) -> None:
-    """Write an archive that `ctr images import` accepts.
+    """Writes an archive that `ctr images import` accepts.
 
     Args:
         target: Stream of the archive.

@@ -27,12 +27,12 @@ PAUSE_IMAGE = "node.local/pause:1"
 
 
 def cache_folder() -> Path:
-    """Return the folder of all clusters and of their binaries."""
+    """Returns the folder of all clusters and of their binaries."""
     return cache.cache_folder("cluster")
 
 
 def binaries_folder() -> Path:
-    """Return the folder of the built binaries."""
+    """Returns the folder of the built binaries."""
     return cache_folder() / "bin"
 
 
@@ -134,7 +134,7 @@ class Layout:
         return self.kubeconfig_of("admin")
 
     def kubeconfig_of(self, component: str) -> Path:
-        """Return the path of a component's kubeconfig."""
+        """Returns the path of a component's kubeconfig."""
         return self.state / f"{component}.kubeconfig"
 
     @property
@@ -143,7 +143,7 @@ class Layout:
         return Path("/run/netns") / self.name
 
     def make_folders(self) -> None:
-        """Create the folders that processes expect."""
+        """Creates the folders that processes expect."""
         for folder in (self.pids, self.certificates, self.logs, self.kept, self.node_state):
             folder.mkdir(parents=True, exist_ok=True)
         self.state.chmod(0o700)

@@ -13,7 +13,7 @@ _BRIDGE = "node0"
 
 
 def inside(layout: Layout) -> list[str]:
-    """Return the words before a command that runs in the network namespace."""
+    """Returns the words before a command that runs in the network namespace."""
     return ["nsenter", f"--net={layout.namespace_file}"]
 
 
@@ -23,7 +23,7 @@ def exists(layout: Layout) -> bool:
 
 
 def create(layout: Layout) -> None:
-    """Create the namespace, the bridge and the routes, unless they exist."""
+    """Creates the namespace, the bridge and the routes, unless they exist."""
     if not exists(layout):
         layout.namespace_file.unlink(missing_ok=True)
         _run("ip", "netns", "add", layout.name)
@@ -40,7 +40,7 @@ def create(layout: Layout) -> None:
 
 
 def delete(layout: Layout) -> None:
-    """Delete the namespace, if it exists."""
+    """Deletes the namespace, if it exists."""
     if layout.namespace_file.exists():
         _run("ip", "netns", "delete", layout.name)
 

@@ -37,7 +37,7 @@ class NodeOptions:
 
 
 def start(layout: Layout, processes: Processes, options: NodeOptions = NodeOptions()) -> None:
-    """Start what does not run, and wait until the node is Ready.
+    """Starts what does not run, and waits until the node is Ready.
 
     Raises:
         StartFailed: a process ended, or the node did not become Ready.
@@ -64,7 +64,7 @@ def start(layout: Layout, processes: Processes, options: NodeOptions = NodeOptio
 
 
 def remove(layout: Layout, processes: Processes) -> None:
-    """Stop kubelet, and kube-proxy with the last one; pods keep running until `runtime.remove_containers`."""
+    """Stops kubelet, and kube-proxy with the last one; pods keep running until `runtime.remove_containers`."""
     processes.stop(layout.kubelet)
     layout.kubeconfig_of(layout.kubelet).unlink(missing_ok=True)
     if not any(name.startswith("kubelet") for name in processes.running()):
@@ -85,7 +85,7 @@ def _proxy_flags(layout: Layout, name: str) -> list[str]:
 
 
 def write_configuration(layout: Layout, options: NodeOptions) -> Path:
-    """Write kubelet's configuration and return its path."""
+    """Writes kubelet's configuration and returns its path."""
     resolver = layout.state / "resolv.conf"
     resolver.write_text(f"nameserver {ADDRESS}\n")
     certificates = layout.certificates

@@ -24,7 +24,7 @@ _TEST_PACKAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "curl": "c
 
 
 def cni_folder() -> Path | None:
-    """Return the folder of the CNI plugins; None if they are not installed."""
+    """Returns the folder of the CNI plugins; None if they are not installed."""
     for folder in _CNI_FOLDERS:
         if all((folder / plugin).is_file() for plugin in _CNI_PLUGINS):
             return folder
@@ -32,7 +32,7 @@ def cni_folder() -> Path | None:
 
 
 def obstacles(*, tests: bool = False) -> list[str]:
-    """Return what this machine lacks, each with its remedy; an empty list if a cluster can run.
+    """Returns what this machine lacks, each with its remedy; an empty list if a cluster can run.
 
     Args:
         tests: Include what the tests on the cluster need.
@@ -59,7 +59,7 @@ def obstacles(*, tests: bool = False) -> list[str]:
 
 
 def check(*, tests: bool = False) -> None:
-    """Do nothing on a machine that can run a cluster.
+    """Does nothing on a machine that can run a cluster.
 
     Args:
         tests: Check what the tests on the cluster need, too.

@@ -37,7 +37,7 @@ class Record:
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None if it does not run."""
+    """Returns when a process started, in clock ticks since boot; None if it does not run."""
     try:
         content = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -54,7 +54,7 @@ class Processes:
         self._layout = layout
 
     def record(self, name: str) -> Record | None:
-        """Return the record of a process, running or not; None if there is none or it is damaged."""
+        """Returns the record of a process, running or not; None if there is none or it is damaged."""
         try:
             pid, started = (self._layout.pids / name).read_text().split()
             return Record(int(pid), int(started))
@@ -67,17 +67,17 @@ class Processes:
         return record is not None and record.is_alive
 
     def running(self) -> dict[str, int]:
-        """Return the process ID of every running process by name."""
+        """Returns the process ID of every running process by name."""
         names = sorted(path.name for path in self._layout.pids.glob("*"))
         records = {name: record for name in names if (record := self.record(name)) is not None}
         return {name: record.pid for name, record in records.items() if record.is_alive}
 
     def log(self, name: str) -> Path:
-        """Return the path of a process's log."""
+        """Returns the path of a process's log."""
         return self._layout.logs / f"{name}.log"
 
     def start(self, name: str, command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None) -> None:
-        """Start a process inside of the network namespace, unless it runs."""
+        """Starts a process inside of the network namespace, unless it runs."""
         if self.is_running(name):
             return
         # nsenter and nice replace themselves, so the process ID is the program's.
@@ -97,7 +97,7 @@ class Processes:
         process.returncode = 0  # the process outlives this one: no warning about a child that is still running
 
     def stop(self, name: str, timeout_seconds: float = 30) -> None:
-        """Stop a process, with SIGKILL after the time limit, and remove its record."""
+        """Stops a process, with SIGKILL after the time limit, and removes its record."""
         record = self.record(name)
         if record is not None and record.is_alive:
             send(record, signal.SIGTERM)
@@ -107,7 +107,7 @@ class Processes:
         (self._layout.pids / name).unlink(missing_ok=True)
 
     def wait(self, name: str, is_ready: Callable[[], bool], timeout_seconds: float) -> None:
-        """Wait until a process is ready.
+        """Waits until a process is ready.
 
         Raises:
             StartFailed: the process ended, or the time limit passed.
@@ -124,7 +124,7 @@ class Processes:
             time.sleep(0.2)
 
     def log_end(self, name: str, lines: int = 15) -> str:
-        """Return the last lines of a process's log."""
+        """Returns the last lines of a process's log."""
         try:
             return "\n".join(self.log(name).read_text(errors="replace").splitlines()[-lines:])
         except FileNotFoundError:
@@ -132,7 +132,7 @@ class Processes:
 
 
 def send(record: Record, number: signal.Signals) -> None:
-    """Send a signal to a recorded process; does nothing if it has ended."""
+    """Sends a signal to a recorded process; does nothing if it has ended."""
     try:
         os.kill(record.pid, number)
     except ProcessLookupError:
@@ -140,7 +140,7 @@ def send(record: Record, number: signal.Signals) -> None:
 
 
 def ended(record: Record, timeout_seconds: float) -> bool:
-    """Wait until a recorded process has ended; return whether it has."""
+    """Waits until a recorded process has ended; returns whether it has."""
     deadline = time.monotonic() + timeout_seconds
     while record.is_alive:
         with contextlib.suppress(ChildProcessError):

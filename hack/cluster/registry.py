@@ -26,7 +26,7 @@ _START_SECONDS = 30.0
 
 
 def start(layout: Layout, processes: Processes) -> None:
-    """Start the registry; its blobs outlive the cluster.
+    """Starts the registry; its blobs outlive the cluster.
 
     Raises:
         StartFailed: it ended or did not become ready.
@@ -44,14 +44,14 @@ def start(layout: Layout, processes: Processes) -> None:
 
 
 def tags(layout: Layout, repository: str) -> list[str]:
-    """Return the tags of a repository; an empty list if it does not exist."""
+    """Returns the tags of a repository; an empty list if it does not exist."""
     body = _get(layout, f"/v2/{repository}/tags/list")
     names: list[str] | None = json.loads(body).get("tags") if body is not None else None
     return names or []
 
 
 def hosts_file(layout: Layout) -> str:
-    """Return containerd's configuration of this registry (`hosts.toml`)."""
+    """Returns containerd's configuration of this registry (`hosts.toml`)."""
     url, authority = f"https://{REGISTRY}", layout.certificates / "ca.crt"
     return f'server = "{url}"\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n  ca = "{authority}"\n'
 

@@ -52,7 +52,7 @@ state = "{state}"
 
 
 def start(layout: Layout, processes: Processes) -> None:
-    """Start containerd, unless it runs, and make the sandbox image available.
+    """Starts containerd, unless it runs, and makes the sandbox image available.
 
     Raises:
         StartFailed: containerd ended or did not become ready.
@@ -69,12 +69,12 @@ def start(layout: Layout, processes: Processes) -> None:
 
 
 def images(layout: Layout) -> list[str]:
-    """Return the names of the images that containerd holds."""
+    """Returns the names of the images that containerd holds."""
     return _ctr(layout, "images", "list", "-q").stdout.split()
 
 
 def load(layout: Layout, archive: Path) -> None:
-    """Import the images of an OCI or docker archive.
+    """Imports the images of an OCI or docker archive.
 
     Raises:
         RuntimeError: containerd rejected the archive.
@@ -85,7 +85,7 @@ def load(layout: Layout, archive: Path) -> None:
 
 
 def kill(layout: Layout, container: str) -> None:
-    """Send SIGKILL to every process of a container.
+    """Sends SIGKILL to every process of a container.
 
     Raises:
         RuntimeError: the container does not run.
@@ -96,7 +96,7 @@ def kill(layout: Layout, container: str) -> None:
 
 
 def remove_containers(layout: Layout) -> None:
-    """Kill and delete every container; images stay. containerd has to run."""
+    """Kills and deletes every container; images stay. containerd has to run."""
     for task in _ctr(layout, "tasks", "list", "-q").stdout.split():
         _ctr(layout, "tasks", "delete", "--force", task)
     for container in _ctr(layout, "containers", "list", "-q").stdout.split():
@@ -106,7 +106,7 @@ def remove_containers(layout: Layout) -> None:
 
 
 def shim_sockets(layout: Layout) -> list[Path]:
-    """Return the sockets of the running shims; they lie outside of the state folder."""
+    """Returns the sockets of the running shims; they lie outside of the state folder."""
     found: list[Path] = []
     for bundle in _bundles(layout):
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -116,7 +116,7 @@ def shim_sockets(layout: Layout) -> list[Path]:
 
 
 def remove_leftovers(layout: Layout, sockets: Iterable[Path] = ()) -> None:
-    """Kill shims that containerd did not stop, unmount what lies below the state folder, remove files elsewhere.
+    """Kills shims that containerd did not stop, unmounts what lies below the state folder, removes files elsewhere.
 
     Args:
         layout: Paths of the cluster.
@@ -141,7 +141,7 @@ def _bundles(layout: Layout) -> list[Path]:
 
 
 def _remove_cgroups(layout: Layout) -> None:
-    """Remove the cgroups of containers whose shims were killed."""
+    """Removes the cgroups of containers whose shims were killed."""
     cgroups = [Path("/sys/fs/cgroup/k8s.io"), *Path("/sys/fs/cgroup").glob("*/k8s.io")]
     for bundle in _bundles(layout):
         for cgroup in cgroups:
@@ -240,5 +240,5 @@ def _mounts(folder: Path) -> list[str]:
 
 
 def remove_images(layout: Layout) -> None:
-    """Remove what `down` keeps. containerd must not run."""
+    """Removes what `down` keeps. containerd must not run."""
     shutil.rmtree(layout.kept, ignore_errors=True)

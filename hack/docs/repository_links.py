@@ -16,7 +16,7 @@ FENCE = re.compile(r"(^ *```.*?^ *```$)", flags=re.MULTILINE | re.DOTALL)
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Replace the links of one page."""
+    """Replaces the links of one page."""
     docs = Path(config["docs_dir"]).resolve()
     folder = Path(page.file.abs_src_path).resolve().parent
 

@@ -23,7 +23,7 @@ def cache_directory() -> Path:
 
 
 def locate(names: tuple[str, ...] = ESSENTIAL) -> Path:
-    """Return the folder with the named binaries; builds missing ones.
+    """Returns the folder with the named binaries; builds missing ones.
 
     Raises:
         Unavailable: binaries are missing and cannot be built here.

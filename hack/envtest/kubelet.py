@@ -45,7 +45,7 @@ class FakeKubelet:
         self._stack.close()
 
     async def register(self, client: Client, name: str) -> Node:
-        """Create its Node, to which the API server relays requests for the pods that are bound to it."""
+        """Creates its Node, to which the API server relays requests for the pods that are bound to it."""
         node = await client.create(Node(metadata=ObjectMeta(name=name)))
         status = {
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
@@ -55,7 +55,7 @@ class FakeKubelet:
 
 
 def pod_on(node: Node, name: str, namespace: str, *, containers: tuple[str, ...] = ("main",)) -> Pod:
-    """Return a pod that is bound to a node."""
+    """Returns a pod that is bound to a node."""
     spec = {"nodeName": node.name, "containers": [{"name": each, "image": "none"} for each in containers]}
     return Pod.model_validate({"metadata": {"name": name, "namespace": namespace}, "spec": spec})
 

@@ -133,7 +133,7 @@ def _top_level(package: str) -> list[str]:
 
 
 def _index() -> str:
-    """Return the page of each name."""
+    """Returns the page of each name."""
     rows: dict[str, str] = {}
     for package, modules in PACKAGES.items():
         for number, (name, wanted) in enumerate(modules):
@@ -187,7 +187,7 @@ def _class(name: str, kind: type[Any]) -> Iterator[str]:
 
 
 def _fields(kind: type[Any]) -> Iterator[str]:
-    """Yield the fields of a dataclass or a model, as a list."""
+    """Yields the fields of a dataclass or a model, as a list."""
     inherited = [base for base in reversed(kind.__mro__) if dataclasses.is_dataclass(base) or base is kind]
     described = {name: text for base in inherited for name, text in _attribute_docstrings(base).items()}
     if issubclass(kind, BaseModel):
@@ -216,7 +216,7 @@ def _attribute_docstrings(kind: type[Any]) -> dict[str, tuple[str, str]]:
 
 
 def _members(kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield public methods and properties, including those inherited within the framework, each once."""
+    """Yields public methods and properties, including those inherited within the framework, each once."""
     seen: set[str] = set()
     for base in kind.__mro__:
         ours = base.__module__.startswith("kaito.runtime")
@@ -230,7 +230,7 @@ def _members(kind: type[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _function(value: object) -> object:
-    """Return the function that a class or static method wraps; other values unchanged."""
+    """Returns the function that a class or static method wraps; other values unchanged."""
     return cast("object", getattr(value, "__func__", value))
 
 
@@ -251,7 +251,7 @@ def _signature(function: object, name: str) -> str:
 
 
 def _spaced(argument: str) -> str:
-    """Format `x: int=1` as in source code."""
+    """Formats `x: int=1` as in source code."""
     name, colon, rest = argument.partition(": ")
     if not colon:
         return argument
@@ -260,12 +260,12 @@ def _spaced(argument: str) -> str:
 
 
 def _unquoted(annotations: str) -> str:
-    """Remove the quotes of annotations; defaults keep theirs."""
+    """Removes the quotes of annotations; defaults keep theirs."""
     return re.sub(r"((?:: |-> |^))'([^']+)'", r"\1\2", annotations)
 
 
 def _split(arguments: str) -> Iterable[str]:
-    """Split at commas outside brackets and strings."""
+    """Splits at commas outside brackets and strings."""
     depth, start, quoted = 0, 0, ""
     for place, sign in enumerate(arguments):
         if quoted:

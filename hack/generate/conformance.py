@@ -51,13 +51,14 @@ class Run:
 
 
 def marked_files() -> list[str]:
-    """Return the test files that mention the marker: to collect the others takes most of the time."""
+    """Returns the test files that mention the marker: to collect the others takes most of the time."""
     files = [path for folder in TESTS for path in sorted((ROOT / folder).rglob("test_*.py"))]
     return [path.relative_to(ROOT).as_posix() for path in files if "conformance" in path.read_text(encoding="utf-8")]
 
 
 def collect(*, run: bool) -> tuple[dict[str, set[Run]], dict[Run, str]]:
-    """Collect or run the tests; returns the runs of every guarantee, and the worst outcome of each run's parameters."""
+    """Collects or runs the tests; returns the runs of every guarantee, and the worst outcome of each run's
+    parameters."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         command = [
@@ -86,7 +87,7 @@ def collect(*, run: bool) -> tuple[dict[str, set[Run]], dict[Run, str]]:
 
 
 def plain(guarantee: str) -> str:
-    """Remove leading zeros: `client-01` is `client-1`."""
+    """Removes leading zeros: `client-01` is `client-1`."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", guarantee)
 
 
@@ -95,12 +96,12 @@ def _worst(outcomes: set[str]) -> str:
 
 
 def groups() -> list[dict[str, Any]]:
-    """Return the guarantees by group."""
+    """Returns the guarantees by group."""
     return list(tomllib.loads(ITEMS.read_text(encoding="utf-8"))["group"])
 
 
 def page(guarantees: dict[str, set[Run]], outcomes: dict[Run, str]) -> str:
-    """Render the page."""
+    """Renders the page."""
     items = [item for group in groups() for item in group["items"]]
     tested = [item for item in items if guarantees.get(item["id"])]
     runs = {each for item in items for each in guarantees.get(item["id"], ())}
@@ -119,17 +120,17 @@ def page(guarantees: dict[str, set[Run]], outcomes: dict[Run, str]) -> str:
 
 
 def recorded(text: str) -> dict[Run, str]:
-    """Parse the outcomes that a page records."""
+    """Parses the outcomes that a page records."""
     return {Run(file, function, where): how for function, file, where, how in _ENTRY.findall(text)}
 
 
 def written() -> str:
-    """Return the page as committed; empty if it does not exist."""
+    """Returns the page as committed; empty if it does not exist."""
     return (ROOT / PAGE).read_text(encoding="utf-8") if (ROOT / PAGE).exists() else ""
 
 
 def gaps(guarantees: dict[str, set[Run]], outcomes: dict[Run, str]) -> list[str]:
-    """Return one line for each missing or failed test."""
+    """Returns one line for each missing or failed test."""
     found: list[str] = []
     items = {item["id"]: item for group in groups() for item in group["items"]}
     for name, item in items.items():
@@ -145,7 +146,7 @@ def gaps(guarantees: dict[str, set[Run]], outcomes: dict[Run, str]) -> list[str]
 
 
 def up_to_date() -> tuple[str, list[str]]:
-    """Render the page with the outcomes it records, without running tests; returns it with the gaps."""
+    """Renders the page with the outcomes it records, without running tests; returns it with the gaps."""
     guarantees, collected = collect(run=False)
     known = recorded(written())
     outcomes = {each: known.get(each, "not run") for each in collected}
@@ -153,7 +154,7 @@ def up_to_date() -> tuple[str, list[str]]:
 
 
 def write() -> int:
-    """Run the tests and write the page; returns 1 if there are gaps."""
+    """Runs the tests and writes the page; returns 1 if there are gaps."""
     guarantees, outcomes = collect(run=True)
     (ROOT / PAGE).write_text(page(guarantees, outcomes), encoding="utf-8")
     print(f"wrote {PAGE}")
@@ -161,13 +162,14 @@ def write() -> int:
 
 
 def refresh() -> int:
-    """Run the tests and write the page if their list has changed or one has not passed; returns 1 if there are gaps."""
+    """Runs the tests and writes the page if their list has changed or one has not passed; returns 1 if there are
+    gaps."""
     wanted, found = up_to_date()
     return write() if found or written() != wanted else 0
 
 
 def check() -> int:
-    """Return 1 if the page is out of date or there are gaps."""
+    """Returns 1 if the page is out of date or there are gaps."""
     wanted, found = up_to_date()
     if written() != wanted:
         found.append(f"{PAGE} is out of date: run `python -m hack.generate.conformance` and commit the result")
@@ -181,7 +183,7 @@ def _report(found: list[str]) -> int:
 
 
 def main() -> int:
-    """Write or check the page; return the exit code."""
+    """Writes or checks the page; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="check without running tests")
     return check() if parser.parse_args().check else write()

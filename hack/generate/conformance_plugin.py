@@ -14,12 +14,12 @@ MEMORY, VIRTUAL, REAL = "memory", "virtual time", "real API server"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option for the output file."""
+    """Adds the option for the output file."""
     parser.addoption("--conformance-json", type=Path, required=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start recording."""
+    """Starts recording."""
     config.pluginmanager.register(_Recorder(config.getoption("--conformance-json")))
 
 
@@ -40,7 +40,7 @@ class _Recorder:
         items[:] = selected
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Record the worst outcome of setup, call and teardown."""
+        """Records the worst outcome of setup, call and teardown."""
         test = self._tests[report.nodeid]
         if report.when == "call" or report.outcome != "passed":
             test["outcome"] = report.outcome if test["outcome"] != "failed" else "failed"

@@ -19,7 +19,7 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
 def main() -> None:
-    """Write the file."""
+    """Writes the file."""
     found: dict[str, object] = {}
     with ControlPlane() as plane:
         context = ssl.create_default_context(cafile=str(plane.ca_file))

@@ -36,21 +36,21 @@ SPECIAL = {
 
 
 def module_folder(module: str) -> Path:
-    """Return the folder of a module, downloaded by Go."""
+    """Returns the folder of a module, downloaded by Go."""
     command = ["go", "mod", "download", "-json", f"{module}@{VERSION}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Path(json.loads(done.stdout)["Dir"])
 
 
 def definition_name(name: str) -> str:
-    """Return the OpenAPI name of a protobuf message."""
+    """Returns the OpenAPI name of a protobuf message."""
     return (
         name.lstrip(".").replace("k8s.io.", "io.k8s.", 1).replace("apiextensions_apiserver", "apiextensions-apiserver")
     )
 
 
 def resolved(name: str, package: str) -> str:
-    """Return a field's type: a scalar, a special type, or the OpenAPI name of a message."""
+    """Returns a field's type: a scalar, a special type, or the OpenAPI name of a message."""
     if name in {"string", "int32", "int64", "bool", "bytes", "double", "uint32", "uint64"}:
         return name
     full = definition_name(name if "." in name else f"{package}.{name}")
@@ -58,7 +58,7 @@ def resolved(name: str, package: str) -> str:
 
 
 def main() -> None:
-    """Write the file."""
+    """Writes the file."""
     messages: dict[str, list[list[object]]] = {}
     for module in MODULES:
         for path in sorted(module_folder(module).rglob("generated.proto")):

@@ -31,21 +31,21 @@ ALWAYS = (
 
 
 def module_folder() -> Path:
-    """Return the folder of the Kubernetes module, downloaded by Go."""
+    """Returns the folder of the Kubernetes module, downloaded by Go."""
     command = ["go", "mod", "download", "-json", f"k8s.io/kubernetes@{VERSION}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Path(json.loads(done.stdout)["Dir"])
 
 
 def document(folder: Path, group: str, version: str) -> dict[str, Any]:
-    """Return the definitions of one group version."""
+    """Returns the definitions of one group version."""
     name = f"apis__{group}__{version}" if group else f"api__{version}"
     path = folder / "api" / "openapi-spec" / "v3" / f"{name}_openapi.json"
     return json.loads(path.read_text())["components"]["schemas"]
 
 
 def shortened(value: Any) -> Any:
-    """Return a schema with descriptions of one sentence."""
+    """Returns a schema with descriptions of one sentence."""
     if isinstance(value, list):
         return [shortened(item) for item in value]
     if not isinstance(value, dict):
@@ -60,7 +60,7 @@ def shortened(value: Any) -> Any:
 
 
 def references(value: Any) -> set[str]:
-    """Return the names of the definitions that a schema refers to."""
+    """Returns the names of the definitions that a schema refers to."""
     if isinstance(value, list):
         return set().union(*(references(item) for item in value), set())
     if not isinstance(value, dict):
@@ -70,7 +70,7 @@ def references(value: Any) -> set[str]:
 
 
 def main() -> None:
-    """Write the file."""
+    """Writes the file."""
     folder = module_folder()
     groups = sorted({(kind.group, kind.version) for kind in BUILTIN} | {("autoscaling", "v1"), ("policy", "v1")})
     definitions: dict[str, Any] = {}

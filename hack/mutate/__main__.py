@@ -47,7 +47,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def choose(modules: Sequence[Module], sample: int | None, seed: int) -> list[Mutant]:
-    """Return every mutant of the modules, or a random sample, in source order."""
+    """Returns every mutant of the modules, or a random sample, in source order."""
     places = [(module, site) for module in modules for site in module.sites]
     order = list(range(len(places)))
     if sample is not None:
@@ -64,7 +64,7 @@ def choose(modules: Sequence[Module], sample: int | None, seed: int) -> list[Mut
 
 
 def _in_processes(jobs: int, mutants: Sequence[Mutant], work: Callable[[Sequence[Mutant]], None]) -> None:
-    """Divide the mutants among forked processes and wait for them."""
+    """Divides the mutants among forked processes and waits for them."""
     pids = []
     for index in range(jobs):
         part = mutants[index::jobs]
@@ -93,7 +93,7 @@ class Run:
         self._jobs = jobs
 
     def functions(self, mutants: Sequence[Mutant]) -> None:
-        """Try those that change the body of a function."""
+        """Tries those that change the body of a function."""
 
         def work(part: Sequence[Mutant]) -> None:
             FunctionMutants(self._target, part, self._choice, self._put).run()
@@ -101,7 +101,7 @@ class Run:
         _in_processes(self._jobs, mutants, work)
 
     def imports(self, mutants: Sequence[Mutant]) -> None:
-        """Try those that take effect on import, file by file."""
+        """Tries those that take effect on import, file by file."""
         for file in sorted({mutant.file for mutant in mutants}):
 
             def work(part: Sequence[Mutant], file: str = file) -> None:
@@ -143,7 +143,7 @@ def _try_all(target: Target, mutants: Sequence[Mutant], folder: Path, arguments:
 
 
 def main() -> int:
-    """Try the mutants, print the score, write the report."""
+    """Tries the mutants, prints the score, writes the report."""
     arguments = _arguments()
     started = time.perf_counter()
     target = targets.find(

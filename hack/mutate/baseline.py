@@ -57,7 +57,7 @@ class Baseline:
 
 
 def clear_caches(prefixes: tuple[str, ...]) -> None:
-    """Clear every `functools.cache` of the tested modules, so that cached results are computed by the mutant."""
+    """Clears every `functools.cache` of the tested modules, so that cached results are computed by the mutant."""
     for found in gc.get_objects():
         if isinstance(found, functools._lru_cache_wrapper):
             module = getattr(found, "__module__", "") or ""
@@ -80,13 +80,13 @@ class _Contexts:
         """By context of a cached function, the contexts that called it."""
 
     def switch(self, context: str) -> str:
-        """Enter a context and return the one before."""
+        """Enters a context and returns the one before."""
         before, self._context = self._context, context
         self._cover.switch_context(context)
         return before
 
     def watch_caches(self) -> None:
-        """Give each cached function of tested modules that are imported from now on a separate context."""
+        """Gives each cached function of tested modules that are imported from now on a separate context."""
 
         def lru_cache(maxsize: object = 128, typed: bool = False) -> object:  # as in functools
             if callable(maxsize):
@@ -121,7 +121,7 @@ class _Contexts:
         return call
 
     def tests(self, context: str, seen: frozenset[str] = frozenset()) -> set[str]:
-        """Return the tests, and "" for import, in which this context was entered."""
+        """Returns the tests, and "" for import, in which this context was entered."""
         if context not in self.users:
             return {context}
         return {test for user in self.users[context] - seen for test in self.tests(user, seen | {context})}
@@ -151,7 +151,7 @@ class _Recorder:
 
 
 def _measure(target: Target, output: Path) -> None:
-    """Run the tests in this process, a fork that ends afterwards, and write the baseline."""
+    """Runs the tests in this process, a fork that ends afterwards, and writes the baseline."""
     baseline = Baseline()
     cover = coverage.Coverage(data_file=None, config_file=False, include=[str(file) for file in target.sources])
     contexts = _Contexts(cover, target.prefixes)
@@ -182,7 +182,7 @@ def _fingerprint(files: Iterable[Path]) -> str:
 
 
 def measure(target: Target, folder: Path) -> Baseline:
-    """Return the baseline of these sources and tests; it is stored until one of them changes."""
+    """Returns the baseline of these sources and tests; it is stored until one of them changes."""
     mark = _fingerprint([*target.sources, *target.test_files()])
     path = folder / f"baseline-{mark}.json"
     if not path.exists():

@@ -97,7 +97,7 @@ def _first_string(node: cst.BaseString) -> Iterator[cst.CSTNode]:
 
 
 def _formatted_string(node: cst.FormattedString) -> Iterator[cst.CSTNode]:
-    """Change the text of an f-string, which mutmut does not change."""
+    """Changes the text of an f-string, which mutmut does not change."""
     for index, part in enumerate(node.parts):
         if isinstance(part, cst.FormattedStringText):
             changed = part.with_changes(value="XX" + part.value)
@@ -106,13 +106,13 @@ def _formatted_string(node: cst.FormattedString) -> Iterator[cst.CSTNode]:
 
 
 def _operand(node: cst.BooleanOperation) -> Iterator[cst.CSTNode]:
-    """Keep only one operand: finds operands that no test covers."""
+    """Keeps only one operand: finds operands that no test covers."""
     for operand in (node.left, node.right):
         yield operand.with_changes(lpar=[*operand.lpar, cst.LeftParen()], rpar=[*operand.rpar, cst.RightParen()])
 
 
 def _argument(node: cst.Call) -> Iterator[cst.CSTNode]:
-    """Replace a positional argument by None and drop a keyword argument.
+    """Replaces a positional argument by None and drops a keyword argument.
 
     mutmut does both with every argument; dropping a positional one and passing None by keyword fail at the first call.
     """
@@ -131,7 +131,7 @@ def _swap_operator(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
 
 
 def _swap_arguments(node: cst.Call) -> Iterator[cst.CSTNode]:
-    """Exchange two neighboring positional arguments."""
+    """Exchanges two neighboring positional arguments."""
     if _last_name(node.func) in UNSWAPPED_CALLS:
         return
     for index in range(len(node.args) - 1):
@@ -175,7 +175,7 @@ def _is_type_checking(node: cst.CSTNode) -> bool:
 
 
 def _is_left_alone(node: cst.CSTNode) -> bool:
-    """Report whether nothing below the node is changed."""
+    """Reports whether nothing below the node is changed."""
     match node:
         case cst.Import() | cst.ImportFrom() | cst.Decorator() | cst.Assert() | cst.TypeAlias():
             return True

@@ -38,7 +38,7 @@ class Cache:
                 self._entries[entry["id"]] = entry
 
     def get(self, mutant: Mutant) -> Outcome | None:
-        """Return the outcome of an earlier run, if it is still valid."""
+        """Returns the outcome of an earlier run, if it is still valid."""
         entry = self._entries.get(mutant.id)
         if (
             entry is None
@@ -54,7 +54,7 @@ class Cache:
         return None if entry is None else Outcome(**entry["outcome"])  # type: ignore[arg-type]
 
     def put(self, mutant: Mutant, outcome: Outcome) -> None:
-        """Append an outcome; several processes may write."""
+        """Appends an outcome; several processes may write."""
         entry = {
             "id": mutant.id,
             "file": self._file_mark(mutant),
@@ -66,7 +66,7 @@ class Cache:
             lines.write(json.dumps(entry) + os.linesep)
 
     def clear(self) -> None:
-        """Delete every outcome."""
+        """Deletes every outcome."""
         self._entries.clear()
         self._path.unlink(missing_ok=True)
 
@@ -93,7 +93,7 @@ class Equivalent:
 
     @classmethod
     def load(cls) -> list["Equivalent"]:
-        """Read the list."""
+        """Reads the list."""
         entries = tomllib.loads(EQUIVALENT.read_text()).get("mutant", []) if EQUIVALENT.exists() else []
         return [
             cls(entry["file"], entry.get("scope", ""), entry["before"], entry["after"], entry["reason"])
@@ -101,7 +101,7 @@ class Equivalent:
         ]
 
     def matches(self, mutant: Mutant) -> bool:
-        """Report whether the entry describes the mutant."""
+        """Reports whether the entry describes the mutant."""
         return (self.file, self.scope, self.before, self.after) == (
             mutant.file,
             mutant.scope,
@@ -135,7 +135,7 @@ class Score:
 
 
 def score(outcomes: Mapping[Mutant, Outcome], equivalents: Sequence[Equivalent]) -> tuple[Score, list[Mutant]]:
-    """Compute the score, and list the surviving mutants that are not equivalent."""
+    """Computes the score, and lists the surviving mutants that are not equivalent."""
     equivalent, survivors, killed, unreached = 0, list[Mutant](), 0, 0
     for mutant, outcome in outcomes.items():
         if outcome.status in ("killed", "timeout"):

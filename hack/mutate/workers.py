@@ -75,20 +75,20 @@ class Choice:
     """Number of mutants of a file that a test killed."""
 
     def of_function(self, mutant: Mutant) -> list[str]:
-        """Return the tests that run the changed statement."""
+        """Returns the tests that run the changed statement."""
         return self._within(self.baseline.tests_of_lines(mutant.file, mutant.first_line, mutant.last_line), mutant.file)
 
     def of_module(self, mutant: Mutant) -> list[str]:
-        """Return every test, because coverage does not show which lines depend on a constant."""
+        """Returns every test, because coverage does not show which lines depend on a constant."""
         return self._within(self.baseline.seconds, mutant.file)
 
     def runs_on_import(self, mutant: Mutant) -> bool:
-        """Report whether the changed statement runs on import."""
+        """Reports whether the changed statement runs on import."""
         lines = range(mutant.first_line, mutant.last_line + 1)
         return not mutant.scope or any(line in lines for line in self.baseline.imported.get(mutant.file, ()))
 
     def note(self, mutant: Mutant, test: str) -> None:
-        """Count a kill of the test."""
+        """Counts a kill of the test."""
         if test:
             self.kills[mutant.file, test] += 1
 
@@ -156,7 +156,7 @@ class Copy:
 
 
 def _expect_survival(outcome: Outcome) -> None:
-    """Exit if tests fail in a fork without a change, because every mutant would count as killed."""
+    """Exits if tests fail in a fork without a change, because every mutant would count as killed."""
     if outcome.status not in ("survived", "import"):
         sys.exit(f"tests fail in a fork of the process without a change: {outcome.status} {outcome.test}")
 
@@ -168,18 +168,18 @@ class Report:
         self._write = write
 
     def chosen(self, tests: int) -> None:
-        """Report how many tests will run."""
+        """Reports how many tests will run."""
         self._line(tests=tests)
 
     def starts(self, test: str, seconds: float) -> None:
-        """Report the test and limit it to five times its CPU time and twenty times its CPU time on the wall clock."""
+        """Reports the test and limits it to five times its CPU time and twenty times its CPU time on the wall clock."""
         self._line(test=test)
         for timer, limit in ((signal.SIGPROF, 5 * seconds + 3), (signal.SIGALRM, 20 * seconds + 30)):
             signal.signal(timer, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_PROF if timer is signal.SIGPROF else signal.ITIMER_REAL, limit)
 
     def ended(self, status: Status, test: str = "") -> NoReturn:
-        """Report the outcome and exit immediately, without teardown."""
+        """Reports the outcome and exits immediately, without teardown."""
         self._line(status=status, **({"test": test} if test else {}))
         os._exit(0)
 
@@ -206,7 +206,7 @@ class _Failures:
 
 
 def _codes(code: CodeType, scope: str) -> Iterator[CodeType]:
-    """Yield the code objects with that qualified name, in source order."""
+    """Yields the code objects with that qualified name, in source order."""
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             if constant.co_qualname == scope:
@@ -216,7 +216,7 @@ def _codes(code: CodeType, scope: str) -> Iterator[CodeType]:
 
 
 def _with_nested(code: CodeType) -> Iterator[CodeType]:
-    """Yield a code object and those of the functions inside it."""
+    """Yields a code object and those of the functions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -241,7 +241,7 @@ class FunctionMutants:
         self._checked = False
 
     def run(self) -> None:
-        """Collect the tests, then run the mutants."""
+        """Collects the tests, then runs the mutants."""
         pytest.main([*PYTEST_OPTIONS, *map(str, self._target.tests)], plugins=[self])
 
     @pytest.hookimpl(tryfirst=True)
@@ -265,7 +265,7 @@ class FunctionMutants:
         return True
 
     def _check_copies(self, mutant: Mutant, tests: list[str]) -> None:
-        """Check once that the tests of a mutant pass in a fork without the mutant."""
+        """Checks once that the tests of a mutant pass in a fork without the mutant."""
         if not self._checked:
             same = replace(mutant, source=(self._target.root / mutant.file).read_text())
             _expect_survival(Copy(lambda report: self._try(report, same, tests)).run())
@@ -319,7 +319,7 @@ class _MutantLoader(SourceFileLoader):
     source = ""
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return the compiled changed module, never cached bytecode."""
+        """Returns the compiled changed module, never cached bytecode."""
         return compile(self.source, self.get_filename(fullname), "exec", dont_inherit=True)
 
 
@@ -333,7 +333,7 @@ class _MutantFinder(MetaPathFinder):
         self._loader.source = source
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
-        """Return the spec of the changed module, None for other modules."""
+        """Returns the spec of the changed module, None for other modules."""
         if fullname != self._name:
             return None
         inside = [str(self._path.parent)] if self._path.name == "__init__.py" else None
@@ -371,7 +371,7 @@ class ImportMutants:
         self._choice = choice
 
     def run(self, mutants: Sequence[Mutant], sink: Sink) -> None:
-        """Import the modules that do not depend on the file, then run the mutants."""
+        """Imports the modules that do not depend on the file, then runs the mutants."""
         self._preload()
         gc.collect()
         gc.freeze()
@@ -410,7 +410,7 @@ class ImportMutants:
 
 
 def _dependents(modules: Iterable[str], target: Target, changed: str) -> set[str]:
-    """Return the tested modules that import the changed one, directly or indirectly."""
+    """Returns the tested modules that import the changed one, directly or indirectly."""
     ours = [module for module in modules if f"{module}.".startswith(target.prefixes)]
     needs = {module: _imports(module) for module in ours}
     found = {changed, *(module for module in ours if module.startswith(f"{changed}."))}
@@ -422,7 +422,7 @@ def _dependents(modules: Iterable[str], target: Target, changed: str) -> set[str
 
 
 def _imports(module: str) -> set[str]:
-    """Return the names that a module imports, with their parent packages and its own."""
+    """Returns the names that a module imports, with their parent packages and its own."""
     with suppress(Exception):
         spec = importlib.util.find_spec(module.partition(".")[0])
         if spec is None:

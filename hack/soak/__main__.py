@@ -41,7 +41,7 @@ WITHOUT_WEBHOOK: Final = frozenset({"webhook"})
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Returns the parser of the command line."""
     result = argparse.ArgumentParser(prog="python -m hack.soak", description=__doc__)
     result.add_argument("--minutes", type=float, default=60.0, help="time in which things happen (default: 60)")
     result.add_argument("--seed", type=int, default=1, help="decides the steps; odd seeds use NodeClaims (default: 1)")
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def soak(plane: ControlPlane, seed: int, minutes: float) -> SoakRun:
-    """Run one soak test on a control plane."""
+    """Runs one soak test on a control plane."""
     kind: type[Claim] = NodeClaim if seed % 2 else Machine
     claims = f"{kind.plural}.{kind.group()}"
     resources = ["workspaces.kaito.sh", claims, "nodes", "namespaces", "pods", "services", "configmaps"]
@@ -85,7 +85,7 @@ async def _play(run: SoakRun, seed: int, seconds: float) -> None:
 
 
 def missing(run: SoakRun) -> list[str]:
-    """Return what is not as users want it, without the Workspaces that admission would have rejected."""
+    """Returns what is not as users want it, without the Workspaces that admission would have rejected."""
     rejected = {name_of(each) for each in run.stored("workspaces.kaito.sh").values() if is_rejected(each)}
     return [text for text in run.reference.missing() if not any(text.startswith(f"{name} ") for name in rejected)]
 
@@ -109,7 +109,7 @@ async def _phases(run: SoakRun, scenario: Scenario, kinds: Sequence[StepKind], s
 
 
 def main() -> int:
-    """Run the command line."""
+    """Runs the command line."""
     options = parser().parse_args()
     binaries.build(lambda line: print(line, file=sys.stderr, flush=True), KUBERNETES)
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ class LiveCloud:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[str]:
-        """Serve the cloud; yields its URL."""
+        """Serves the cloud; yields its URL."""
         async with self.simulator, serve(self.simulator) as url:
             yield url
 

@@ -41,10 +41,10 @@ class Kubelets:
         """Until when the pods of a Workspace (`namespace/name`) crash, in the time of the event loop."""
 
     def reconcile(self) -> None:
-        """Do nothing: the loop of `work` notices what has changed."""
+        """Does nothing: the loop of `work` notices what has changed."""
 
     async def work(self) -> None:
-        """Run until cancelled."""
+        """Runs until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             for pod in list(self._server.stored("pods").values()):

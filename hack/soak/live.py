@@ -64,12 +64,13 @@ class History:
         self._number = 0
 
     def note(self, resource: str, revision: int, obj: Object, *, exists: bool, at: float) -> None:
-        """Add an event that arrived at a time: the state of an object at a revision, the last one if it was deleted."""
+        """Adds an event that arrived at a time: the state of an object at a revision, the last one if it was
+        deleted."""
         self._number += 1
         heapq.heappush(self._waiting, (revision, self._number, at, resource, exists, obj))
 
     def apply(self, until: float) -> None:
-        """Apply the events in the order of their revisions, up to the first one that arrived later than that."""
+        """Applies the events in the order of their revisions, up to the first one that arrived later than that."""
         while self._waiting and self._waiting[0][2] <= until:
             _, _, _, resource, exists, obj = heapq.heappop(self._waiting)
             objects = self.objects[resource]
@@ -106,15 +107,15 @@ class LiveServer:
         return self._history.events
 
     def stored(self, resource: str) -> dict[Key, Object]:
-        """Return the objects of a resource by namespace and name; the objects must not be changed."""
+        """Returns the objects of a resource by namespace and name; the objects must not be changed."""
         return self._history.objects.get(resource, {})
 
     def on_write(self, listener: Listener) -> None:
-        """Call a function for each write with the resource, the object, and its previous state."""
+        """Calls a function for each write with the resource, the object, and its previous state."""
         self._history.listeners.append(listener)
 
     async def follow(self) -> None:
-        """Watch until cancelled."""
+        """Watches until cancelled."""
         async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession(headers=self._headers) as session:
             for resource in self._seen:
                 tasks.create_task(self._follow(session, resource))
@@ -182,12 +183,12 @@ class _Expired(Exception):
 
 
 def key_of(obj: Mapping[str, Any]) -> Key:
-    """Return namespace and name."""
+    """Returns namespace and name."""
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
 def version_of(obj: Mapping[str, Any]) -> int:
-    """Return the revision of an object."""
+    """Returns the revision of an object."""
     return int(obj["metadata"]["resourceVersion"])
 
 
@@ -204,6 +205,6 @@ class LiveWorld:
         return SystemClock().now() - timedelta(seconds=DELAY_SECONDS)
 
     def list(self, kind: type[K]) -> Sequence[K]:
-        """Return the stored objects of a kind."""
+        """Returns the stored objects of a kind."""
         resource = f"{kind.plural}.{kind.group()}".removesuffix(".")
         return [kind.model_validate(each) for each in self.server.stored(resource).values()]

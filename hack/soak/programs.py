@@ -50,7 +50,7 @@ class Program:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the process unless it runs."""
+        """Starts the process unless it runs."""
         if self.is_running:
             return
         self.starts += 1
@@ -61,25 +61,25 @@ class Program:
             )
 
     def kill(self) -> None:
-        """Kill the process with SIGKILL."""
+        """Kills the process with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Stop the process with SIGTERM, and with SIGKILL after 15 s."""
+        """Stops the process with SIGTERM, and with SIGKILL after 15 s."""
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Suspend the process."""
+        """Suspends the process."""
         if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Continue the process after `pause`."""
+        """Continues the process after `pause`."""
         if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGCONT)
 
     def mistakes(self) -> list[str]:
-        """Return the lines of the log since the last call that report a mistake of the code."""
+        """Returns the lines of the log since the last call that report a mistake of the code."""
         if not self.log.exists():
             return []
         with self.log.open("rb") as log:
@@ -152,7 +152,7 @@ class Programs:
 
     @contextlib.contextmanager
     def running(self) -> Generator[None]:
-        """Start the processes, and stop them at the end."""
+        """Starts the processes, and stops them at the end."""
         try:
             for program in self.all:
                 program.start()
@@ -162,18 +162,18 @@ class Programs:
                 program.stop()
 
     def kill_api_server(self) -> None:
-        """Kill kube-apiserver with SIGKILL."""
+        """Kills kube-apiserver with SIGKILL."""
         if self.plane.api_server is not None:
             self.plane.api_server.kill()
         self.plane.stop_api_server()
 
     def start_etcd(self) -> None:
-        """Start etcd and kube-apiserver with the same data and certificates."""
+        """Starts etcd and kube-apiserver with the same data and certificates."""
         self.plane.start_etcd()
         self.plane.start_api_server()
 
     def kill_etcd(self) -> None:
-        """Kill etcd and kube-apiserver with SIGKILL."""
+        """Kills etcd and kube-apiserver with SIGKILL."""
         self.kill_api_server()
         if self.plane.etcd is not None:
             self.plane.etcd.kill()

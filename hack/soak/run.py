@@ -67,7 +67,7 @@ class SoakRun:
         server.on_write(self._on_write)
 
     def refer(self, kind: type[Claim]) -> None:
-        """Make the reference model; `kind` is the kind of the claims."""
+        """Makes the reference model; `kind` is the kind of the claims."""
         # The model reads the run only through what both kinds of runs have.
         self.reference = Reference(cast("Run", self), cast("Any", self.cloud), kind)
 
@@ -89,27 +89,27 @@ class SoakRun:
         return self._faults.quiet_seconds
 
     def stored(self, resource: str) -> dict[tuple[str, str], Object]:
-        """Return the objects of a resource by namespace and name."""
+        """Returns the objects of a resource by namespace and name."""
         return self.world.server.stored(resource)
 
     def changed(self) -> None:
-        """Do nothing: the state is checked every second."""
+        """Does nothing: the state is checked every second."""
 
     def fault_lasts(self, seconds: float) -> None:
-        """Declare that a failure has effects for so long from now."""
+        """Declares that a failure has effects for so long from now."""
         self._faults.last(seconds)
 
     def end_after(self, seconds: float, end: Callable[[], None], *, disturbs: float | None = None) -> None:
-        """End a failure after so many seconds, or earlier when all failures end."""
+        """Ends a failure after so many seconds, or earlier when all failures end."""
         self._faults.end_after(seconds, end, disturbs)
 
     def fail(self, invariant: str, text: str) -> None:
-        """Report a violation; the run continues."""
+        """Reports a violation; the run continues."""
         self.violations.append(f"{invariant}: {text}")
         self.say("VIOLATION", self.violations[-1])
 
     def say(self, source: str, text: str) -> None:
-        """Print and keep a line of the report."""
+        """Prints and keeps a line of the report."""
         self.trace.line(source, text)
         sys.stdout.write(f"{self.trace.lines[-1]}\n")
         sys.stdout.flush()
@@ -117,7 +117,7 @@ class SoakRun:
     # -- playing -----------------------------------------------------------------------------------------------------
 
     async def play(self, scenario: Scenario, kinds: Iterable[StepKind], seconds: float) -> None:
-        """Perform the steps of a scenario, then end all failures."""
+        """Performs the steps of a scenario, then ends all failures."""
         by_name = {kind.name: kind for kind in kinds}
         for step in scenario.steps:
             if step.at > self.now:
@@ -132,7 +132,7 @@ class SoakRun:
         self._faults.settle(self.now)
 
     async def until_nothing(self, problems: Callable[[], Iterable[str]], within: float, invariant: str) -> None:
-        """Wait until nothing is missing."""
+        """Waits until nothing is missing."""
         deadline = self.now + within
         while found := list(problems()):
             if self.now >= deadline:
@@ -141,7 +141,7 @@ class SoakRun:
             await asyncio.sleep(2.0)
 
     async def rest(self) -> None:
-        """Check that little is written while nothing happens."""
+        """Checks that little is written while nothing happens."""
         before = self._written.copy()
         await asyncio.sleep(REST_SECONDS)
         for key, count in self._written.items():
@@ -172,7 +172,7 @@ class SoakRun:
         self.fail("no hot loop", f"{key[0]} was written more than {WRITES_PER_HOUR} times in an hour")
 
     async def check(self) -> None:
-        """Check the state until cancelled."""
+        """Checks the state until cancelled."""
         reported: set[tuple[str, str]] = set()
         while True:
             await asyncio.sleep(CHECK_SECONDS)
@@ -189,7 +189,7 @@ class SoakRun:
                     self.fail("no mistake in a log", f"{program.name}: {line[:400]}")
 
     async def supervise(self) -> None:
-        """Start ended processes again, as Kubernetes does, until cancelled."""
+        """Starts ended processes again, as Kubernetes does, until cancelled."""
         down: dict[str, float] = {}
         while True:
             await asyncio.sleep(CHECK_SECONDS)

@@ -14,7 +14,7 @@ RECOVERY_SECONDS: Final = 60.0
 
 
 def process_faults() -> list[StepKind]:
-    """Return the kinds of failures of processes."""
+    """Returns the kinds of failures of processes."""
     return [
         StepKind(
             name="kill",
@@ -55,7 +55,7 @@ def _programs(run: Run) -> Any:
 
 
 async def kill(run: Run, *, program: str, seconds: float) -> None:
-    """Kill a process with SIGKILL, and start it again."""
+    """Kills a process with SIGKILL, and starts it again."""
     programs = {each.name: each for each in _programs(run).all}
     held: set[str] = cast("Any", run).held
     chosen = programs[program]
@@ -70,14 +70,14 @@ async def kill(run: Run, *, program: str, seconds: float) -> None:
 
 
 async def pause(run: Run, *, program: str, seconds: float) -> None:
-    """Suspend a process: a leader loses its lease and must not write when it continues."""
+    """Suspends a process: a leader loses its lease and must not write when it continues."""
     chosen = _programs(run).controllers[program]
     chosen.pause()
     run.end_after(seconds, chosen.resume, disturbs=seconds + RECOVERY_SECONDS)
 
 
 async def kill_api_server(run: Run, *, seconds: float, etcd: bool) -> None:
-    """Kill kube-apiserver, and etcd with it, and start them again."""
+    """Kills kube-apiserver, and etcd with it, and starts them again."""
     programs = _programs(run)
     run.fault_lasts(seconds + 2 * RECOVERY_SECONDS)
     await asyncio.to_thread(programs.kill_etcd if etcd else programs.kill_api_server)
@@ -87,5 +87,5 @@ async def kill_api_server(run: Run, *, seconds: float, etcd: bool) -> None:
 
 
 def describe_counts(steps: Mapping[str, int]) -> str:
-    """Return how often each kind of step was played."""
+    """Returns how often each kind of step was played."""
     return ", ".join(f"{name} {count}" for name, count in sorted(steps.items()))

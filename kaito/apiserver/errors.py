@@ -30,12 +30,12 @@ _WITHOUT_VALUE = frozenset({"FieldValueRequired", "FieldValueForbidden", "FieldV
 
 
 def quote(value: str) -> str:
-    """Return a string as Go's `%q` prints it (for the characters that appear in manifests)."""
+    """Returns a string as Go's `%q` prints it (for the characters that appear in manifests)."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def render_value(value: Json) -> str:
-    """Return a value as `field.Error` prints it inside a message."""
+    """Returns a value as `field.Error` prints it inside a message."""
     if isinstance(value, str):
         return quote(value)
     if isinstance(value, bool):
@@ -69,38 +69,38 @@ class FieldError:
 
 
 def required(field: str, detail: str = "") -> FieldError:
-    """Return the error for a missing value."""
+    """Returns the error for a missing value."""
     return FieldError("FieldValueRequired", field, None, detail)
 
 
 def invalid_value(field: str, value: Json, detail: str) -> FieldError:
-    """Return the error for a malformed value."""
+    """Returns the error for a malformed value."""
     return FieldError("FieldValueInvalid", field, value, detail)
 
 
 def type_invalid(field: str, value: Json, detail: str) -> FieldError:
-    """Return the error for a value of the wrong type."""
+    """Returns the error for a value of the wrong type."""
     return FieldError("FieldValueTypeInvalid", field, value, detail)
 
 
 def unsupported(field: str, value: Json, allowed: Iterable[str]) -> FieldError:
-    """Return the error for a value outside an enumeration."""
+    """Returns the error for a value outside an enumeration."""
     detail = "supported values: " + ", ".join(quote(item) for item in allowed)
     return FieldError("FieldValueNotSupported", field, value, detail)
 
 
 def forbidden_field(field: str, detail: str) -> FieldError:
-    """Return the error for a well-formed value that may not be used here."""
+    """Returns the error for a well-formed value that may not be used here."""
     return FieldError("FieldValueForbidden", field, None, detail)
 
 
 def duplicate(field: str, value: Json) -> FieldError:
-    """Return the error for a second item with the same key."""
+    """Returns the error for a second item with the same key."""
     return FieldError("FieldValueDuplicate", field, value)
 
 
 def too_many(field: str, count: int, limit: int) -> FieldError:
-    """Return the error for a list or map with more than `limit` entries."""
+    """Returns the error for a list or map with more than `limit` entries."""
     return FieldError("FieldValueTooMany", field, count, f"must have at most {limit} item{'s' * (limit != 1)}")
 
 
@@ -134,7 +134,7 @@ class StatusError(Exception):
         self.continue_token = continue_token
 
     def status(self) -> Object:
-        """Return the `metav1.Status` object of this refusal."""
+        """Returns the `metav1.Status` object of this refusal."""
         metadata: Object = {"continue": self.continue_token} if self.continue_token else {}
         body: Object = {
             "kind": "Status",
@@ -152,7 +152,7 @@ class StatusError(Exception):
 
 
 def qualified(group: str, resource: str) -> str:
-    """Return `resource.group`, or `resource` for the core group."""
+    """Returns `resource.group`, or `resource` for the core group."""
     return f"{resource}.{group}" if group else resource
 
 
@@ -172,24 +172,24 @@ def _details(group: str, kind: str, name: str, causes: Sequence[Object] = (), ui
 
 
 def not_found(group: str, resource: str, name: str) -> StatusError:
-    """Return 404 for an object that does not exist."""
+    """Returns 404 for an object that does not exist."""
     message = f"{qualified(group, resource)} {quote(name)} not found"
     return StatusError(404, "NotFound", message, details=_details(group, resource, name))
 
 
 def no_such_resource() -> StatusError:
-    """Return 404 for a resource type that is not served."""
+    """Returns 404 for a resource type that is not served."""
     return StatusError(404, "NotFound", "the server could not find the requested resource", details={})
 
 
 def already_exists(group: str, resource: str, name: str) -> StatusError:
-    """Return 409 for a create of an existing name."""
+    """Returns 409 for a create of an existing name."""
     message = f"{qualified(group, resource)} {quote(name)} already exists"
     return StatusError(409, "AlreadyExists", message, details=_details(group, resource, name))
 
 
 def generate_name_conflict(group: str, resource: str, name: str) -> StatusError:
-    """Return 409 for a generated name that is taken."""
+    """Returns 409 for a generated name that is taken."""
     taken = f"{qualified(group, resource)} {quote(name)} already exists"
     message = f"{taken}, the server was not able to generate a unique name for the object"
     return StatusError(409, "AlreadyExists", message, details=_details(group, resource, name), retry_after=1)
@@ -199,18 +199,18 @@ STALE_OBJECT = "the object has been modified; please apply your changes to the l
 
 
 def conflict(group: str, resource: str, name: str, why: str = STALE_OBJECT) -> StatusError:
-    """Return 409 for a write against a state that is no longer current."""
+    """Returns 409 for a write against a state that is no longer current."""
     message = f"Operation cannot be fulfilled on {qualified(group, resource)} {quote(name)}: {why}"
     return StatusError(409, "Conflict", message, details=_details(group, resource, name))
 
 
 def apply_conflict(causes: Sequence[Object], message: str) -> StatusError:
-    """Return 409 for an apply that would take fields from another manager."""
+    """Returns 409 for an apply that would take fields from another manager."""
     return StatusError(409, "Conflict", message, details={"causes": list(causes)})
 
 
 def invalid(group: str, kind: str, name: str, errors: Sequence[FieldError]) -> StatusError:
-    """Return 422 with one cause per field error (`NewInvalid`)."""
+    """Returns 422 with one cause per field error (`NewInvalid`)."""
     unique = list(dict.fromkeys(str(error) for error in errors))
     text = unique[0] if len(unique) == 1 else "[" + ", ".join(unique) + "]"
     causes: list[Object] = [{"reason": error.reason, "message": error.body, "field": error.field} for error in errors]
@@ -219,12 +219,12 @@ def invalid(group: str, kind: str, name: str, errors: Sequence[FieldError]) -> S
 
 
 def bad_request(message: str) -> StatusError:
-    """Return 400."""
+    """Returns 400."""
     return StatusError(400, "BadRequest", message)
 
 
 def forbidden(group: str, resource: str, name: str, why: str) -> StatusError:
-    """Return 403 for a request that policy does not allow."""
+    """Returns 403 for a request that policy does not allow."""
     subject = f"{qualified(group, resource)} {quote(name)} is " if name else f"{qualified(group, resource)} is "
     return StatusError(
         403, "Forbidden", f"{subject if resource else ''}forbidden: {why}", details=_details(group, resource, name)
@@ -232,30 +232,30 @@ def forbidden(group: str, resource: str, name: str, why: str) -> StatusError:
 
 
 def method_not_allowed() -> StatusError:
-    """Return 405 for a verb that the resource does not have."""
+    """Returns 405 for a verb that the resource does not have."""
     message = "the server does not allow this method on the requested resource"
     return StatusError(405, "MethodNotAllowed", message, details={})
 
 
 def not_acceptable() -> StatusError:
-    """Return 406 for an Accept header that cannot be met."""
+    """Returns 406 for an Accept header that cannot be met."""
     message = "406: Not Acceptable\n\nAvailable representations: application/json, application/json;stream=watch"
     return StatusError(406, "NotAcceptable", message, details={})
 
 
 def unsupported_media_type(accepted: str) -> StatusError:
-    """Return 415 for a body or patch of a type that the resource does not take."""
+    """Returns 415 for a body or patch of a type that the resource does not take."""
     message = "the body of the request was in an unknown format - accepted media types include: " + accepted
     return StatusError(415, "UnsupportedMediaType", message)
 
 
 def expired(message: str, continue_token: str = "") -> StatusError:
-    """Return 410 for a resource version or continue token that history no longer covers."""
+    """Returns 410 for a resource version or continue token that history no longer covers."""
     return StatusError(410, "Expired", message, continue_token=continue_token)
 
 
 def too_large_resource_version(requested: int, current: int) -> StatusError:
-    """Return the 504 for a resource version from the future, with the cause that client-go looks for."""
+    """Returns the 504 for a resource version from the future, with the cause that client-go looks for."""
     details: Object = {
         "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
         "retryAfterSeconds": 1,
@@ -265,7 +265,7 @@ def too_large_resource_version(requested: int, current: int) -> StatusError:
 
 
 def internal(message: str) -> StatusError:
-    """Return 500."""
+    """Returns 500."""
     return StatusError(
         500, "InternalError", f"Internal error occurred: {message}", details={"causes": [{"message": message}]}
     )

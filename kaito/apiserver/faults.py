@@ -89,7 +89,7 @@ class Fault:
         return self.lose_events or self.lag > 0
 
     def take(self) -> bool:
-        """Count a match; return whether it is to be hit."""
+        """Counts a match; returns whether it is to be hit."""
         if self.times is not None and self.hits >= self.times:
             return False
         if self.skip > 0:
@@ -121,21 +121,21 @@ class Faults:
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> Fault:
-        """Add a fault; the returned object counts its hits and can be given to `remove`."""
+        """Adds a fault; the returned object counts its hits and can be given to `remove`."""
         self._faults.append(fault)
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """Remove a fault; unknown ones are ignored."""
+        """Removes a fault; unknown ones are ignored."""
         if fault in self._faults:
             self._faults.remove(fault)
 
     def clear(self) -> None:
-        """Remove all faults."""
+        """Removes all faults."""
         self._faults.clear()
 
     def for_request(self, request: HttpRequest, info: RequestInfo) -> list[Fault]:
-        """Return the faults that hit this request, counting them."""
+        """Returns the faults that hit this request, counting them."""
         return [
             fault
             for fault in self._faults
@@ -149,7 +149,7 @@ class Faults:
         ]
 
     def delivery(self, resource: Resource | None, change: Change) -> float | None:
-        """Return how many seconds a change is held back from watchers; None when it is lost."""
+        """Returns how many seconds a change is held back from watchers; None when it is lost."""
         delay = 0.0
         kind = resource.kind if resource is not None else str(change.stored.data.get("kind"))
         namespace, name = change.stored.key
@@ -166,7 +166,7 @@ def _matches(fault: Fault, kind: str, namespace: str, name: str) -> bool:
 
 
 async def apply_faults(faults: list[Fault]) -> HttpResponse | None:
-    """Apply the delays and error responses of the faults; None when the request is to be served."""
+    """Applies the delays and error responses of the faults; None when the request is to be served."""
     for fault in faults:
         if fault.delay:
             await asyncio.sleep(fault.delay)

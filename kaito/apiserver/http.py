@@ -26,7 +26,7 @@ class Listening:
     token: str | None = None
 
     def kubeconfig(self, *, namespace: str = "default", ca: str = "") -> Object:
-        """Return a kubeconfig for it; `ca` is the base64 of its certificate authority, when it serves TLS."""
+        """Returns a kubeconfig for it; `ca` is the base64 of its certificate authority, when it serves TLS."""
         cluster: Object = {"server": self.url}
         if ca:
             cluster["certificate-authority-data"] = ca
@@ -51,7 +51,7 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     token: str | None = None,
 ) -> AsyncGenerator[Listening, None]:
-    """Serve an API server on a socket; port 0 takes a free one. With a token, requests without it get 401."""
+    """Serves an API server on a socket; port 0 takes a free one. With a token, requests without it get 401."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.router.add_route("*", "/{path:.*}", _Adapter(server, token).__call__)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)

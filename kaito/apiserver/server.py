@@ -151,7 +151,7 @@ class ApiServer:
         return self._state.store.rv
 
     def stored(self, storage: str) -> dict[tuple[str, str], Object]:
-        """Return the stored objects of a resource (`pods`, `workspaces.kaito.sh`) by namespace and name.
+        """Returns the stored objects of a resource (`pods`, `workspaces.kaito.sh`) by namespace and name.
 
         For checks of simulations, which look after every write: the dictionary, which is the same until the next write,
         and the objects must not be changed.
@@ -159,7 +159,7 @@ class ApiServer:
         return self._state.store.watch_cache(storage).data
 
     def on_write(self, listener: Callable[[str, Object, Object | None], None]) -> None:
-        """Call a function after every write with the resource, the object, and its previous state.
+        """Calls a function after every write with the resource, the object, and its previous state.
 
         The previous state is None for a new object. The object of a deletion is its last state: the resource does not
         contain it any more.
@@ -172,23 +172,23 @@ class ApiServer:
         self._state.store.listeners.append(call)
 
     def inject(self, fault: Fault) -> Fault:
-        """Add a fault; see `Fault`."""
+        """Adds a fault; see `Fault`."""
         if fault.expire:
             self.expire_history()
         return self.faults.add(fault)
 
     def deny(self, denial: Denial) -> Denial:
-        """Deny a permission; see `Denial`."""
+        """Denies a permission; see `Denial`."""
         self._authorizer.denials.append(denial)
         return denial
 
     def allow(self, *denials: Denial) -> None:
-        """Remove these denials, or all of them; unknown ones are ignored."""
+        """Removes these denials, or all of them; unknown ones are ignored."""
         remaining = [denial for denial in self._authorizer.denials if denials and denial not in denials]
         self._authorizer.denials[:] = remaining
 
     def serve_upgrades(self, protocols: Mapping[str, str]) -> None:
-        """Accept upgrades of connections to pods; the transport in this process serves them after a response 101.
+        """Accepts upgrades of connections to pods; the transport in this process serves them after a response 101.
 
         Args:
             protocols: The subprotocol of each subresource, `exec` and `portforward`.
@@ -196,20 +196,20 @@ class ApiServer:
         self._subresources.upgrades = protocols
 
     def serve_logs(self, source: LogSource | None) -> None:
-        """Let a kubelet answer requests for pod logs."""
+        """Lets a kubelet answer requests for pod logs."""
         self._subresources.logs = source
 
     def expire_history(self) -> None:
-        """Drop all watch history: resuming from an earlier resource version gets 410."""
+        """Drops all watch history: resuming from an earlier resource version gets 410."""
         for _, watch_cache in self._state.store.watch_caches():
             watch_cache.expire(self._state.store.rv)
 
     def backup(self) -> Backup:
-        """Return a backup of all objects, for `restore`."""
+        """Returns a backup of all objects, for `restore`."""
         return self._state.store.backup()
 
     def restore(self, backup: Backup) -> None:
-        """Restore a backup, as after etcd was restored from a snapshot and the API server restarted.
+        """Restores a backup, as after etcd was restored from a snapshot and the API server restarted.
 
         Open watches end, and a watch from a version that is not reached yet is accepted and sends nothing until it is.
 
@@ -230,7 +230,7 @@ class ApiServer:
         )
 
     def cut_watches(self, kind: str = "") -> int:
-        """End the open watches of a kind (or all of them) and return how many there were."""
+        """Ends the open watches of a kind (or all of them) and returns how many there were."""
         count = 0
         for resource in self._state.registry.stored_types():
             if kind in {"", resource.kind}:
@@ -240,7 +240,7 @@ class ApiServer:
         return count
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
-        """Serve one request. Raises only `ConnectionDropped`, and only for a fault that drops connections."""
+        """Serves one request. Raises only `ConnectionDropped`, and only for a fault that drops connections."""
         context = identify(self._state, request)
         if context is None:
             return json_response(errors.StatusError(401, "Unauthorized", "Unauthorized").status(), 401)
@@ -345,7 +345,7 @@ class ApiServer:
                 return await self._delete_collection(target, request, context)
 
     async def _prepare(self, target: Target, request: HttpRequest) -> None:
-        """Compute the converted views that the response contains."""
+        """Computes the converted views that the response contains."""
         resource = target.resource
         if resource.converter is None:
             return

@@ -20,7 +20,7 @@ class WebhookError(Exception):
 
 
 async def call_webhook(config: Object, review: Object) -> Object:
-    """Send a review to the URL of a `clientConfig` and return the answered review.
+    """Sends a review to the URL of a `clientConfig` and returns the answered review.
 
     Raises:
         WebhookError: the configuration names a Service, the webhook cannot be reached, or the response is not JSON.

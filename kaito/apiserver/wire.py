@@ -26,12 +26,12 @@ _decoder = msgspec.json.Decoder()
 
 
 def encode(value: Json) -> bytes:
-    """Return the JSON bytes of a value."""
+    """Returns the JSON bytes of a value."""
     return _encoder.encode(value)
 
 
 def decode(data: bytes) -> Json:
-    """Return the value of JSON bytes; raises `ValueError` when they are not JSON."""
+    """Returns the value of JSON bytes; raises `ValueError` when they are not JSON."""
     return _decoder.decode(data)
 
 
@@ -46,7 +46,7 @@ _ManifestLoader.yaml_implicit_resolvers = {
 
 
 def decode_yaml(data: bytes) -> Json:
-    """Return the value of a YAML (or JSON) document; raises `ValueError` when it is neither."""
+    """Returns the value of a YAML (or JSON) document; raises `ValueError` when it is neither."""
     try:
         return _decoder.decode(data)
     except msgspec.DecodeError:
@@ -68,11 +68,11 @@ class HttpRequest:
     body: bytes = b""
 
     def param(self, name: str, default: str = "") -> str:
-        """Return the first value of a query parameter."""
+        """Returns the first value of a query parameter."""
         return next((value for key, value in self.query if key == name), default)
 
     def flag(self, name: str) -> bool:
-        """Return whether a query parameter is set to a true value, as Go's `strconv.ParseBool` reads it."""
+        """Returns whether a query parameter is set to a true value, as Go's `strconv.ParseBool` reads it."""
         return self.param(name) in {"1", "t", "T", "true", "TRUE", "True"}
 
 
@@ -88,37 +88,37 @@ class HttpResponse:
 def json_response(
     value: Json, status: int = 200, headers: Mapping[str, str] | None = None, content_type: str = JSON_TYPE
 ) -> HttpResponse:
-    """Return a response with a JSON body."""
+    """Returns a response with a JSON body."""
     return HttpResponse(status, {"content-type": content_type, **(headers or {})}, encode(value))
 
 
 def raw_response(body: bytes, status: int = 200, content_type: str = JSON_TYPE) -> HttpResponse:
-    """Return a response whose body is encoded already."""
+    """Returns a response whose body is encoded already."""
     return HttpResponse(status, {"content-type": content_type}, body)
 
 
 def text_response(text: str, status: int = 200) -> HttpResponse:
-    """Return a plain-text response."""
+    """Returns a plain-text response."""
     return HttpResponse(status, {"content-type": "text/plain; charset=utf-8"}, text.encode())
 
 
 def is_object(value: Json) -> TypeGuard[Object]:
-    """Return whether a JSON value is an object."""
+    """Returns whether a JSON value is an object."""
     return isinstance(value, dict)
 
 
 def is_list(value: Json) -> TypeGuard[list[Json]]:
-    """Return whether a JSON value is a list."""
+    """Returns whether a JSON value is a list."""
     return isinstance(value, list)
 
 
 def is_nested(value: Json) -> bool:
-    """Return whether a JSON value is an object or a list."""
+    """Returns whether a JSON value is an object or a list."""
     return isinstance(value, dict | list)
 
 
 def copy_json(value: Json) -> Json:
-    """Return a deep copy of a JSON value (several times faster than `copy.deepcopy`)."""
+    """Returns a deep copy of a JSON value (several times faster than `copy.deepcopy`)."""
     if is_object(value):
         return {key: copy_json(item) if is_nested(item) else item for key, item in value.items()}
     if is_list(value):
@@ -127,7 +127,7 @@ def copy_json(value: Json) -> Json:
 
 
 def lookup(value: Json, path: Iterable[str]) -> Json:
-    """Return the value at a path of keys, or None where the path ends early."""
+    """Returns the value at a path of keys, or None where the path ends early."""
     for key in path:
         if not is_object(value):
             return None
@@ -136,6 +136,6 @@ def lookup(value: Json, path: Iterable[str]) -> Json:
 
 
 def part(value: Json, *path: str) -> Object:
-    """Return the object at a path of keys; an empty one, not attached to anything, where there is none."""
+    """Returns the object at a path of keys; an empty one, not attached to anything, where there is none."""
     found = lookup(value, path)
     return found if is_object(found) else {}

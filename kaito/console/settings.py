@@ -42,7 +42,7 @@ class ConsoleSettings:
     """Address of the alerts; empty for none."""
 
     def __post_init__(self) -> None:
-        """Validate the addresses, which the browser opens.
+        """Validates the addresses, which the browser opens.
 
         Raises:
             ConfigurationError: one is not an address of HTTP, or that of a trace has no `{trace_id}`.

@@ -13,7 +13,7 @@ VALIDITY = timedelta(days=30)
 
 
 def write_certificate(path: Path) -> Path:
-    """Write key and certificate into one PEM file, readable by its owner only; the path."""
+    """Writes key and certificate into one PEM file, readable by its owner only; the path."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"kaito local {path.stem}")])
     now = datetime.now(UTC)

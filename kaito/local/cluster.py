@@ -96,7 +96,7 @@ def lock_folder(folder: Path) -> Generator[None]:
 async def local_cluster(
     options: Options, scope: TaskScope, progress: Callable[[str], None]
 ) -> AsyncGenerator[LocalCluster]:
-    """Run the whole cluster for the length of the body; a part that ends early ends the scope.
+    """Runs the whole cluster for the length of the body; a part that ends early ends the scope.
 
     Args:
         options: options of the cluster.
@@ -148,7 +148,7 @@ async def _running(
 async def _agent(
     options: Options, plane: ControlPlane, folder: Path, images: Images, networks: Networks
 ) -> AsyncGenerator[tuple[Manager, ServiceProxy, Kubelet]]:
-    """Run kubelet, scheduler, workload controllers and kube-proxy in this process."""
+    """Runs kubelet, scheduler, workload controllers and kube-proxy in this process."""
     settings = Settings(
         kubeconfig=plane.kubeconfig,
         metrics_bind_address="0",
@@ -195,7 +195,7 @@ async def _agent(
 
 
 async def _install_definitions(client: Client) -> None:
-    """Apply the CRDs and wait until the API server serves them."""
+    """Applies the CRDs and waits until the API server serves them."""
     for definition in crds.manifests():
         await client.apply(CustomResourceDefinition.model_validate(definition))
     async with time_limit(DEFINITIONS_SECONDS, "the API server to serve the CRDs"):
@@ -226,7 +226,7 @@ async def _cloud(options: Options, plane: ControlPlane, logs: Path, scope: TaskS
 async def _managers(
     options: Options, plane: ControlPlane, logs: Path, arm_url: str, scope: TaskScope
 ) -> AsyncGenerator[None]:
-    """Start the two binaries as in a cluster, with the admission of Workspaces."""
+    """Starts the two binaries as in a cluster, with the admission of Workspaces."""
     binaries = Path(sys.executable).parent
     common: list[str | Path] = ["--kubeconfig", plane.kubeconfig, "--metrics-bind-address=0", "--leader-elect=false"]
     common += [f"--tracing-endpoint={options.tracing_endpoint}"] if options.tracing_endpoint else []

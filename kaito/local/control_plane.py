@@ -43,7 +43,7 @@ class ControlPlane:
 
 @contextlib.asynccontextmanager
 async def control_plane(kind: ControlPlaneKind, folder: Path, services: IPv4Network) -> AsyncGenerator[ControlPlane]:
-    """Run a control plane for the length of the body; `services` is the range of cluster IPs.
+    """Runs a control plane for the length of the body; `services` is the range of cluster IPs.
 
     Raises:
         ChildEnded: the real one could not be started.

@@ -49,7 +49,7 @@ inference:
 
 
 async def demo(options: Options, view: View, sample: Path | None = None) -> None:
-    """Apply a Workspace, query the model, and delete the Workspace.
+    """Applies a Workspace, queries the model, and deletes the Workspace.
 
     Raises:
         TimeoutError: a step exceeded its time limit; the last printed lines show which.
@@ -68,7 +68,7 @@ async def demo(options: Options, view: View, sample: Path | None = None) -> None
 
 
 async def delete_workspace(cluster: LocalCluster, view: View, workspace: Workspace) -> None:
-    """Delete the Workspace, and wait until its claims, nodes and pods are deleted."""
+    """Deletes the Workspace, and waits until its claims, nodes and pods are deleted."""
     view.print(f"kubectl delete workspace {workspace.name}")
     await cluster.api.delete(workspace)
     await until(lambda: _is_gone(cluster), GONE_SECONDS, "machine, pool, node and pods to go")
@@ -101,7 +101,7 @@ async def _is_gone(cluster: LocalCluster) -> bool:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
-    """Wait for a condition.
+    """Waits for a condition.
 
     Raises:
         TimeoutError: it did not become true in time; the message contains `what`.

@@ -95,7 +95,7 @@ class PodAddresses:
         return self._held[uid]
 
     def give_back(self, uid: str) -> None:
-        """Release the address of a pod."""
+        """Releases the address of a pod."""
         address = self._held.pop(uid, None)
         if address and address != "127.0.0.1":
             self._returned.append(address)
@@ -109,7 +109,7 @@ def free_port() -> int:
 
 
 async def wait_until_listening(port: int, program: str) -> None:
-    """Wait until a program accepts connections on a loopback port.
+    """Waits until a program accepts connections on a loopback port.
 
     Raises:
         TimeoutError: it did not within `LISTEN_SECONDS`.

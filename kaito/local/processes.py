@@ -38,7 +38,7 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 async def child(
     command: Sequence[str | Path], log: Path, *, env: Mapping[str, str]
 ) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run a process for the length of the body: SIGTERM at the end, SIGKILL after ten seconds."""
+    """Runs a process for the length of the body: SIGTERM at the end, SIGKILL after ten seconds."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
@@ -57,7 +57,7 @@ async def child(
 
 @contextlib.contextmanager
 def watched(scope: TaskScope, name: str, process: asyncio.subprocess.Process, log: Path) -> Generator[None]:
-    """Raise `ChildEnded` in the scope if the child exits while the body runs."""
+    """Raises `ChildEnded` in the scope if the child exits while the body runs."""
 
     async def complain() -> None:
         raise ChildEnded(name, await process.wait(), log)
@@ -70,7 +70,7 @@ def watched(scope: TaskScope, name: str, process: asyncio.subprocess.Process, lo
 
 
 async def run(name: str, command: Sequence[str | Path], log: Path, *, env: Mapping[str, str]) -> None:
-    """Run a process to its end.
+    """Runs a process to its end.
 
     Raises:
         ChildEnded: its exit code is not 0.

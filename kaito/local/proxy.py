@@ -57,14 +57,14 @@ class ServiceProxy:
         return Controller(Service, self._open, name="service-proxy", workers=1)
 
     async def sweep(self, api: Api) -> None:
-        """Close the listeners of deleted Services."""
+        """Closes the listeners of deleted Services."""
         living = {service.key for service in await api.list(Service)}
         for key in [key for key in self._listeners if key[0] not in living]:
             server, _ = self._listeners.pop(key)
             server.close()
 
     def close(self) -> None:
-        """Close every listener."""
+        """Closes every listener."""
         for server, _ in self._listeners.values():
             server.close()
         self._listeners.clear()

@@ -17,7 +17,7 @@ MAX_BLOB_BYTES: Final = 2**30
 
 @contextlib.asynccontextmanager
 async def local_registry() -> AsyncGenerator[str]:
-    """Serve a registry for the length of the body; yields its address, `127.0.0.1:PORT`."""
+    """Serves a registry for the length of the body; yields its address, `127.0.0.1:PORT`."""
     runner = web.AppRunner(_Registry().application(), access_log=None)
     await runner.setup()
     try:

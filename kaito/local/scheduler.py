@@ -27,7 +27,7 @@ def scheduler(client: Client) -> Controller[Pod]:
 
 
 async def schedule(request: Request[Pod], client: Client) -> Again | None:
-    """Bind the pod, or report the reason in its PodScheduled condition."""
+    """Binds the pod, or reports the reason in its PodScheduled condition."""
     pod = request.object
     if pod.spec.node_name or pod.deleting or pod.status.phase in {"Failed", "Succeeded"}:
         return None
@@ -49,7 +49,7 @@ async def schedule(request: Request[Pod], client: Client) -> Again | None:
 
 
 async def bind(client: Client, pod: Pod, node: str) -> None:
-    """Bind the pod through its subresource; a pod that is bound or deleted already is skipped."""
+    """Binds the pod through its subresource; a pod that is bound or deleted already is skipped."""
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/binding"
     target = {"apiVersion": "v1", "kind": "Node", "name": node}
     metadata = {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}

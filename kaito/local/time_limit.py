@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 @contextlib.asynccontextmanager
 async def time_limit(seconds: float, what: str) -> AsyncGenerator[None]:
-    """Limit the duration of the body to `seconds`.
+    """Limits the duration of the body to `seconds`.
 
     Raises:
         TimeoutError: the body did not end in time; the message contains `what`. Other timeouts pass through.

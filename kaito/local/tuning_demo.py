@@ -69,7 +69,7 @@ def read_lesson() -> Lesson:
 
 
 async def tuning_demo(options: Options, view: View) -> None:
-    """Tune an adapter, serve it, compare the answers, and delete everything.
+    """Tunes an adapter, serves it, compares the answers, and deletes everything.
 
     Raises:
         RuntimeError: the tuning failed, or the model learned nothing.
@@ -95,7 +95,7 @@ async def tuning_demo(options: Options, view: View) -> None:
 
 
 async def _tune(cluster: LocalCluster, view: View, data: Path, image: str) -> None:
-    """Run the tuning Workspace to its end, print its loss, and delete it."""
+    """Runs the tuning Workspace to its end, prints its loss, and deletes it."""
     login = {"auths": {image.partition("/")[0]: {"auth": base64.b64encode(b"demo:demo").decode()}}}
     client = cluster.manager.client
     for name, kind in (("tuning-config", ConfigMap), ("registry", Secret)):
@@ -127,7 +127,7 @@ async def _tune(cluster: LocalCluster, view: View, data: Path, image: str) -> No
 
 
 async def _serve(cluster: LocalCluster, view: View, image: str) -> Workspace:
-    """Apply the inference Workspace with the adapter at both strengths, and wait until it is ready."""
+    """Applies the inference Workspace with the adapter at both strengths, and waits until it is ready."""
     adapters = [
         {"source": {"name": name, "image": image}, "strength": strength}
         for name, strength in ((ADAPTER, "1.0"), (HALF, "0.5"))
@@ -192,7 +192,7 @@ def chart(losses: Sequence[float], height: int = CHART_HEIGHT) -> str:
 
 
 async def _compare(cluster: LocalCluster, view: View, workspace: Workspace, lesson: Lesson) -> None:
-    """Ask the held-out questions of the model without the adapter, at half and at full strength.
+    """Sends the held-out questions to the model without the adapter, at half and at full strength.
 
     Raises:
         RuntimeError: the model learned nothing.

@@ -22,7 +22,7 @@ Ctrl-C ends everything.
 
 
 async def up(options: Options, view: View) -> None:
-    """Run until cancelled."""
+    """Runs until cancelled."""
     async with (
         TaskScope("up") as scope,
         local_cluster(options, scope, view.print) as cluster,

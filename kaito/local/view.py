@@ -35,17 +35,17 @@ class View:
         return monotonic() - self._started
 
     def print(self, text: str) -> None:
-        """Print a line with the elapsed seconds."""
+        """Prints a line with the elapsed seconds."""
         self._out.write(f"{self._paint(f'{self.elapsed():6.1f}s', _DIM)}  {text}\n")
         self._out.flush()
 
     def print_text(self, text: str) -> None:
-        """Print text unchanged."""
+        """Prints text unchanged."""
         self._out.write(f"{text}\n")
         self._out.flush()
 
     def show(self, facts: list[Fact]) -> None:
-        """Print new, changed and deleted objects."""
+        """Prints new, changed and deleted objects."""
         current = {(fact.kind, fact.name): fact.state for fact in facts}
         for fact in facts:
             if self._seen.get((fact.kind, fact.name)) != fact.state:
@@ -55,7 +55,7 @@ class View:
         self._seen = current
 
     async def follow(self, cluster: LocalCluster) -> None:
-        """Print changes until cancelled."""
+        """Prints changes until cancelled."""
         async with aiohttp.ClientSession() as session:
             while True:
                 self.show(await observe(cluster, session))

@@ -107,7 +107,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from its module."""
+    """Loads a name from its module."""
     return load(__name__, name, _HOME_OF)
 
 

@@ -94,7 +94,7 @@ class ServerDiscovery:
         return group.resources.get(gvk.kind)
 
     def invalidate(self, gvk: GroupVersionKind) -> None:
-        """Drop the cached result, after a 404 for the kind or its version."""
+        """Drops the cached result, after a 404 for the kind or its version."""
         self._groups.pop(gvk.api_version, None)
 
     async def _read(self, api_version: str) -> _Group:

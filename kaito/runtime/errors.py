@@ -167,7 +167,7 @@ def api_error(
     retry_after: float | None = None,
     request: str = "",
 ) -> ApiError:
-    """Make the typed error of a response: from a Status object, or from the text of a proxy."""
+    """Makes the typed error of a response: from a Status object, or from the text of a proxy."""
     status: Mapping[str, Any] = {"message": body[:256].strip()} if isinstance(body, str) else body
     if code == 404 and str(status.get("message")) in _UNKNOWN_API:
         status = {"reason": "NotFound", "message": f"{status['message']} (is its CustomResourceDefinition installed?)"}
@@ -303,7 +303,7 @@ def may_have_happened(error: BaseException) -> bool:
 
 
 def raise_collected(errors: list[Exception], what: str) -> None:
-    """Raise the only error, or a group "N `what` failed" of several; do nothing if there is none.
+    """Raises the only error, or a group "N `what` failed" of several; does nothing if there is none.
 
     The list is emptied: each traceback refers to the caller's frame, and the frame to the list. The errors would stay
     in memory until the garbage collector runs.

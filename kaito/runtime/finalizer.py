@@ -33,7 +33,7 @@ def has_finalizer(obj: Resource, finalizer: str) -> bool:
 
 
 async def add_finalizer(api: Api, obj: R, finalizer: str) -> R:
-    """Add the finalizer and return the object; sends no request if the object has it.
+    """Adds the finalizer and returns the object; sends no request if the object has it.
 
     Other changes of the object, such as those of its status, cause no conflict: the request depends on the list of
     finalizers alone.
@@ -62,7 +62,7 @@ async def add_finalizer(api: Api, obj: R, finalizer: str) -> R:
 
 
 async def remove_finalizer(api: Api, obj: Resource, finalizer: str) -> None:
-    """Remove every occurrence of the finalizer, if the object exists and has it.
+    """Removes every occurrence of the finalizer, if the object exists and has it.
 
     Raises:
         Invalid: the list changed concurrently at every attempt.
@@ -96,7 +96,7 @@ def _not_found(obj: Resource) -> ApiError:
 
 
 def _addition(obj: Resource, finalizer: str) -> JsonPatch:
-    """Add the entry, if the object is still the same one and its list is unchanged; `test` checks both.
+    """Adds the entry, if the object is still the same one and its list is unchanged; `test` checks both.
 
     A missing field equals null in a `test` of the API server.
     """
@@ -111,7 +111,7 @@ def _addition(obj: Resource, finalizer: str) -> JsonPatch:
 
 
 def _removal(indexes: list[int], finalizer: str) -> JsonPatch:
-    """Remove the entries from the last to the first, so that the other indexes stay valid; `test` checks each."""
+    """Removes the entries from the last to the first, so that the other indexes stay valid; `test` checks each."""
     operations: list[dict[str, str]] = []
     for index in reversed(indexes):
         path = pointer("metadata", "finalizers", index)
@@ -120,6 +120,6 @@ def _removal(indexes: list[int], finalizer: str) -> JsonPatch:
 
 
 async def _read_live(api: Api, obj: R) -> R | None:
-    """Read the object live; None if it does not exist, or if another object has its name."""
+    """Reads the object live; None if it does not exist, or if another object has its name."""
     newer = await api.client.find(type(obj), obj.name, obj.namespace)
     return newer if newer is not None and newer.uid == obj.uid else None

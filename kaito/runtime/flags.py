@@ -103,18 +103,18 @@ class FlagParser(argparse.ArgumentParser):
     """An argument parser that generates flags from settings models; flags cannot be abbreviated."""
 
     def __init__(self, *, prog: str, description: str) -> None:
-        """Create a parser whose help shows every default."""
+        """Creates a parser whose help shows every default."""
         super().__init__(prog=prog, description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
         self._flags: dict[type[BaseModel], dict[str, str]] = {}
         self._undescribed: list[tuple[argparse.Action, type[BaseModel]]] = []
 
     def format_help(self) -> str:
-        """Return the help with the docstrings of fields, which are read from the source now: it takes a while."""
+        """Returns the help with the docstrings of fields, which are read from the source now: it takes a while."""
         self.describe()
         return super().format_help()
 
     def describe(self) -> None:
-        """Set the help of flags whose field has a docstring instead of a description."""
+        """Sets the help of flags whose field has a docstring instead of a description."""
         from kaito.runtime.crd.docstrings import attribute_docstrings
 
         for action, model in self._undescribed:
@@ -129,7 +129,7 @@ class FlagParser(argparse.ArgumentParser):
         names: Mapping[str, str] | None = None,
         defaults: Mapping[str, object] | None = None,
     ) -> None:
-        """Add one flag for each field of a settings model.
+        """Adds one flag for each field of a settings model.
 
         A flag is named after its field; a field `timeout_seconds` becomes the duration `--timeout`. The help is the
         first sentence of the field's description, or of its docstring.
@@ -156,11 +156,11 @@ class FlagParser(argparse.ArgumentParser):
                 self._undescribed.append((action, model))
 
     def add_switch(self, name: str, *, default: bool, help: str) -> None:  # noqa: A002 - argparse's word
-        """Add a boolean that is not a field of any settings."""
+        """Adds a boolean that is not a field of any settings."""
         self.add_argument(name, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=help)
 
     def settings(self, model: type[ModelT], arguments: argparse.Namespace, **values: Any) -> ModelT:
-        """Build the settings from parsed arguments; a wrong value ends the program with status 2 and a message.
+        """Builds the settings from parsed arguments; a wrong value ends the program with status 2 and a message.
 
         Args:
             model: settings whose fields `add_settings` has added.
@@ -175,11 +175,11 @@ class FlagParser(argparse.ArgumentParser):
             self._fail(error, flags)
 
     def add_manager_settings(self) -> None:
-        """Add the standard flags of a manager; `manager_settings` reads them."""
+        """Adds the standard flags of a manager; `manager_settings` reads them."""
         self.add_settings(Settings, fields=MANAGER_FIELDS, names=MANAGER_FLAG_NAMES)
 
     def manager_settings(self, arguments: argparse.Namespace, **values: Any) -> Settings:
-        """Build the manager's settings from parsed arguments; `values` are fields without a flag."""
+        """Builds the manager's settings from parsed arguments; `values` are fields without a flag."""
         return self.settings(Settings, arguments, **values)
 
     def _fail(self, error: ValidationError, flags: Mapping[str, str]) -> NoReturn:

@@ -31,7 +31,7 @@ class Enqueue(Protocol):
     """Adds keys to a work queue."""
 
     def add(self, key: ObjectKey, *, priority: int = 0, after: float = 0.0, cause: Cause | None = None) -> None:
-        """Queue a key; see `kaito.runtime.workqueue.WorkQueue.add`."""
+        """Queues a key; see `kaito.runtime.workqueue.WorkQueue.add`."""
         ...
 
 
@@ -39,12 +39,12 @@ class Handler(Protocol[R]):
     """Turns events into keys."""
 
     def __call__(self, event: Event[R], queue: Enqueue, view: View, /) -> Awaitable[None] | None:
-        """Queue the keys to reconcile because of the event."""
+        """Queues the keys to reconcile because of the event."""
         ...
 
 
 def cause_of(event: Event[Any]) -> Cause:
-    """Return the cause of keys that are queued because of the event."""
+    """Returns the cause of keys that are queued because of the event."""
     return Cause(event.kind.kind, str(event.key), str(event.type), "initial list" if event.initial else "", event.at)
 
 
@@ -56,7 +56,7 @@ def _enqueue(keys: Iterable[ObjectKey], event: Event[Any], queue: Enqueue) -> No
 
 
 def enqueue_self(event: Event[Any], queue: Enqueue, _view: View, /) -> None:
-    """Queue the event's object: for the kind that a controller reconciles."""
+    """Queues the event's object: for the kind that a controller reconciles."""
     queue.add(event.key, priority=event.priority, cause=cause_of(event))
 
 
@@ -86,7 +86,7 @@ class _Owner:
 
 
 def enqueue_owner(kind: type[Resource], *, every_owner: bool = False) -> Handler[Any]:
-    """Return a handler that queues the owners of a kind (any version), of the old and the new state.
+    """Returns a handler that queues the owners of a kind (any version), of the old and the new state.
 
     It queues only the controlling owner, unless `every_owner`. UIDs are not compared: a dependent of an earlier owner
     with the same name queues the current one, whose reconcile then compares the UIDs.
@@ -124,7 +124,8 @@ class _Mapped:
 
 
 def mapped(to: KeyMapper[R, Any], key: type[Hashable] = ObjectKey) -> Handler[R]:
-    """Return a handler that queues the keys that a function returns for the old and the new state; `key` is their type.
+    """Returns a handler that queues the keys that a function returns for the old and the new state; `key` is their
+    type.
 
     If an object changes from one key to another, both are queued. If the function raises, no key is queued and the
     event is delivered again.
@@ -133,7 +134,7 @@ def mapped(to: KeyMapper[R, Any], key: type[Hashable] = ObjectKey) -> Handler[R]
 
 
 def label_key(name_label: str, namespace_label: str = "") -> Mapper[Any]:
-    """Return a mapper that reads the key from labels: name, and namespace (by default that of the object).
+    """Returns a mapper that reads the key from labels: name, and namespace (by default that of the object).
 
     Raises:
         ConfigurationError: The label of the name is empty.

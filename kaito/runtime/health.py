@@ -40,7 +40,7 @@ class Checks:
         self._checks: dict[str, Check] = {}
 
     def add(self, name: str, check: Check) -> None:
-        """Add a check.
+        """Adds a check.
 
         Raises:
             ConfigurationError: the name is taken, or cannot be part of a URL.
@@ -51,11 +51,11 @@ class Checks:
         self._checks[name] = check
 
     def remove(self, name: str) -> None:
-        """Remove a check, if it exists."""
+        """Removes a check, if it exists."""
         self._checks.pop(name, None)
 
     def report(self, *, verbose: bool = False, exclude: Collection[str] = ()) -> Report:
-        """Run all checks except the excluded ones."""
+        """Runs all checks except the excluded ones."""
         results = {name: _run(check) for name, check in self._checks.items() if name not in exclude}
         unknown = sorted(set(exclude) - set(self._checks))
         healthy = not any(results.values())
@@ -66,7 +66,7 @@ class Checks:
         return Report(healthy=healthy, text="\n".join(lines) + "\n")
 
     def report_one(self, name: str) -> Report | None:
-        """Run one check; None if there is none of that name."""
+        """Runs one check; None if there is none of that name."""
         check = self._checks.get(name)
         if check is None:
             return None

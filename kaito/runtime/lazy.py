@@ -10,7 +10,7 @@ from typing import Any
 
 
 def load(package: str, name: str, module_of: Mapping[str, str]) -> Any:
-    """Import a name of a package from its module in `module_of`, and set it as an attribute of the package.
+    """Imports a name of a package from its module in `module_of`, and sets it as an attribute of the package.
 
     Raises:
         AttributeError: `module_of` has no such name.

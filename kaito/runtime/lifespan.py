@@ -18,11 +18,11 @@ StateProvider = Callable[[], State]
 
 
 def no_state() -> None:
-    """Return no state, for a manager without a lifespan."""
+    """Returns no state, for a manager without a lifespan."""
 
 
 def state_of(state: State, kind: type[T]) -> T:
-    """Return the state, checked to be of a type.
+    """Returns the state, checked to be of a type.
 
     Raises:
         ConfigurationError: There is no state, or it is of another type.

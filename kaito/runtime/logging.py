@@ -50,7 +50,7 @@ def _new_id() -> str:
 
 @contextmanager
 def reconcile_context(controller: str, kind: str, key: object, *, group: str = "") -> Generator[str]:
-    """Add the fields of a reconcile to every line logged within; yields the new reconcile ID.
+    """Adds the fields of a reconcile to every line logged within; yields the new reconcile ID.
 
     The fields have controller-runtime's names, for existing log queries. `kind` is empty for a controller without one.
     """
@@ -103,7 +103,7 @@ def merge_reconcile(_: object, __: str, event: MutableMapping[str, Any]) -> Muta
 
 
 def configure(log_format: LogFormat = "json", level: LogLevel = "info") -> None:
-    """Set format and level for the whole process, including libraries that use `logging`.
+    """Sets format and level for the whole process, including libraries that use `logging`.
 
     Args:
         log_format: `json`, or `console` for terminals.
@@ -143,7 +143,7 @@ def _context() -> list[Processor]:
 
 
 def _stamp(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add the time in UTC; with a simulated clock, the simulated time."""
+    """Adds the time in UTC; with a simulated clock, the simulated time."""
     try:
         simulated = bool(getattr(asyncio.get_running_loop(), "simulates_time", False))
     except RuntimeError:
@@ -164,7 +164,7 @@ def _renderers(log_format: LogFormat) -> list[Processor]:
 
 
 def _kubernetes_names(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Rename and order the fields as in logs of Kubernetes components: `ts`, `level`, `msg`, and the object by its
+    """Renames and orders the fields as in logs of Kubernetes components: `ts`, `level`, `msg`, and the object by its
     kind."""
     kind = event.get("controllerKind")
     if kind and "namespace" in event:
@@ -180,7 +180,7 @@ class _StderrLines:
         self.name = name
 
     def msg(self, message: str) -> None:
-        """Write one line."""
+        """Writes one line."""
         sys.stderr.write(message + "\n")
         sys.stderr.flush()
 
@@ -189,7 +189,7 @@ class _StderrLines:
 
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line; a failure to format is reported by `logging` itself."""
+        """Writes one line; a failure to format is reported by `logging` itself."""
         try:
             sys.stderr.write(self.format(record) + "\n")
         except Exception:  # noqa: BLE001 - the boundary of `logging`, which reports the broken record

@@ -63,7 +63,7 @@ def same_owner(one: OwnerReference, other: OwnerReference) -> bool:
 
 
 def check_controller(obj: Resource, reference: OwnerReference, *, adopt: bool) -> None:
-    """Check that `obj` has no other controller.
+    """Checks that `obj` has no other controller.
 
     Raises:
         AlreadyOwned: `obj` has another controller; with `adopt`, one of the same name does not count.

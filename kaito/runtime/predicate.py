@@ -44,7 +44,7 @@ class Predicate(Protocol):
 
 
 def paths_of(predicate: Predicate) -> frozenset[Path]:
-    """Return the fields that a predicate compares: a source rejects predicates of fields that are not cached."""
+    """Returns the fields that a predicate compares: a source rejects predicates of fields that are not cached."""
     return predicate.paths if isinstance(predicate, _Combinable) else frozenset()
 
 
@@ -165,8 +165,8 @@ def _differs(path: Path, old: Snapshot[Any], new: Snapshot[Any]) -> bool:
 
 
 def changed(*fields: str) -> Predicate:
-    """Pass updates in which one of the fields differs; creations, deletions and generic events always pass. The update
-    that begins a deletion (of an object with finalizers or a grace period) counts as a deletion.
+    """Passes updates in which one of the fields differs; creations, deletions and generic events always pass. The
+    update that begins a deletion (of an object with finalizers or a grace period) counts as a deletion.
 
     Fields have their JSON names: metadata fields such as `generation`, `resourceVersion`, `labels` and `annotations` by
     name, other fields by path, such as `status.readyReplicas` or `metadata.annotations[example.com/key]`. Without a
@@ -195,7 +195,7 @@ class _Differs(_Combinable):
 
 
 def differs(view: Callable[[R], object]) -> Predicate:
-    """Pass updates in which the function's value differs between the old and the new state; other events pass.
+    """Passes updates in which the function's value differs between the old and the new state; other events pass.
 
     For comparisons that a path cannot express, for example the status of Ready in conditions with heartbeats. Decodes
     both states.
@@ -219,7 +219,7 @@ class _Labeled(_Combinable):
 
 
 def labeled(selector: LabelSelector | Mapping[str, str] | str) -> Predicate:
-    """Pass events of objects whose labels (of the new state in an update) match the selector.
+    """Passes events of objects whose labels (of the new state in an update) match the selector.
 
     `"app"` requires the label, `"app=web,tier!=db,stage in (a,b)"` compares values. Prefer `Cached(labels=...)` if all
     handlers need the same selector: the server then sends only matching objects.
@@ -249,7 +249,7 @@ class _Matching(_Combinable):
 
 
 def matching(function: Callable[[R], bool]) -> Predicate:
-    """Pass events for whose object (new state in an update) the function returns True. Decodes the object."""
+    """Passes events for whose object (new state in an update) the function returns True. Decodes the object."""
     return _Matching(function)
 
 
@@ -268,5 +268,5 @@ class _On(_Combinable):
 
 
 def on(*types: EventType) -> Predicate:
-    """Pass events of the given types."""
+    """Passes events of the given types."""
     return _On(frozenset(types))

@@ -72,7 +72,7 @@ class Again:
     """Priority of the next run in the queue; None keeps that of this run. Changes have 0, the initial list -100."""
 
     def __post_init__(self) -> None:
-        """Validate the fields."""
+        """Validates the fields."""
         _check_type("after", self.after, (int, float), "a number of seconds")
         _check_type("priority", self.priority, (int, type(None)), "an integer")
         if not 0 <= self.after < math.inf:
@@ -126,7 +126,7 @@ class _BaseRequest:
         return self._requeue.requested
 
     def requeue_after(self, seconds: float, why: str = "") -> None:
-        """Request another reconcile after a delay, at most; a negative delay counts as 0.
+        """Requests another reconcile after a delay, at most; a negative delay counts as 0.
 
         Can be called several times: the earliest requeue is used, and a result `Again` competes with it. The controller
         logs its reason. A reconcile that raises is retried with backoff instead. A cleanup function that requests a
@@ -135,11 +135,11 @@ class _BaseRequest:
         self._requeue.requested = earliest(self._requeue.requested, Again(max(seconds, 0.0), why))
 
     def requeue_at(self, moment: datetime, why: str = "") -> None:
-        """Request another reconcile at a moment of `clock`, at the latest."""
+        """Requests another reconcile at a moment of `clock`, at the latest."""
         self.requeue_after((moment - self.clock.now()).total_seconds(), why)
 
     def lifespan(self, kind: type[T]) -> T:
-        """Return the state of the manager's lifespan, which has to be of this type.
+        """Returns the state of the manager's lifespan, which has to be of this type.
 
         Raises:
             ConfigurationError: the manager has no lifespan, or it yields another type.
@@ -147,7 +147,7 @@ class _BaseRequest:
         return state_of(self.lifespan_state, kind)
 
     def fence(self) -> None:
-        """Raise `NotLeader` unless this process holds the lease; see `Api.fence`."""
+        """Raises `NotLeader` unless this process holds the lease; see `Api.fence`."""
         self.api.fence()
 
 
@@ -163,7 +163,7 @@ class Request(_BaseRequest, Generic[R]):
     """Why the key was queued, for logs only: causes are merged and may be dropped. Decide by the cluster's state."""
 
     def status(self) -> "AbstractAsyncContextManager[StatusScope[R]]":
-        """Open the scope of the object's status; on exit it sends one write if the status differs."""
+        """Opens the scope of the object's status; on exit it sends one write if the status differs."""
         return self.api.status(self.object)
 
     def event(
@@ -175,7 +175,7 @@ class Request(_BaseRequest, Generic[R]):
         action: str = "Reconcile",
         regarding: Resource | None = None,
     ) -> None:
-        """Record an event about the object (or `regarding`). Never waits, never fails."""
+        """Records an event about the object (or `regarding`). Never waits, never fails."""
         self.api.event(regarding if regarding is not None else self.object, type, reason, note, action=action)
 
     def event_on_change(
@@ -188,7 +188,7 @@ class Request(_BaseRequest, Generic[R]):
         note: str = "",
         action: str = "Reconcile",
     ) -> bool:
-        """Record an event about a condition, unless `object` already has it: a repeated failure makes one event.
+        """Records an event about a condition, unless `object` already has it: a repeated failure makes one event.
 
         `object` keeps the status that it had at the start of the reconcile, so the order of this call and of
         `StatusScope.set_condition` does not matter.

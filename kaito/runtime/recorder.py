@@ -139,7 +139,7 @@ class EventRecorder:
         rng: random.Random | None = None,
         on_drop: Callable[[DropReason], None] | None = None,
     ) -> None:
-        """Make a recorder; nothing is sent before `run`.
+        """Makes a recorder; nothing is sent before `run`.
 
         Args:
             client: sends the events; not fenced, so that the loss of the lease can be recorded.
@@ -172,7 +172,7 @@ class EventRecorder:
         action: str,
         related: Resource | None = None,
     ) -> None:
-        """Queue an event. `reason` and `action` are CamelCase words, `note` is a sentence."""
+        """Queues an event. `reason` and `action` are CamelCase words, `note` is a sentence."""
         identity = (regarding.kind, regarding.namespace, regarding.name, regarding.uid)
         subject = _Subject(identity, type, reason[:_WORD_LENGTH], action[:_WORD_LENGTH])
         combined = self._is_combined(subject, note)
@@ -195,7 +195,7 @@ class EventRecorder:
         return [f"{queued} events to send"] if queued else []
 
     async def run(self) -> None:
-        """Send events until cancelled, then those that are still queued, within `FLUSH_SECONDS`."""
+        """Sends events until cancelled, then those that are still queued, within `FLUSH_SECONDS`."""
         swept_at = monotonic()
         try:
             while True:
@@ -235,7 +235,7 @@ class EventRecorder:
         return True
 
     def _count(self, series: _Series, note: str) -> None:
-        """Count an event of a series: the second is written at once, later ones at an interval.
+        """Counts an event of a series: the second is written at once, later ones at an interval.
 
         A combined event contains the latest note.
         """
@@ -253,7 +253,7 @@ class EventRecorder:
         return series.written_at is not None and monotonic() - series.written_at >= SERIES_WRITE_SECONDS
 
     def _sweep(self) -> None:
-        """Write the counts of running series and remove series that have ended."""
+        """Writes the counts of running series and removes series that have ended."""
         for key, series in list(self._series.items()):
             has_ended = monotonic() - series.last_at >= SERIES_END_SECONDS
             if series.is_stale and series.created and (has_ended or self._is_due(series)):
@@ -361,7 +361,7 @@ def _reference(obj: Resource) -> ObjectReference:
 
 
 def _cut(note: str) -> str:
-    """Cut a note to the API's limit of bytes, without a partial character at the end."""
+    """Cuts a note to the API's limit of bytes, without a partial character at the end."""
     return note if len(note.encode()) <= _NOTE_BYTES else note.encode()[: _NOTE_BYTES - 3].decode(errors="ignore") + "…"
 
 

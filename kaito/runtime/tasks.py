@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def sleep_forever() -> None:
-    """Suspend until cancelled."""
+    """Suspends until cancelled."""
     await asyncio.Event().wait()
 
 
@@ -46,26 +46,26 @@ class TaskScope:
             raise
 
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start `work` as a task named `<scope>.<name>`; it is cancelled when the scope is left."""
+        """Starts `work` as a task named `<scope>.<name>`; it is cancelled when the scope is left."""
         task = self._group.create_task(work, name=f"{self._name}.{name}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     def cancel(self) -> None:
-        """Cancel every running task; leaving the scope waits for them."""
+        """Cancels every running task; leaving the scope waits for them."""
         for task in self._running:
             task.cancel()
 
 
 async def settle(task: asyncio.Task[T]) -> T | None:
-    """Wait for a task that was cancelled. Its cancellation is a normal end, its failure is raised."""
+    """Waits for a task that was cancelled. Its cancellation is a normal end, its failure is raised."""
     await asyncio.wait([task])
     return None if task.cancelled() else task.result()
 
 
 async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """Run coroutines concurrently and wait for all; their results in order.
+    """Runs coroutines concurrently and waits for all; their results in order.
 
     The first failure cancels the others. A single failure is raised as it is, several as an ExceptionGroup.
     """
@@ -103,7 +103,7 @@ class TaskPool:
         return len(self._running)
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Start `work` as a task named `<pool>.<name>`."""
+        """Starts `work` as a task named `<pool>.<name>`."""
         task = asyncio.get_running_loop().create_task(work, name=f"{self._name}.{name}")
         self._running.add(task)
         task.add_done_callback(self._done)
@@ -118,21 +118,21 @@ class TaskPool:
             self._on_end(task.get_name(), error)
 
     async def end(self, task: "asyncio.Task[Any]") -> None:
-        """Cancel one task and wait until it has ended."""
+        """Cancels one task and waits until it has ended."""
         if task in self._running:
             self._cancelled.add(task)
             task.cancel()
             await asyncio.wait([task])
 
     def cancel(self) -> None:
-        """Cancel every task; `stop` waits for them."""
+        """Cancels every task; `stop` waits for them."""
         if not self._stopping:
             self._stopping = True
             for task in self._running:
                 task.cancel()
 
     async def stop(self, timeout: float | None) -> list[str]:
-        """Cancel every task and wait, `timeout` seconds at most; the names of the tasks that still run then."""
+        """Cancels every task and wait, `timeout` seconds at most; the names of the tasks that still run then."""
         self.cancel()
         if self._running:
             await asyncio.wait(set(self._running), timeout=timeout)

@@ -40,7 +40,7 @@ class TokenBucket:
         paused_error: Callable[[float], Exception] = BucketPaused,
         now: Callable[[], float] = monotonic,
     ) -> None:
-        """Create a full bucket.
+        """Creates a full bucket.
 
         Args:
             rate: tokens per second.
@@ -87,7 +87,7 @@ class TokenBucket:
         return not self._queue and self.tokens >= self._burst and self._paused_until <= self._now()
 
     async def take(self, *, first: bool = False) -> float:
-        """Wait for a token; returns the seconds waited.
+        """Waits for a token; returns the seconds waited.
 
         Args:
             first: go before the callers that wait already.
@@ -118,13 +118,13 @@ class TokenBucket:
         return self._now() - started if has_waited else 0.0
 
     def reserve(self) -> float:
-        """Take a token on credit; returns the seconds until it is available, as golang.org/x/time/rate does."""
+        """Takes a token on credit; returns the seconds until it is available, as golang.org/x/time/rate does."""
         self._fill()
         self._tokens -= 1
         return max(0.0, -self._tokens / self._rate)
 
     def pause(self, seconds: float) -> None:
-        """Stop all requests for `seconds` and empty the bucket: other clients have used the server's tokens."""
+        """Stops all requests for `seconds` and empty the bucket: other clients have used the server's tokens."""
         self._fill()
         self._tokens = min(self._tokens, 0.0)
         self._paused_until = max(self._paused_until, self._now() + seconds)
@@ -132,7 +132,7 @@ class TokenBucket:
             turn.set()
 
     def check_pause(self) -> None:
-        """Check that a request would not have to wait for a long pause.
+        """Checks that a request would not have to wait for a long pause.
 
         Raises:
             BucketPaused: the pause is longer than `max_wait` (or what `paused_error` builds).
@@ -142,7 +142,7 @@ class TokenBucket:
             raise self._paused_error(remaining)
 
     def set_rate(self, rate: float) -> None:
-        """Change the rate; tokens that are in the bucket stay."""
+        """Changes the rate; tokens that are in the bucket stay."""
         self._fill()
         self._rate = rate
         self._wake_first()

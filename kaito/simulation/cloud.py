@@ -33,7 +33,7 @@ class SimulatedCloud:
         self.simulator.knobs.set(heartbeat_seconds=HEARTBEAT_SECONDS)
 
     async def work(self) -> None:
-        """Run the cloud until cancelled."""
+        """Runs the cloud until cancelled."""
         async with self.simulator:
             await asyncio.Event().wait()
 
@@ -42,7 +42,7 @@ class SimulatedCloud:
         self._run.changed()
 
     def transport(self, process: Process) -> InProcessTransport:
-        """Return the transport of the Azure SDK for one start of a process."""
+        """Returns the transport of the Azure SDK for one start of a process."""
         return InProcessTransport(_ArmConnection(self, self._run, process))
 
 
@@ -58,7 +58,7 @@ class _ArmConnection:
         self._cloud = cloud
 
     async def handle(self, request: ArmRequest) -> ArmResponse:
-        """Serve a request; the connection drops if the process has crashed."""
+        """Serves a request; the connection drops if the process has crashed."""
         if not self._is_alive():
             return ArmResponse(drop=True)
         is_write = request.method != "GET"

@@ -49,7 +49,7 @@ class ServerAccess:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/merge-patch+json",
     ) -> int:
-        """Send a request and return its status, which callers ignore: the object may not exist any more."""
+        """Sends a request and returns its status, which callers ignore: the object may not exist any more."""
         headers = {"user-agent": OWN_AGENT, "content-type": content_type if method == "PATCH" else "application/json"}
         data = b"" if body is None else msgspec.json.encode(body)
         work = self._server.handle(HttpRequest(method, path, (), headers, data))
@@ -84,7 +84,7 @@ class ClusterControllers:
             self._wake.set()
 
     async def work(self) -> None:
-        """Run until cancelled."""
+        """Runs until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             wait = None if self._due is None else max(self._due - loop.time(), 0.001)
@@ -99,7 +99,7 @@ class ClusterControllers:
             self.reconcile()
 
     def reconcile(self) -> None:
-        """Bring pods, workloads and their status up to date once."""
+        """Brings pods, workloads and their status up to date once."""
         self._collect_pods()
         for key, stateful_set in sorted(self._run.stored("statefulsets.apps").items()):
             if not is_terminating(stateful_set):
@@ -264,7 +264,7 @@ class ClusterControllers:
                     break
 
     def _collect_pods(self) -> None:
-        """Delete the pods of nodes that do not exist, of terminating pods, and of nodes that are lost for long."""
+        """Deletes the pods of nodes that do not exist, of terminating pods, and of nodes that are lost for long."""
         nodes = self._run.stored("nodes")
         for (_, name), node in nodes.items():
             if has_condition(node, "Ready"):
@@ -362,12 +362,12 @@ class ClusterControllers:
 
 
 def revision_of(name: str, template: Mapping[str, Any]) -> str:
-    """Return the revision of a pod template."""
+    """Returns the revision of a pod template."""
     return f"{name}-{hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
 def phase_of(pod: Mapping[str, Any]) -> str:
-    """Return the phase of a pod."""
+    """Returns the phase of a pod."""
     return str(section(pod, "status").get("phase", ""))
 
 
@@ -387,7 +387,7 @@ def is_of_job(pod: Mapping[str, Any]) -> bool:
 
 
 def gpus_of(pod: Mapping[str, Any]) -> int:
-    """Return the GPUs that the pod's containers request."""
+    """Returns the GPUs that the pod's containers request."""
     total = 0
     for container in entries(pod, "spec", "containers"):
         wanted = {**section(container, "resources", "requests"), **section(container, "resources", "limits")}

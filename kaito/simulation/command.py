@@ -29,7 +29,7 @@ class Totals:
     violations: Counter[str] = field(default_factory=Counter[str])
 
     def add(self, report: Report) -> None:
-        """Add a run."""
+        """Adds a run."""
         self.seeds += 1
         self.seconds += report.seconds
         self.steps += len(report.scenario.steps)
@@ -48,12 +48,12 @@ class Totals:
 
 
 def run_scenario(scenario: Scenario | int, *, verbose: bool = False) -> Report:
-    """Run a scenario in a new world."""
+    """Runs a scenario in a new world."""
     return simulate(KaitoSimulation(), scenario, verbose=verbose)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; returns 1 if an invariant was violated."""
+    """Runs the command; returns 1 if an invariant was violated."""
     if arguments.summary:
         _print(summary(arguments.summary))
         return 0

@@ -53,7 +53,7 @@ NODE_FAULTS: Final[dict[str, Object]] = {
 
 
 def faults() -> list[StepKind]:
-    """Return the kinds of faults."""
+    """Returns the kinds of faults."""
     return [
         StepKind(
             name="azure",
@@ -122,7 +122,7 @@ def _draw_pods(rng: random.Random) -> Object:
 
 
 async def azure(run: Run, *, fault: str, times: int) -> None:
-    """Inject a named fault into the next requests; what is left of it ends with all faults."""
+    """Injects a named fault into the next requests; what is left of it ends with all faults."""
     script = _cloud(run).simulator.faults
     rule = script.add(named(fault, times=times))
 
@@ -134,33 +134,33 @@ async def azure(run: Run, *, fault: str, times: int) -> None:
 
 
 async def quota(run: Run, *, cores: int, seconds: float) -> None:
-    """Limit the cores of the region."""
+    """Limits the cores of the region."""
     limits = _cloud(run).simulator.cluster.quota
     limits["cores"] = cores
     run.end_after(seconds, lambda: limits.pop("cores", None), disturbs=0.0)
 
 
 async def stock_out(run: Run, *, size: str, seconds: float) -> None:
-    """Take away the capacity for a VM size."""
+    """Takes away the capacity for a VM size."""
     capacity = _cloud(run).simulator.cluster.capacity
     capacity[size.lower()] = 0
     run.end_after(seconds, lambda: capacity.pop(size.lower(), None), disturbs=0.0)
 
 
 async def nodes(run: Run, *, fault: str, pools: str, seconds: float) -> None:
-    """Change the behavior of nodes."""
+    """Changes the behavior of nodes."""
     run.end_after(seconds, _cloud(run).simulator.knobs.set(pools, **NODE_FAULTS[fault]), disturbs=0.0)
 
 
 async def pods_crash(run: Run, *, namespace: str, name: str, seconds: float) -> None:
-    """Make the pods of a Workspace crash."""
+    """Makes the pods of a Workspace crash."""
     controllers = cast("Any", run.simulation).controllers
     controllers.broken[f"{namespace}/{name}"] = run.now + seconds
     controllers.reconcile()
 
 
 async def webhook(run: Run, *, seconds: float) -> None:
-    """Let the webhook hang."""
+    """Lets the webhook hang."""
     simulation: Any = run.simulation
     simulation.webhook_hangs += 1
 

@@ -7,7 +7,7 @@ Object = dict[str, Any]
 
 
 def section(obj: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """Return an object below a path of fields."""
+    """Returns an object below a path of fields."""
     found: Any = obj
     for name in path:
         found = found.get(name) or {}
@@ -15,13 +15,13 @@ def section(obj: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def entries(obj: Mapping[str, Any], *path: str) -> list[Mapping[str, Any]]:
-    """Return the objects of a list below a path of fields."""
+    """Returns the objects of a list below a path of fields."""
     *sections, last = path
     return list(section(obj, *sections).get(last) or [])
 
 
 def labels_of(obj: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the labels of an object."""
+    """Returns the labels of an object."""
     return section(obj, "metadata", "labels")
 
 
@@ -37,12 +37,12 @@ def has_condition(obj: Mapping[str, Any], kind: str) -> bool:
 
 
 def condition(obj: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
-    """Return the condition of a type."""
+    """Returns the condition of a type."""
     return next((each for each in entries(obj, "status", "conditions") if each["type"] == kind), None)
 
 
 def name_of(obj: Mapping[str, Any]) -> str:
-    """Return kind, namespace and name, for messages."""
+    """Returns kind, namespace and name, for messages."""
     metadata = obj["metadata"]
     namespace = f"{metadata['namespace']}/" if metadata.get("namespace") else ""
     return f"{obj.get('kind', '')} {namespace}{metadata['name']}"

@@ -17,7 +17,7 @@ PACKAGE: Final = Path(__file__).resolve().parents[1]
 
 @cache
 def code_digest() -> str:
-    """Return a digest of the source of all installed packages of Kaito."""
+    """Returns a digest of the source of all installed packages of Kaito."""
     digest = hashlib.blake2b(digest_size=6)
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(str(path.relative_to(PACKAGE)).encode())
@@ -42,7 +42,7 @@ class CampaignRecord:
         """Seeds that have been run with this state of the code."""
 
     def add(self, report: Report) -> None:
-        """Append the result of a seed."""
+        """Appends the result of a seed."""
         seed = report.scenario.seed
         self.seeds.add(seed)
         entry = {
@@ -60,7 +60,7 @@ class CampaignRecord:
 
 
 def summary(paths: Iterable[Path]) -> str:
-    """Return the sums of records as a Markdown table, with a row for each state of the code.
+    """Returns the sums of records as a Markdown table, with a row for each state of the code.
 
     A seed that several files contain counts once.
     """

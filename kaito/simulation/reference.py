@@ -147,7 +147,7 @@ class Reference:
         return places
 
     def accept(self, workspace: Resource) -> None:
-        """Note what a user has set: a later state of the Workspace must still contain it."""
+        """Notes what a user has set: a later state of the Workspace must still contain it."""
         self._users[workspace.uid] = user_part(workspace.to_dict())
 
     def _on_removed_workspace(self, workspace: Object) -> None:
@@ -225,7 +225,7 @@ class Reference:
         return owner if owner is not None and uid in {None, owner["metadata"]["uid"]} else None
 
     def unjustified(self, name: str) -> str:
-        """Return why a claim must not be deleted: it is needed, and its node and instance are usable."""
+        """Returns why a claim must not be deleted: it is needed, and its node and instance are usable."""
         claim = self._run.stored(self._claims).get(("", name))
         owner = None if claim is None else self._owner(claim)
         if claim is None or owner is None or is_terminating(claim) or is_terminating(owner):
@@ -242,7 +242,7 @@ class Reference:
         return f"{name_of(claim)}, one of {live} claims of {name_of(owner)}, which needs {wanted_nodes(owner)}"
 
     def serves(self, name: str) -> str:
-        """Return why the instance of a claim must not be deleted: claim and node are Ready; empty if it may be."""
+        """Returns why the instance of a claim must not be deleted: claim and node are Ready; empty if it may be."""
         claim = self._run.stored(self._claims).get(("", name))
         if claim is None or is_terminating(claim) or not has_condition(claim, "Ready"):
             return ""
@@ -252,7 +252,7 @@ class Reference:
         return f"{name_of(claim)} and its node are Ready"
 
     def launch_pause(self, name: str) -> float:
-        """Return the seconds until the next attempt to launch a claim, as recorded on it; 0 without a record."""
+        """Returns the seconds until the next attempt to launch a claim, as recorded on it; 0 without a record."""
         claim = self._run.stored(self._claims).get(("", name), {})
         record: Object = json.loads(section(claim, "metadata", "annotations").get("kaito.sh/launch-record", "{}"))
         if not record.get("next"):
@@ -266,7 +266,7 @@ class Reference:
     # -- the state ---------------------------------------------------------------------------------------------------
 
     def check(self) -> Iterator[Finding]:
-        """Return what is wrong, or must not last."""
+        """Returns what is wrong, or must not last."""
         yield from self._broken_rules
         claims = self._run.stored(self._claims)
         by_owner: dict[str, list[Object]] = {}
@@ -384,7 +384,7 @@ class Reference:
         yield from self._check_statements(workspace)
 
     def _check_statements(self, workspace: Object) -> Iterator[Finding]:
-        """Compare what the conditions and records report about claims with what has happened."""
+        """Compares what the conditions and records report about claims with what has happened."""
         name, claims = name_of(workspace), self._run.stored(self._claims)
         found = condition(workspace, self._claim_condition)
         message = str((found or {}).get("message", ""))
@@ -405,7 +405,7 @@ class Reference:
         return (metadata["namespace"], metadata["name"]) not in self._run.stored("services")
 
     def actual(self, workspace: Object) -> dict[str, bool]:
-        """Return which conditions of a Workspace hold."""
+        """Returns which conditions of a Workspace hold."""
         metadata = workspace["metadata"]
         nodes = [
             node
@@ -444,7 +444,7 @@ class Reference:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def missing(self) -> Iterator[str]:
-        """Return what is not as users want it."""
+        """Returns what is not as users want it."""
         pools = self._cloud.simulator.cluster.pools
         claims = self._run.stored(self._claims)
         for workspace in self._run.stored("workspaces.kaito.sh").values():
@@ -481,14 +481,14 @@ class Reference:
         return bool(config) and (workspace["metadata"]["namespace"], config) not in self._run.stored("configmaps")
 
     def left(self) -> Iterator[str]:
-        """Return what is left after everything was deleted."""
+        """Returns what is left after everything was deleted."""
         yield from (f"agent pool {name}" for name in self._cloud.simulator.cluster.pools)
         for resource in ("workspaces.kaito.sh", self._claims, "nodes", "statefulsets.apps", "jobs.batch", "pods"):
             yield from (name_of(obj) for obj in self._run.stored(resource).values())
 
 
 def wanted_nodes(workspace: Mapping[str, Any]) -> int:
-    """Return the number of nodes that a Workspace needs; the models of the simulation need one node for each copy."""
+    """Returns the number of nodes that a Workspace needs; the models of the simulation need one node for each copy."""
     if "tuning" in workspace:
         return 1
     replicas = section(workspace, "spec").get("replicas")
@@ -498,7 +498,7 @@ def wanted_nodes(workspace: Mapping[str, Any]) -> int:
 
 
 def user_part(workspace: Mapping[str, Any]) -> Object:
-    """Return the fields of a Workspace that only users set."""
+    """Returns the fields of a Workspace that only users set."""
     return {
         name: value for name, value in workspace.items() if name not in {"metadata", "status", "apiVersion", "kind"}
     } | {"labels": dict(labels_of(workspace)), "annotations": _user_annotations(workspace)}

@@ -34,11 +34,11 @@ class Claims(Protocol):
     retried: set[str]
 
     def serves(self, name: str) -> str:
-        """Return why the instance of a claim must not be deleted; empty if it may be."""
+        """Returns why the instance of a claim must not be deleted; empty if it may be."""
         ...
 
     def launch_pause(self, name: str) -> float:
-        """Return the seconds until the next attempt to launch a claim."""
+        """Returns the seconds until the next attempt to launch a claim."""
         ...
 
 
@@ -55,7 +55,7 @@ class CloudRequests:
         """Names of the agent pools whose deletion was requested since they were created."""
 
     def before(self, process: Process, request: ArmRequest, claims: Claims, pools: dict[str, Any]) -> None:
-        """Check a write immediately before it takes effect."""
+        """Checks a write immediately before it takes effect."""
         if POOLS not in request.path:
             return
         name = request.path.rpartition("/")[2]
@@ -74,7 +74,7 @@ class CloudRequests:
                 self._run.fail("no needed node is given back", f"{process.name} deletes agent pool {name}: {text}")
 
     def after(self, process: Process, request: ArmRequest, response: ArmResponse) -> None:
-        """Note the response to a write."""
+        """Notes the response to a write."""
         if request.method != "PUT" or POOLS not in request.path or response.drop:
             return
         name = request.path.rpartition("/")[2]
@@ -86,7 +86,7 @@ class CloudRequests:
             self._refused.pop(key, None)
 
     def check(self, pools: dict[str, Any]) -> Iterator[Finding]:
-        """Return the failed agent pools that no process deletes."""
+        """Returns the failed agent pools that no process deletes."""
         for name, pool in pools.items():
             if pool.state in {"Failed", "Canceled"} and name not in self._deletions:
                 text = f"agent pool {name} is {pool.state}, and no process has requested its deletion"
@@ -107,7 +107,7 @@ class CloudRequests:
 
 
 def _offering(request: ArmRequest) -> str:
-    """Return the offering of a request for an agent pool: instance type, zones and capacity type."""
+    """Returns the offering of a request for an agent pool: instance type, zones and capacity type."""
     body: dict[str, Any] = json.loads(request.body or b"{}")
     properties: dict[str, Any] = body.get("properties") or {}
     return f"{properties.get('vmSize')} {properties.get('availabilityZones')} {properties.get('scaleSetPriority')}"

@@ -101,7 +101,7 @@ class KaitoSimulation(Simulation):
         return [*actions(), *faults()]
 
     async def prepare(self, run: Run) -> None:
-        """Install the kinds and the webhook, and start the cloud and the stand-ins. Odd seeds use NodeClaims."""
+        """Installs the kinds and the webhook, and starts the cloud and the stand-ins. Odd seeds use NodeClaims."""
         self.claim_kind = NodeClaim if run.scenario.seed % 2 else Machine
         api = NodeApi.NODECLAIM if run.scenario.seed % 2 else NodeApi.MACHINE
         self._settings = self._settings.model_copy(update={"node_api": api})
@@ -137,12 +137,12 @@ class KaitoSimulation(Simulation):
         )
 
     def check(self, run: Run) -> Iterable[Finding]:  # noqa: ARG002 - the reference has it
-        """Compare the state with the reference."""
+        """Compares the state with the reference."""
         yield from self.reference.check()
         yield from self.cloud.requests.check(self.cloud.simulator.cluster.pools)
 
     def sent(self, run: Run, process: Process, method: str, path: str) -> None:
-        """Check that a deletion of a claim has a cause."""
+        """Checks that a deletion of a claim has a cause."""
         if method == "DELETE" and "/karpenter.sh/" in path:
             text = self.reference.unjustified(path.rpartition("/")[2])
             if text:
@@ -153,7 +153,7 @@ class KaitoSimulation(Simulation):
         return self.reference.missing()
 
     async def tear_down(self, run: Run) -> None:
-        """Delete all Workspaces."""
+        """Deletes all Workspaces."""
         for workspace in run.world.list(Workspace):
             await run.client.delete(workspace)
 

@@ -30,7 +30,7 @@ CONFIG: Final = "serving-config"
 
 
 def manifest(name: str, namespace: str, *, preset: str, size: str, count: int, config: bool) -> Object:
-    """Return the manifest of a Workspace; `tune` is a tuning Workspace, `own` has a pod template."""
+    """Returns the manifest of a Workspace; `tune` is a tuning Workspace, `own` has a pod template."""
     selector = {"matchLabels": {"apps": f"{namespace}-{name}"}}
     document: Object = {
         "apiVersion": "kaito.sh/v1beta1",
@@ -57,7 +57,7 @@ def manifest(name: str, namespace: str, *, preset: str, size: str, count: int, c
 
 
 def actions() -> list[StepKind]:
-    """Return the actions of users."""
+    """Returns the actions of users."""
     return [
         StepKind(
             name="create",
@@ -159,7 +159,7 @@ def _draw_object(rng: random.Random) -> Object:
 
 
 async def create(run: Run, *, namespace: str, name: str, preset: str, size: str, count: int, config: bool) -> None:
-    """Create a Workspace, and its namespace first."""
+    """Creates a Workspace, and its namespace first."""
     await _ensure_namespace(run, namespace)
     await _create(run, manifest(name, namespace, preset=preset, size=size, count=count, config=config))
 
@@ -169,7 +169,7 @@ async def _create(run: Run, document: Mapping[str, Any]) -> None:
 
 
 async def attempt(run: Run, send: Callable[[], Awaitable[object]]) -> None:
-    """Send a request as a user does: an error is reported and has no consequence."""
+    """Sends a request as a user does: an error is reported and has no consequence."""
     try:
         answer = await send()
         if isinstance(answer, Workspace):
@@ -179,20 +179,20 @@ async def attempt(run: Run, send: Callable[[], Awaitable[object]]) -> None:
 
 
 async def delete(run: Run, *, namespace: str, name: str) -> None:
-    """Delete a Workspace in the background."""
+    """Deletes a Workspace in the background."""
     present = await run.client.find(Workspace, name, namespace)
     if present is not None:
         await attempt(run, lambda: run.client.delete(present))
 
 
 async def recreate(run: Run, *, namespace: str, name: str, **arguments: Any) -> None:
-    """Delete a Workspace, and create one of its name as soon as that is possible, at most 100 s later."""
+    """Deletes a Workspace, and creates one of its name as soon as that is possible, at most 100 s later."""
     await delete(run, namespace=namespace, name=name)
     await create(run, namespace=namespace, name=name, **arguments)
 
 
 async def edit(run: Run, *, namespace: str, name: str, change: str, value: int) -> None:
-    """Change a field of a Workspace that can be changed, or one that cannot."""
+    """Changes a field of a Workspace that can be changed, or one that cannot."""
     present = await run.client.find(Workspace, name, namespace)
     if present is None:
         return
@@ -218,7 +218,7 @@ async def edit(run: Run, *, namespace: str, name: str, change: str, value: int) 
 
 
 async def bad_input(run: Run, *, namespace: str, name: str, field: str) -> None:
-    """Create a Workspace that is refused, or that costs nothing."""
+    """Creates a Workspace that is refused, or that costs nothing."""
     await _ensure_namespace(run, namespace)
     document = manifest(name, namespace, preset=PRESETS[0], size=SIZES[0], count=1, config=False)
     given: Object = document.get("inference") or document.get("tuning") or {}
@@ -238,7 +238,7 @@ async def bad_input(run: Run, *, namespace: str, name: str, field: str) -> None:
 
 
 async def config(run: Run, *, present: bool, value: int) -> None:
-    """Create, change or delete the ConfigMap that some Workspaces name."""
+    """Creates, changes or deletes the ConfigMap that some Workspaces name."""
     for namespace in NAMESPACES:
         found = await run.client.find(ConfigMap, CONFIG, namespace)
         data = {"inference_config.yaml": f"vllm:\n  max-num-seqs: {16 * value}\n"}
@@ -252,7 +252,7 @@ async def config(run: Run, *, present: bool, value: int) -> None:
 
 
 async def delete_namespace(run: Run) -> None:
-    """Delete the second namespace with everything in it."""
+    """Deletes the second namespace with everything in it."""
     present = await run.client.find(Namespace, "team")
     if present is not None:
         await attempt(run, lambda: run.client.delete(present))
@@ -264,7 +264,7 @@ async def _ensure_namespace(run: Run, namespace: str) -> None:
 
 
 async def delete_object(run: Run, *, kind: str, number: int) -> None:
-    """Delete something that the controllers manage."""
+    """Deletes something that the controllers manage."""
     if kind == "agent pool":
         cloud = cast("Any", run.simulation).cloud
         pools = sorted(cloud.simulator.cluster.pools)
@@ -284,7 +284,7 @@ async def delete_object(run: Run, *, kind: str, number: int) -> None:
 
 
 async def force_delete(run: Run, *, number: int) -> None:
-    """Delete a claim without its finalizer, as users do when a deletion takes too long: its instance is an orphan."""
+    """Deletes a claim without its finalizer, as users do when a deletion takes too long: its instance is an orphan."""
     found = [each for kind in (Machine, NodeClaim) for each in run.world.list(kind)]
     if number >= len(found):
         return
@@ -295,7 +295,7 @@ async def force_delete(run: Run, *, number: int) -> None:
 
 
 async def force_delete_node(run: Run, *, number: int) -> None:
-    """Delete a node without its finalizers: the instance runs on, and cannot join again."""
+    """Deletes a node without its finalizers: the instance runs on, and cannot join again."""
     found = run.world.list(Node)
     if number >= len(found):
         return
@@ -305,7 +305,7 @@ async def force_delete_node(run: Run, *, number: int) -> None:
 
 
 async def label_claim(run: Run, *, number: int, value: int) -> None:
-    """Set a label of a claim, which is reconciled then."""
+    """Sets a label of a claim, which is reconciled then."""
     found = [each for kind in (Machine, NodeClaim) for each in run.world.list(kind)]
     if number < len(found):
         patch = MergePatch({"metadata": {"labels": {"example.com/cost-center": f"{value}"}}})
@@ -313,7 +313,7 @@ async def label_claim(run: Run, *, number: int, value: int) -> None:
 
 
 async def retry_launch(run: Run, *, number: int) -> None:
-    """Request another launch of a claim by the annotation for that."""
+    """Requests another launch of a claim by the annotation for that."""
     found = [each for kind in (Machine, NodeClaim) for each in run.world.list(kind)]
     if number < len(found):
         cast("Any", run.simulation).reference.retried.add(found[number].name)

@@ -14,7 +14,7 @@ from running_server import RunningServer, Serve
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Start a server around a model; everything is taken down at the end of the test."""
+    """Starts a server around a model; everything is taken down at the end of the test."""
     started: list[tuple[RunningServer, web.AppRunner]] = []
 
     async def start(

@@ -32,12 +32,12 @@ class RunningServer:
             return response.status, await response.json()
 
     async def queued(self, count: int) -> None:
-        """Wait until that many rows stand in the queue."""
+        """Waits until that many rows stand in the queue."""
         value = self.metrics.registry.get_sample_value
         await self.until(lambda: value("kaito_generation_queue_length") == count)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for what the scheduler's thread is about to do."""
+        """Waits for what the scheduler's thread is about to do."""
         async with asyncio.timeout(20):
             while not condition():  # noqa: ASYNC110 - the state belongs to a thread
                 await asyncio.sleep(0.001)

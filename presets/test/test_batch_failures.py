@@ -34,7 +34,7 @@ class InjectedError(Exception):
 
 @contextmanager
 def fault_at(number: int) -> Generator[list[str], None, None]:
-    """Raise at the line number `number` (counted as executed) of the batch's modules; 0 only counts. Yields the list
+    """Raises at the line number `number` (counted as executed) of the batch's modules; 0 only counts. Yields the list
     of executed lines."""
     lines: list[str] = []
 

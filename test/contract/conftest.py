@@ -64,7 +64,7 @@ class Server:
         headers: Mapping[str, str] | None = None,
         **query: str,
     ) -> Answer:
-        """Send a request; `{ns}` in the path is the test's namespace."""
+        """Sends a request; `{ns}` in the path is the test's namespace."""
         data = body if isinstance(body, bytes) else (json.dumps(body).encode() if body is not None else None)
         sent = {"content-type": content, "user-agent": "contract/1.0", **(headers or {})}
         url = self.url + path.replace("{ns}", self.namespace)
@@ -75,13 +75,13 @@ class Server:
             return Answer(response.status, decoded, response.headers, warnings)
 
     async def ok(self, method: str, path: str, body: object = None, content: str = JSON, **query: str) -> Any:
-        """Send a request that has to succeed, and return its body."""
+        """Sends a request that has to succeed, and returns its body."""
         answer = await self.call(method, path, body, content, None, **query)
         assert answer.status in {200, 201, 202}, answer.body
         return answer.body
 
     async def events(self, path: str, count: int, **query: str) -> list[dict[str, Any]]:
-        """Return the first events of a watch."""
+        """Returns the first events of a watch."""
         found: list[dict[str, Any]] = []
         async with aclosing(self.watch(path, **query)) as stream:
             async for event in stream:
@@ -91,7 +91,7 @@ class Server:
         return found
 
     async def watch(self, path: str, **query: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the events of a watch; it ends with the server's stream."""
+        """Yields the events of a watch; it ends with the server's stream."""
         url = self.url + path.replace("{ns}", self.namespace)
         async with self.session.get(url, params={"watch": "1", **query}) as response:
             assert response.status == 200, await response.text()

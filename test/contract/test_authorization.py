@@ -34,7 +34,7 @@ async def allowed_soon(server: Server, user: str, path: str, **more: Any) -> Non
 
 
 async def grant(server: Server, *rules: dict[str, Any], name: str = "op") -> None:
-    """Bind a role with these rules to the service account `op`."""
+    """Binds a role with these rules to the service account `op`."""
     role = {"metadata": {"name": name}, "rules": list(rules)}
     await server.ok("POST", RBAC + "/namespaces/{ns}/roles", role)
     binding = {

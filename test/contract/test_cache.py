@@ -79,7 +79,7 @@ class CuttingTransport:
             yield _Cuttable(reply, self)
 
     def cut(self) -> None:
-        """Break every open stream at its next chunk, which is lost."""
+        """Breaks every open stream at its next chunk, which is lost."""
         self.generation += 1
 
     async def close(self) -> None:
@@ -130,7 +130,7 @@ async def running(transport: CuttingTransport, *kinds: Cached, streaming: bool =
 
 
 async def until(holds: Callable[[], object]) -> None:
-    """Wait for something another process does."""
+    """Waits for something another process does."""
     async with asyncio.timeout(SECONDS):
         while not holds():  # noqa: ASYNC110 -- the other process has no event to wait for
             await asyncio.sleep(0.02)

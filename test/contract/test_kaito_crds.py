@@ -23,7 +23,7 @@ SAMPLES = Path(__file__).resolve().parents[2] / "config" / "samples"
 
 
 async def install(server: Server) -> None:
-    """Apply the definitions and wait until they are served."""
+    """Applies the definitions and waits until they are served."""
     for manifest in manifests():
         name = manifest["metadata"]["name"]
         await server.ok("PATCH", f"{DEFINITIONS}/{name}", manifest, APPLY, fieldManager="contract", force="true")

@@ -163,7 +163,7 @@ async def test_the_error_of_a_rejected_schema_contains_the_field(kubectl: Kubect
 
 
 async def explain(kubectl: Kubectl, *words: str) -> str:
-    """Explain a field of a new kind: a real server publishes its documents a moment after it serves the kind."""
+    """Explains a field of a new kind: a real server publishes its documents a moment after it serves the kind."""
     done = await kubectl("explain", *words)
     for _ in range(50):
         if done.code == 0:

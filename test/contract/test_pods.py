@@ -197,7 +197,7 @@ async def test_the_role_of_an_operator_that_runs_commands(
 
 
 async def _eventually_forbidden(pods: Pods, pod: Pod) -> None:
-    """Wait until the authorizer knows the role. The server's message about the missing `create` has no reason."""
+    """Waits until the authorizer knows the role. The server's message about the missing `create` has no reason."""
     async with asyncio.timeout(10):
         while True:
             with pytest.raises(Forbidden) as refused:

@@ -62,7 +62,7 @@ async def _restore(plane: ControlPlane) -> None:
 
 
 def _forget_everything(plane: ControlPlane) -> None:
-    """Restart both processes with an empty etcd, whose versions begin again."""
+    """Restarts both processes with an empty etcd, whose versions begin again."""
     folder = plane.folder / "etcd"
     plane.stop_api_server()
     plane.stop_etcd()

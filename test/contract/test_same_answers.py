@@ -49,7 +49,7 @@ class Names:
         return self._seen.setdefault((kind, value), f"<{kind} {count}>")
 
     def plain(self, value: Any, key: str = "") -> Any:
-        """Return a value with everything that differs by nature replaced."""
+        """Returns a value with everything that differs by nature replaced."""
         if is_object(value):
             return {name: self.plain(value[name], name) for name in sorted(value) if name not in IGNORED}
         if is_list(value):
@@ -84,13 +84,13 @@ class Names:
 
 
 def fill(value: Any, namespace: str) -> Any:
-    """Return a step with its namespace and API group filled in."""
+    """Returns a step with its namespace and API group filled in."""
     text = json.dumps(value).replace("{ns}", namespace).replace("{g}", f"{namespace}.example.com")
     return json.loads(text)
 
 
 async def play(server: Server, steps: list[dict[str, Any]], namespace: str) -> list[dict[str, Any]]:
-    """Send the requests of a scenario and return the comparable answers."""
+    """Sends the requests of a scenario and returns the comparable answers."""
     await server.ok("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     names, answers = Names(namespace), list[dict[str, Any]]()
     for raw in steps:
@@ -115,7 +115,7 @@ async def play(server: Server, steps: list[dict[str, Any]], namespace: str) -> l
 
 
 async def served(server: Server, path: str) -> None:
-    """Wait until a new custom resource is served."""
+    """Waits until a new custom resource is served."""
     for _ in range(100):
         if (await server.call("GET", path)).status == 200:
             break

@@ -97,7 +97,7 @@ def test_the_numbers_of_its_page_are_current(distributor: Path, root: Path) -> N
 
 
 async def eventually(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait in real time until an async question is answered with yes."""
+    """Waits in real time until an async question is answered with yes."""
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not await holds():  # noqa: ASYNC110 -- polls another process

@@ -179,7 +179,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Manager]:
 
 
 async def execute(block: Block, **arguments: Any) -> dict[str, Any]:
-    """Run an example, then the test functions in it with those of the arguments that they take."""
+    """Runs an example, then the test functions in it with those of the arguments that they take."""
     names = COMMON | vars(import_module(block.module)) | GIVEN.get(block.module, {}) | arguments
     code = compile(block.code, str(block.path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     pending = eval(code, names)

@@ -104,7 +104,7 @@ def test_its_manifests_are_what_its_code_says(example: Path) -> None:
 
 
 async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait in real time until an async question is answered with yes."""
+    """Waits in real time until an async question is answered with yes."""
     try:
         async with asyncio.timeout(SECONDS):
             while not await holds():  # noqa: ASYNC110 -- polls another process

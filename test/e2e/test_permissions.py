@@ -143,7 +143,7 @@ def used(log: Path, program: str) -> set[Right]:
 
 
 def run_as(running: Stack, program: str, *more: str) -> None:
-    """Let the program use a token of its ServiceAccount."""
+    """Lets the program use a token of its ServiceAccount."""
     token = running.kubectl("create", "token", program, f"--namespace={NAMESPACE}").strip()
     config = yaml.safe_load(running.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": token}

@@ -57,7 +57,7 @@ class Site(Resource, api="example.com/v1", kind="Site"):
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run what must succeed, outside of the checkout and its environment."""
+    """Runs what must succeed, outside of the checkout and its environment."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "VIRTUAL"))}
     result = subprocess.run(
         [str(part) for part in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False
@@ -138,7 +138,7 @@ def as_service_account(kubeconfig: Path, folder: Path) -> Path:
 
 
 async def deploy(client: Client, files: Path) -> None:
-    """Create the definition and the role of the chart; the lease has a role of its own there."""
+    """Creates the definition and the role of the chart; the lease has a role of its own there."""
     await client.create(Namespace(metadata=ObjectMeta(name=NAME)))
     definition = yaml.safe_load((files / "crds" / "sites.example.com.yaml").read_text())
     await client.create(CustomResourceDefinition.model_validate(definition))
@@ -156,7 +156,7 @@ async def deploy(client: Client, files: Path) -> None:
 
 
 async def ready_reason(client: Client, sample: dict[str, object]) -> str:
-    """Create the sample as soon as its kind is served, and wait for its condition."""
+    """Creates the sample as soon as its kind is served, and waits for its condition."""
     async with asyncio.timeout(SECONDS):
         while True:
             try:
@@ -222,7 +222,7 @@ def rendered(chart: Path, namespace: str) -> list[dict[str, Any]]:
 
 
 def by_url(document: dict[str, Any], port: int) -> dict[str, Any]:
-    """Replace Services of webhooks by the address of the process, which runs outside of the cluster."""
+    """Replaces Services of webhooks by the address of the process, which runs outside of the cluster."""
     spec = document.get("spec", {})
     entries = [*document.get("webhooks", []), spec.get("conversion", {}).get("webhook", {})]
     for entry in entries:
@@ -245,7 +245,7 @@ async def install(client: Client, documents: list[dict[str, Any]], namespace: st
 
 
 async def until(holds: Callable[[], Awaitable[object]]) -> None:
-    """Wait until a function neither fails nor returns a false value."""
+    """Waits until a function neither fails nor returns a false value."""
     last: Exception | None = None
     try:
         async with asyncio.timeout(SECONDS):

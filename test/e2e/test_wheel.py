@@ -49,7 +49,7 @@ class Memcached(Resource, api="cache.example.com/v1", kind="Memcached"):
 
 
 def attempt(*command: str | Path, cwd: Path = Path("/"), **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run outside of the checkout, so that nothing is imported from it by accident."""
+    """Runs outside of the checkout, so that nothing is imported from it by accident."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -66,7 +66,7 @@ def attempt(*command: str | Path, cwd: Path = Path("/"), **variables: str) -> su
 
 
 def run(*command: str | Path, cwd: Path = Path("/"), **variables: str) -> str:
-    """Run what must succeed; its output."""
+    """Runs what must succeed; its output."""
     result = attempt(*command, cwd=cwd, **variables)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -184,7 +184,7 @@ async def api_server(tmp_path: Path) -> AsyncGenerator[tuple[str, Path]]:
 
 
 async def reconciles_a_memcached(kubeconfig: Path, *command: str | Path, **variables: str) -> None:
-    """Run an operator and wait until it has created the Deployment of a Memcached."""
+    """Runs an operator and waits until it has created the Deployment of a Memcached."""
     process = await asyncio.create_subprocess_exec(
         *command, cwd="/", env={"PATH": os.environ["PATH"]} | variables, stderr=asyncio.subprocess.PIPE
     )
@@ -250,7 +250,7 @@ async def test_the_extras_run_the_tests_of_the_tutorial_and_read_a_kubeconfig(
 
 
 def build_context(dockerfile: Path, folder: Path) -> Path:
-    """Copy the files that a build of the image receives."""
+    """Copies the files that a build of the image receives."""
     for name in context_files(dockerfile):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
@@ -258,7 +258,7 @@ def build_context(dockerfile: Path, folder: Path) -> Path:
 
 
 def build_image(dockerfile: Path, context: Path, environment: Environment) -> None:
-    """Execute the COPY and `uv` instructions of the first stage, with another folder for /src and for /opt/kaito."""
+    """Executes the COPY and `uv` instructions of the first stage, with another folder for /src and for /opt/kaito."""
     source = environment.folder.parent / "src"
     source.mkdir()
     for instruction in parse(dockerfile.read_text()).stages[0].instructions:

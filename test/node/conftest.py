@@ -40,7 +40,7 @@ ORDER = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the modules in the order of an installation's life, with a generous limit for each test."""
+    """Runs the modules in the order of an installation's life, with a generous limit for each test."""
     here = Path(__file__).parent
     own = [item for item in items if item.path.is_relative_to(here)]
     for item in own:
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the state of the cluster to the report of a failed test."""
+    """Adds the state of the cluster to the report of a failed test."""
     report = yield
     cluster: object = item.funcargs.get("cluster") if isinstance(item, pytest.Function) else None
     if report.failed and isinstance(cluster, Cluster) and "NotReached" not in report.longreprtext:
@@ -65,12 +65,12 @@ _config: list[pytest.Config] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Remember where progress is printed."""
+    """Remembers where progress is printed."""
     _config.append(config)
 
 
 def say(line: str) -> None:
-    """Print progress past pytest's capture: building images takes minutes."""
+    """Prints progress past pytest's capture: building images takes minutes."""
     capture = _config[0].pluginmanager.getplugin("capturemanager")
     assert isinstance(capture, CaptureManager)
     with capture.global_and_fixture_disabled():

@@ -76,19 +76,19 @@ class Installation:
     prometheus: Prometheus
 
     def install(self, release: str, chart: Path, values: object, *words: str) -> None:
-        """Install or upgrade a release and wait for it."""
+        """Installs or upgrades a release and waits for it."""
         path = self.folder / f"{release}.yaml"
         path.write_text(yaml.safe_dump(values))
         command = (self.helm, "upgrade", "--install", release, chart, "--namespace", SYSTEM, "--values", path)
         self.cluster.run(*command, *words, "--wait", "--timeout", "300s", timeout_seconds=HELM_SECONDS)
 
     def pools(self) -> list[dict[str, Any]]:
-        """Return the agent pools of the simulated AKS cluster."""
+        """Returns the agent pools of the simulated AKS cluster."""
         found: list[dict[str, Any]] = json.loads(self.cluster.run("curl", "-sf", agent_pools.STATE).stdout)["pools"]
         return found
 
     def nodes(self) -> list[str]:
-        """Return the names of the nodes besides the system node."""
+        """Returns the names of the nodes besides the system node."""
         names = [item["metadata"]["name"] for item in self.kubernetes.items("nodes")]
         return [name for name in names if name != self.cluster.layout.system.node_name]
 

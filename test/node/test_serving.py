@@ -26,7 +26,7 @@ def document(name: str, **preset: object) -> dict[str, Any]:
 
 
 def answer(kubernetes: Kubernetes, name: str) -> str:
-    """Ask through the Service and return the text of the answer."""
+    """Sends a request through the Service and returns the text of the answer."""
     body = {"model": "phi-3-mini-4k-instruct", "messages": [QUESTION], "max_tokens": 24, "temperature": 0}
     url = f"http://{kubernetes.service_address(name)}/v1/chat/completions"
     reply: dict[str, Any] = kubernetes.post(url, body)
@@ -119,7 +119,7 @@ def test_namespace_with_pod_security_restricted(ready: Kubernetes, cluster: Clus
 
 
 def trust(kubernetes: Kubernetes, cluster: Cluster) -> dict[str, Any]:
-    """Return podOptions with which the pods trust the registry."""
+    """Returns podOptions with which the pods trust the registry."""
     authority = (cluster.layout.certificates / "ca.crt").read_text()
     metadata = {"name": "registry-authority"}
     kubernetes.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": authority}})

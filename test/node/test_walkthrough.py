@@ -30,7 +30,7 @@ class Shell:
         self._variables = variables
 
     def run(self, block: CodeBlock) -> str:
-        """Return the output of a block."""
+        """Returns the output of a block."""
         # Only the build needs packages from an index; the network of the cluster has no route to one.
         is_build = block.code.startswith(("make images", "make sync"))
         own = {"ARGS": self._variables["BUILD_ARGS"] if is_build else self._variables["PUSH_ARGS"]}

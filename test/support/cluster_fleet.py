@@ -57,7 +57,7 @@ class Fleet:
         return transport
 
     def take_down(self, name: str, *, hang: bool = False) -> None:
-        """Reset the connections of a cluster and refuse new ones; or let every request hang."""
+        """Resets the connections of a cluster and refuses new ones; or lets every request hang."""
         self.down.add(name)
         world = self.worlds[name]
         for transport in self.opened:

@@ -42,7 +42,7 @@ class Dockerfile:
 
 
 def parse(text: str) -> Dockerfile:
-    """Parse the subset of the format that this repository uses: no heredocs, no comments inside of instructions."""
+    """Parses the subset of the format that this repository uses: no heredocs, no comments inside of instructions."""
     lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     arguments: dict[str, str] = {}
     stages: list[Stage] = []

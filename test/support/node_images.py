@@ -20,7 +20,7 @@ BASE_IN_REGISTRY = f"{REGISTRY}/test/base:1"
 
 
 def make_base(cluster: Cluster, report: Callable[[str], None]) -> str:
-    """Make the base image, unless it exists, and push it; returns its name in the cluster's registry."""
+    """Makes the base image, unless it exists, and pushes it; returns its name in the cluster's registry."""
     if not _has_image(BASE):
         _run(report, sys.executable, "-m", "hack.images", "base", "--engine", "buildah")
     push = cluster.command("buildah", "push", "--tls-verify=false", "--disable-compression", BASE)
@@ -29,7 +29,7 @@ def make_base(cluster: Cluster, report: Callable[[str], None]) -> str:
 
 
 def build_and_push(cluster: Cluster, names: Sequence[str], report: Callable[[str], None]) -> None:
-    """Build images of the repository on the base image and push them as `PREFIX`/NAME:VERSION.
+    """Builds images of the repository on the base image and pushes them as `PREFIX`/NAME:VERSION.
 
     Raises:
         CalledProcessError: a build or a push failed; the output has been printed.
@@ -48,7 +48,7 @@ def build_and_push(cluster: Cluster, names: Sequence[str], report: Callable[[str
 
 
 def refresh(cluster: Cluster, name: str, report: Callable[[str], None]) -> None:
-    """Pull an image again: the node has one of an earlier run, and pods do not pull a tag that is there."""
+    """Pulls an image again: the node has one of an earlier run, and pods do not pull a tag that is there."""
     begun = time.monotonic()
     pod = f"pull-{name}"
     words = ("--restart=Never", "--image-pull-policy=Always", "--command", "--", "true")
@@ -62,19 +62,20 @@ def refresh(cluster: Cluster, name: str, report: Callable[[str], None]) -> None:
 
 
 def smollm2(report: Callable[[str], None]) -> Path:
-    """Return the directory of SmolLM2-135M-Instruct; converts it on the first call."""
+    """Returns the directory of SmolLM2-135M-Instruct; converts it on the first call."""
     return Path(_run(report, sys.executable, "-m", "hack.models.smollm2").splitlines()[-1])
 
 
 def push_model(cluster: Cluster, directory: Path, reference: str, report: Callable[[str], None]) -> None:
-    """Pack a model directory and push it to the cluster's registry, as docs/guides/private-images.md describes it."""
+    """Packs a model directory and pushes it to the cluster's registry, as docs/guides/private-images.md describes
+    it."""
     authority = f"SSL_CERT_FILE={cluster.layout.certificates / 'ca.crt'}"
     pack = (str(Path(sys.executable).with_name("kaito")), "model", "pack", str(directory), reference, "--push")
     _run(report, *cluster.command("env", authority, *pack))
 
 
 def uv_cache() -> Path:
-    """Return uv's cache of the machine, which has the packages of the presets environment."""
+    """Returns uv's cache of the machine, which has the packages of the presets environment."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("UV_CACHE_DIR") or root / "uv")
 

@@ -1,4 +1,4 @@
-"""Run the example operator on the API server with the URL of the first argument, without a kubeconfig and a lease.
+"""Runs the example operator on the API server with the URL of the first argument, without a kubeconfig and a lease.
 
 `test/e2e/test_wheel.py` runs it in an environment that contains the framework and the example only.
 """
@@ -13,7 +13,7 @@ from kaito.runtime.client.http import HttpTransport
 
 
 def main() -> None:
-    """Run until a signal."""
+    """Runs until a signal."""
     Manager(
         Settings(metrics_bind_address="0", health_probe_bind_address="0"),
         controllers=[controller],

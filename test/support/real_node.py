@@ -35,7 +35,7 @@ class Diagnosis:
     tail: int = 40
 
     def text(self) -> str:
-        """Return objects, events and the ends of logs; a part that cannot be read is an error in one line."""
+        """Returns objects, events and the ends of logs; a part that cannot be read is an error in one line."""
         parts = [self._run("get", "nodes,pods,workspaces,machines,jobs,statefulsets", "--all-namespaces", "-o", "wide")]
         parts.append(self._run("get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"))
         for namespace in self.namespaces:
@@ -70,7 +70,7 @@ class Kubernetes:
     _clean_up: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def apply(self, *documents: Mapping[str, Any]) -> None:
-        """Apply objects.
+        """Applies objects.
 
         Raises:
             CommandFailed: the API server rejected one.
@@ -79,14 +79,14 @@ class Kubernetes:
         self.cluster.kubectl("apply", "-n", self.namespace, "--server-side", "-f", "-", stdin=text)
 
     def rejection(self, document: Mapping[str, Any]) -> str:
-        """Return the message with which the API server rejects an object."""
+        """Returns the message with which the API server rejects an object."""
         text = yaml.safe_dump(dict(document))
         result = self.cluster.run("kubectl", "apply", "-n", self.namespace, "-f", "-", stdin=text, check=False)
         assert result.returncode != 0, f"accepted: {text}"
         return result.stderr
 
     def get(self, *words: str) -> Any:
-        """Return an object or a list as JSON; None if it does not exist."""
+        """Returns an object or a list as JSON; None if it does not exist."""
         result = self.cluster.run("kubectl", "get", "-n", self.namespace, *words, "-o", "json", check=False)
         if result.returncode != 0:
             if "NotFound" in result.stderr or "not found" in result.stderr:
@@ -95,12 +95,12 @@ class Kubernetes:
         return json.loads(result.stdout)
 
     def items(self, *words: str) -> list[Any]:
-        """Return the objects of a list."""
+        """Returns the objects of a list."""
         found: list[Any] = self.get(*words)["items"]
         return found
 
     def delete(self, *words: str, timeout_seconds: int = 240) -> None:
-        """Delete objects and wait until they are deleted."""
+        """Deletes objects and waits until they are deleted."""
         command = ("kubectl", "delete", "-n", self.namespace, "--ignore-not-found", *words)
         limit = (f"--timeout={timeout_seconds}s",)
         result = self.cluster.run(*command, *limit, check=False, timeout_seconds=timeout_seconds + 30)
@@ -108,7 +108,7 @@ class Kubernetes:
             raise NotReached(f"{' '.join(command)}: {result.stderr}\n{Diagnosis(self.cluster).text()}")
 
     def until(self, what: str, is_reached: Callable[[], bool], seconds: float = 180) -> float:
-        """Wait until a state is reached; return the seconds it took.
+        """Waits until a state is reached; returns the seconds it took.
 
         Raises:
             NotReached: it was not reached in time.
@@ -121,20 +121,20 @@ class Kubernetes:
         return time.monotonic() - begun
 
     def rolled_out(self, name: str, seconds: int = 240) -> None:
-        """Wait for a Deployment of the installation."""
+        """Waits for a Deployment of the installation."""
         words = ("rollout", "status", f"deployment/{name}", "-n", SYSTEM, f"--timeout={seconds}s")
         result = self.cluster.run("kubectl", *words, check=False, timeout_seconds=seconds + 30)
         if result.returncode != 0:
             raise NotReached(f"{' '.join(words)}: {result.stderr}\n{Diagnosis(self.cluster).text()}")
 
     def condition(self, workspace: str, kind: str) -> Mapping[str, str]:
-        """Return a condition of a Workspace; an empty mapping if it does not exist."""
+        """Returns a condition of a Workspace; an empty mapping if it does not exist."""
         found: dict[str, Any] = self.get("workspace", workspace) or {}
         conditions: list[dict[str, str]] = found.get("status", {}).get("conditions", [])
         return next((condition for condition in conditions if condition["type"] == kind), dict[str, str]())
 
     def uid(self, *words: str) -> str:
-        """Return the UID of an object; empty if it does not exist."""
+        """Returns the UID of an object; empty if it does not exist."""
         found: dict[str, Any] = self.get(*words) or {}
         return str(found.get("metadata", {}).get("uid", ""))
 
@@ -145,17 +145,17 @@ class Kubernetes:
         return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
     def until_condition(self, workspace: str, kind: str, status: str = "True", seconds: float = 300) -> float:
-        """Wait for a condition of a Workspace; return the seconds it took."""
+        """Waits for a condition of a Workspace; returns the seconds it took."""
         what = f"{kind}={status} of Workspace {workspace}"
         return self.until(what, lambda: self.condition(workspace, kind).get("status") == status, seconds)
 
     def service_address(self, name: str) -> str:
-        """Return the cluster IP of a Service."""
+        """Returns the cluster IP of a Service."""
         address: str = self.get("service", name)["spec"]["clusterIP"]
         return address
 
     def post(self, url: str, body: Mapping[str, Any], seconds: int = 240) -> Any:
-        """Send a JSON request from inside of the cluster's network; return the JSON answer.
+        """Sends a JSON request from inside of the cluster's network; returns the JSON answer.
 
         Raises:
             CommandFailed: curl failed or the status is an error.
@@ -167,14 +167,14 @@ class Kubernetes:
 
 
 def leader_identity(kubernetes: Kubernetes) -> str:
-    """Return the identity of the leading process, POD_UUID; empty without one. A restarted container has another."""
+    """Returns the identity of the leading process, POD_UUID; empty without one. A restarted container has another."""
     leases = kubernetes.items("leases", "-n", SYSTEM)
     holders = [lease["spec"].get("holderIdentity", "") for lease in leases if "workspace" in lease["metadata"]["name"]]
     return str(holders[0] or "") if holders else ""
 
 
 def leader(kubernetes: Kubernetes) -> str:
-    """Return the name of the leading pod; empty without one."""
+    """Returns the name of the leading pod; empty without one."""
     return leader_identity(kubernetes).partition("_")[0]
 
 

@@ -18,7 +18,7 @@ RECONCILE_SECONDS = 0.3
 
 
 def main() -> None:
-    """Run until a signal."""
+    """Runs until a signal."""
     kubeconfig, namespace, identity = sys.argv[1:]
 
     def tell(what: str, request: Request[ConfigMap]) -> None:

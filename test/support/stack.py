@@ -38,7 +38,7 @@ class Program:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; its output goes to the end of the log."""
+        """Starts it; its output goes to the end of the log."""
         with self.log.open("ab") as log:
             env = {**os.environ, **self.env, "PYTHONPATH": str(ROOT)}
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=env)
@@ -98,7 +98,7 @@ class Stack:
         return Program(name, command, self.folder / f"{name}.log", ARM_ENVIRONMENT)
 
     async def start(self) -> None:
-        """Start everything, the simulator first."""
+        """Starts everything, the simulator first."""
         self.programs["simulator"].start()
         async with asyncio.timeout(START_SECONDS):
             while True:
@@ -110,12 +110,12 @@ class Stack:
             self.programs[name].start()
 
     def stop(self) -> None:
-        """End everything, in reverse order."""
+        """Ends everything, in reverse order."""
         for program in reversed(self.programs.values()):
             program.stop()
 
     async def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Ask or script the simulated cloud (`state`, `faults`, `knobs`, …)."""
+        """Queries or scripts the simulated cloud (`state`, `faults`, `knobs`, …)."""
         async with aiohttp.ClientSession() as session:
             url = f"{self.arm_url}/__admin/{path}"
             async with session.request(method, url, json=body) as answer:
@@ -128,12 +128,12 @@ class Stack:
         return {pool["name"]: pool["state"] for pool in state["pools"]}
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        """Run kubectl against the API server; its output."""
+        """Runs kubectl against the API server; its output."""
         return run_kubectl(self.kubeconfig, *arguments, stdin=stdin, check=check)
 
 
 def run_kubectl(kubeconfig: Path, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-    """Run kubectl; its output, with that on stderr unless checked.
+    """Runs kubectl; its output, with that on stderr unless checked.
 
     Raises:
         RuntimeError: kubectl failed, and `check` is set.
@@ -172,7 +172,7 @@ async def stack(
 
 
 async def until(condition: Any, what: str, seconds: float = 60.0) -> Any:
-    """Poll until the condition gives something true; what it gave.
+    """Polls until the condition gives something true; what it gave.
 
     Raises:
         TimeoutError: it never did; the message names what was waited for.

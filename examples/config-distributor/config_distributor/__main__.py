@@ -10,7 +10,7 @@ NAMESPACE = "config-distributor-clusters"
 
 
 def main() -> None:
-    """Run until a signal."""
+    """Runs until a signal."""
     clusters = ClusterSet("clusters", provider=KubeconfigSecrets(NAMESPACE))
     Manager(
         Settings.from_env("DISTRIBUTOR_"),

@@ -47,7 +47,7 @@ class Distributor:
         return controller.watches(ConfigDistribution, to=copies_of, when=on(EventType.DELETE))
 
     async def reconcile(self, request: Request[ConfigDistribution]) -> None:
-        """Make the copies current in every selected cluster, and delete those in all others."""
+        """Makes the copies current in every selected cluster, and deletes those in all others."""
         spec, originals = request.object.spec, await selected_by(request)
         chosen = {member.name for member in self.clusters.list(spec.clusters)}
         outcomes = await self.clusters.each(
@@ -68,7 +68,7 @@ class Distributor:
             request.requeue_after(60, message)  # a cluster that becomes reachable triggers a reconcile at once
 
     async def clean_up(self, request: Request[ConfigDistribution]) -> Again | None:
-        """Delete all copies. Clusters that were removed do not count, unreachable ones only for some time."""
+        """Deletes all copies. Clusters that were removed do not count, unreachable ones only for some time."""
         outcomes = await self.clusters.each(lambda member: make_current(request.object, member, []))
         deleted_at = request.object.metadata.deletion_timestamp or request.clock.now()
         waited = (request.clock.now() - deleted_at).total_seconds()
@@ -86,7 +86,7 @@ async def selected_by(request: Request[ConfigDistribution]) -> list[Config]:
 
 
 async def make_current(distribution: ConfigDistribution, member: Member, originals: Sequence[Config]) -> int:
-    """Make the copies of a distribution in one cluster those of `originals`; returns their number."""
+    """Makes the copies of a distribution in one cluster those of `originals`; returns their number."""
     api, wanted = member.api, {(type(each), each.key) for each in originals}
     for original in originals:
         kind: type[Config] = type(original)
@@ -110,7 +110,7 @@ async def make_current(distribution: ConfigDistribution, member: Member, origina
 
 
 async def delete_orphan(request: ClusterRequest[Any]) -> None:
-    """Delete a copy whose distribution was deleted while its cluster could not be reached."""
+    """Deletes a copy whose distribution was deleted while its cluster could not be reached."""
     name = request.object.annotations.get(DISTRIBUTION, "")
     if await request.api.find(ConfigDistribution, name, request.key.namespace) is None:
         await request.cluster.api.delete(request.object)

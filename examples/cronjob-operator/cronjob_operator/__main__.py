@@ -6,7 +6,7 @@ from cronjob_operator.controller import controller
 
 
 def main() -> None:
-    """Run until a signal."""
+    """Runs until a signal."""
     Manager(Settings.from_env("CRONJOB_"), controllers=[controller], lease="cronjob-operator").run()
 
 

@@ -14,7 +14,7 @@ MAX_MISSED = 100
 
 
 async def reconcile(request: Request[CronJob]) -> Again | None:
-    """Report the active Jobs, delete old ones, start the due run, and requeue at the time of the next one."""
+    """Reports the active Jobs, deletes old ones, starts the due run, and requeues at the time of the next one."""
     cron, api, now = request.object, request.api, request.clock.now()
     jobs = await api.list(Job, namespace=cron.namespace, owned_by=cron)
     active = [job for job in jobs if not finished(job)]

@@ -7,7 +7,7 @@ from dns_operator.provider import lifespan
 
 
 def main() -> None:
-    """Run until a signal."""
+    """Runs until a signal."""
     Manager(Settings.from_env("DNS_"), controllers=[controller], lifespan=lifespan, lease="dns-operator").run()
 
 

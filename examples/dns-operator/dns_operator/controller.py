@@ -20,7 +20,7 @@ remote = Polling(DnsRecord, read_address, every=60, timeout=15, concurrency=8, e
 
 
 async def reconcile(request: Request[DnsRecord]) -> None:
-    """Write the record if the provider has another address, and report what the provider has."""
+    """Writes the record if the provider has another address, and reports what the provider has."""
     spec, observed = request.object.spec, remote.of(request)
     async with request.status() as status:
         if observed.failures >= OUTAGE:
@@ -37,13 +37,13 @@ async def reconcile(request: Request[DnsRecord]) -> None:
 
 
 async def clean_up(request: Request[DnsRecord]) -> None:
-    """Delete the record at the provider."""
+    """Deletes the record at the provider."""
     request.fence()
     await request.lifespan(Provider).delete(request.object.spec.host)
 
 
 async def report(request: Request[DnsRecord], failure: Failure) -> None:
-    """Report the fourth failure in a row; the reconcile that succeeds reports the recovery."""
+    """Reports the fourth failure in a row; the reconcile that succeeds reports the recovery."""
     if not failure.recovered:
         async with request.status() as status:
             status.set_condition(ConditionUpdate.false("Ready", "ProviderFailing", failure.message))

@@ -6,7 +6,7 @@ from memcached_operator.controller import controller
 
 
 def main() -> None:
-    """Run until a signal."""
+    """Runs until a signal."""
     Manager(Settings.from_env("MEMCACHED_"), controllers=[controller], lease="memcached-operator").run()
 
 

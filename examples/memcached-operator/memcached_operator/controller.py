@@ -8,7 +8,7 @@ from memcached_operator.manifests import deployment_for, service_for
 
 
 async def reconcile(request: Request[Memcached]) -> None:
-    """Apply the Service and the Deployment, and report how many servers are ready."""
+    """Applies the Service and the Deployment, and reports how many servers are ready."""
     memcached, api = request.object, request.api
     async with request.status() as status:
         version = ""
@@ -31,7 +31,7 @@ async def reconcile(request: Request[Memcached]) -> None:
 
 
 async def clean_up(request: Request[Memcached]) -> Again | None:
-    """Delete the Service first, and allow the deletion of the servers after the drain time."""
+    """Deletes the Service first, and allows the deletion of the servers after the drain time."""
     memcached, api = request.object, request.api
     for service in await api.list(Service, namespace=memcached.namespace, owned_by=memcached):
         await api.delete(service)

@@ -70,7 +70,7 @@ class Churn:
     refused: int = 0
 
     async def run(self, rate: float) -> None:
-        """Change a random object `rate` times a second until canceled."""
+        """Changes a random object `rate` times a second until canceled."""
         async with TaskScope("churn") as scope:
             due = time.monotonic()
             while True:
@@ -127,7 +127,7 @@ class ManagerProcess:
         return self._process.pid
 
     def cut(self) -> None:
-        """Break its watches."""
+        """Breaks its watches."""
         self._order("cut")
         self.cuts += 1
 
@@ -164,7 +164,7 @@ class ManagerProcess:
         }
 
     async def wait_started(self) -> None:
-        """Wait until it responds."""
+        """Waits until it responds."""
         async with asyncio.timeout(START_SECONDS):
             while True:
                 try:
@@ -177,7 +177,7 @@ class ManagerProcess:
                     return
 
     async def stop(self) -> int:
-        """Stop it; returns its exit code."""
+        """Stops it; returns its exit code."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -205,14 +205,14 @@ async def managing(kubeconfig: Path) -> AsyncGenerator[ManagerProcess]:
 
 
 async def cut_now_and_then(manager: ManagerProcess, rng: random.Random) -> None:
-    """Cut its watches at random until cancelled."""
+    """Cuts its watches at random until cancelled."""
     while True:
         await asyncio.sleep(rng.expovariate(1 / CUT_SECONDS))
         manager.cut()
 
 
 async def restart(plane: ControlPlane, times: int, seconds: float) -> None:
-    """Restart the API server at equal intervals."""
+    """Restarts the API server at equal intervals."""
     started = time.monotonic()
     for number in range(1, times + 1):
         await asyncio.sleep(max(0.0, started + seconds * number / (times + 1) - time.monotonic()))
@@ -257,7 +257,7 @@ async def settled(manager: ManagerProcess, client: Client) -> tuple[Difference, 
 
 
 async def measure(minutes: float, rate: float, restarts: int) -> dict[str, Any]:
-    """Run the benchmark; returns the figures and the remaining differences."""
+    """Runs the benchmark; returns the figures and the remaining differences."""
     rng = random.Random(1)  # noqa: S311 -- a benchmark
     seconds = minutes * MINUTE
     with ControlPlane() as plane:
@@ -290,7 +290,7 @@ async def measure(minutes: float, rate: float, restarts: int) -> dict[str, Any]:
 
 
 def growth(sizes: Sequence[float]) -> dict[str, Any]:
-    """Return the memory by minute, and its growth after the first minute (after half of a run shorter than two
+    """Returns the memory by minute, and its growth after the first minute (after half of a run shorter than two
     minutes)."""
     later = sizes[min(MINUTE, len(sizes) // 2) :]
     return {
@@ -302,7 +302,7 @@ def growth(sizes: Sequence[float]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run and print JSON."""
+    """Runs and prints JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--rate", type=float, default=100, help="changes a second")

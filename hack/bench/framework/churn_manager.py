@@ -79,7 +79,7 @@ class _Cuttable:
 
 
 async def finish(request: Request[ConfigMap]) -> None:
-    """Set `done` to `want`."""
+    """Sets `done` to `want`."""
     data = request.object.data
     if data.get("done") != data.get("want"):
         await request.api.patch(request.object, MergePatch({"data": {"done": data.get("want")}}))
@@ -96,7 +96,7 @@ class Orders:
         self.manager: Manager | None = None
 
     async def run(self) -> None:
-        """Read commands until stdin ends; the manager then stops, because a runnable ended."""
+        """Reads commands until stdin ends; the manager then stops, because a runnable ended."""
         orders = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(orders), sys.stdin.buffer
@@ -114,7 +114,7 @@ class Orders:
 
 
 def main() -> None:
-    """Run until stopped."""
+    """Runs until stopped."""
     kubeconfig, metrics = Path(sys.argv[1]), sys.argv[2]
     knife = Knife(HttpTransport(asyncio.run(find_cluster_config(kubeconfig))))
     orders = Orders(knife)

@@ -32,7 +32,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 def name_of(index: int) -> str:
-    """Return the name of an object."""
+    """Returns the name of an object."""
     return f"c{index:05d}"
 
 
@@ -45,7 +45,7 @@ class Cluster:
         self._session = session
 
     async def create(self, count: int, labels: Callable[[int], Mapping[str, str]] | None = None) -> None:
-        """Create ConfigMaps that are not in their desired state; `labels` are added to the common one."""
+        """Creates ConfigMaps that are not in their desired state; `labels` are added to the common one."""
 
         async def one(index: int) -> None:
             more = labels(index) if labels is not None else dict[str, str]()
@@ -57,7 +57,7 @@ class Cluster:
         await each(count, one)
 
     async def reset(self, count: int, token: str) -> None:
-        """Set a new `want` on every object, and remove a peer's annotations."""
+        """Sets a new `want` on every object, and removes a peer's annotations."""
         body = json.dumps({"metadata": {"annotations": {KOPF_STATE: None}}, "data": {"want": token, "sent": None}})
 
         async def one(index: int) -> None:
@@ -66,12 +66,12 @@ class Cluster:
         await each(count, one)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> None:
-        """Create one object of any kind."""
+        """Creates one object of any kind."""
         async with self._session.post(self._server + path, json=body) as answer:
             await _check(answer)
 
     async def patch(self, index: int, body: str) -> None:
-        """Merge JSON into one ConfigMap."""
+        """Merges JSON into one ConfigMap."""
         url = f"{self._server}{CONFIG_MAPS}/{name_of(index)}"
         headers = {"Content-Type": "application/merge-patch+json"}
         async with self._session.patch(url, data=body, headers=headers) as answer:
@@ -79,13 +79,13 @@ class Cluster:
             await answer.read()
 
     async def version(self) -> str:
-        """Return a resource version to watch from."""
+        """Returns a resource version to watch from."""
         async with self._session.get(self._server + CONFIG_MAPS, params={"limit": "1"}) as answer:
             await _check(answer)
             return str((await answer.json())["metadata"]["resourceVersion"])
 
     async def watch(self, version: str = "") -> AsyncGenerator[dict[str, Any]]:
-        """Yield every ConfigMap that changes after a version; without a version, all existing ConfigMaps first."""
+        """Yields every ConfigMap that changes after a version; without a version, all existing ConfigMaps first."""
         query = {"watch": "true", "labelSelector": LABEL} | ({"resourceVersion": version} if version else {})
         async with self._session.get(self._server + CONFIG_MAPS, params=query) as answer:
             await _check(answer)
@@ -93,7 +93,7 @@ class Cluster:
                 yield json.loads(line)["object"]
 
     async def until_done(self, count: int, token: str, version: str) -> None:
-        """Wait until every object's `done` is the token.
+        """Waits until every object's `done` is the token.
 
         Raises:
             TimeoutError: it takes too long; the message contains the number of remaining objects.
@@ -111,7 +111,7 @@ class Cluster:
             raise TimeoutError(message) from error
 
     async def requests(self) -> dict[str, int]:
-        """Return how many requests for ConfigMaps the API server has finished since its start, by verb."""
+        """Returns how many requests for ConfigMaps the API server has finished since its start, by verb."""
         async with self._session.get(f"{self._server}/metrics") as answer:
             await _check(answer)
             text = await answer.text()
@@ -130,7 +130,7 @@ async def _check(answer: aiohttp.ClientResponse) -> None:
 
 
 async def each(count: int, action: Callable[[int], Awaitable[None]]) -> None:
-    """Call the action for each index below `count`, at most `CONCURRENCY` at a time."""
+    """Calls the action for each index below `count`, at most `CONCURRENCY` at a time."""
     numbers = iter(range(count))
 
     async def work() -> None:
@@ -141,7 +141,7 @@ async def each(count: int, action: Callable[[int], Awaitable[None]]) -> None:
 
 
 async def lines(stream: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
-    """Yield the lines of a response body as they arrive."""
+    """Yields the lines of a response body as they arrive."""
     rest = b""
     async for chunk in stream.iter_any():
         *complete, rest = (rest + chunk).split(b"\n")
@@ -152,7 +152,7 @@ async def lines(stream: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
 
 @asynccontextmanager
 async def connected(kubeconfig: Path) -> AsyncGenerator[Cluster]:
-    """Connect to the cluster of a kubeconfig."""
+    """Connects to the cluster of a kubeconfig."""
     config = yaml.safe_load(kubeconfig.read_text())  # noqa: ASYNC240 -- a small file
     server, token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
     headers = {"Authorization": f"Bearer {token}"}

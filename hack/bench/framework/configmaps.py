@@ -48,7 +48,7 @@ class PatchesMissing(Exception):
 
 
 async def turn(cluster: Cluster, name: str, started: Sequence[str], objects: int, token: str, log: Path) -> Figures:
-    """Run one peer once."""
+    """Runs one peer once."""
     await cluster.reset(objects, token)
     version = await cluster.version()
     await asyncio.sleep(1.0)  # the server counts a request after its response
@@ -75,7 +75,7 @@ async def turn(cluster: Cluster, name: str, started: Sequence[str], objects: int
 
 
 async def measure(control_plane: ControlPlane, names: Sequence[str], objects: int, runs: int) -> Report:
-    """Run all peers in turn and report the medians by peer."""
+    """Runs all peers in turn and reports the medians by peer."""
     commands = {name: [*command(MODES[name][0]), MODES[name][1], str(control_plane.kubeconfig)] for name in names}
     async with connected(control_plane.kubeconfig) as cluster:
         await cluster.create(objects)
@@ -96,7 +96,7 @@ async def measure(control_plane: ControlPlane, names: Sequence[str], objects: in
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run the benchmark with command-line options; returns its reports."""
+    """Runs the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench framework",
         description=__doc__,

@@ -61,7 +61,7 @@ RATIO_KEYS = ("cpu_percent", "rss_mib")
 
 
 async def create(cluster: Cluster) -> None:
-    """Create the objects that the peers cache."""
+    """Creates the objects that the peers cache."""
     for kind, ((root, version), plural, body) in KINDS.items():
 
         async def one(
@@ -78,7 +78,7 @@ async def create(cluster: Cluster) -> None:
 
 
 async def turn(control_plane: ControlPlane, seconds: float) -> dict[str, Figures]:
-    """Run all peers at the same time; returns the figures of each."""
+    """Runs all peers at the same time; returns the figures of each."""
     async with AsyncExitStack() as stack:
         running: dict[str, Peer] = {}
         for name in NAMES:
@@ -104,7 +104,7 @@ async def turn(control_plane: ControlPlane, seconds: float) -> dict[str, Figures
 
 
 async def measure(control_plane: ControlPlane, seconds: float, runs: int) -> Report:
-    """Run all turns and report the medians by peer."""
+    """Runs all turns and reports the medians by peer."""
     turns: dict[str, list[Figures]] = {name: [] for name in NAMES}
     async with connected(control_plane.kubeconfig) as cluster:
         await create(cluster)
@@ -124,7 +124,7 @@ async def measure(control_plane: ControlPlane, seconds: float, runs: int) -> Rep
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run the benchmark with command-line options; returns its reports."""
+    """Runs the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench idle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -117,7 +117,7 @@ class Stalls:
     longest = 0.0
 
     async def watch(self) -> None:
-        """Yield, and measure how long it took."""
+        """Yields, and measures how long it took."""
         last = time.process_time()
         while True:
             await asyncio.sleep(0)
@@ -127,7 +127,7 @@ class Stalls:
 
 
 async def measure(objects: int, *, streaming: bool, metadata_only: bool) -> dict[str, float]:
-    """Run the informer over the prepared responses."""
+    """Runs the informer over the prepared responses."""
     texts = [pod(number) for number in range(objects)]
     changes = [changed_pod(number % objects, number) for number in range(CHANGES)]
     if metadata_only:
@@ -195,7 +195,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Measure each row in a separate process."""
+    """Measures each row in a separate process."""
     options = _parsed(arguments)
     rows: dict[str, dict[str, float]] = {}
     for name, flags in ROWS.items():

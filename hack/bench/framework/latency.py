@@ -55,7 +55,7 @@ def quantile(values: Sequence[float], part: float) -> float:
 async def turn(
     cluster: Cluster, name: str, started: Sequence[str], generator: Sequence[str], options: Any, log: Path
 ) -> Figures:
-    """Run one peer once."""
+    """Runs one peer once."""
     await cluster.reset(options.objects, name)
     async with peer(name, started, log=log) as running:
         await running.until("synced")
@@ -106,7 +106,7 @@ async def measure(control_plane: ControlPlane, options: argparse.Namespace) -> R
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run the benchmark with command-line options; returns its reports."""
+    """Runs the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench latency", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -19,12 +19,12 @@ from kaito.runtime.tasks import TaskScope
 
 
 async def change(cluster: Cluster, index: int) -> None:
-    """Write the time into one object."""
+    """Writes the time into one object."""
     await cluster.patch(index, json.dumps({"data": {"sent": str(time.monotonic_ns())}}))
 
 
 async def run(kubeconfig: Path, rate: float, seconds: float, objects: int) -> None:
-    """Change one object after the other, `rate` a second."""
+    """Changes one object after the other, `rate` a second."""
     late: list[float] = []
     async with connected(kubeconfig) as cluster:
         begun = time.monotonic()
@@ -40,7 +40,7 @@ async def run(kubeconfig: Path, rate: float, seconds: float, objects: int) -> No
 
 
 async def _due(number: int, begun: float, rate: float, late: list[float]) -> int:
-    """Wait until it is this change's turn; its number."""
+    """Waits until it is this change's turn; its number."""
     due = begun + number / rate
     await asyncio.sleep(max(0.0, due - time.monotonic()))
     late.append(time.monotonic() - due)
@@ -48,7 +48,7 @@ async def _due(number: int, begun: float, rate: float, late: list[float]) -> int
 
 
 def main() -> None:
-    """Parse and run."""
+    """Parses and runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kubeconfig", type=Path)
     parser.add_argument("--rate", type=float, required=True)

@@ -59,7 +59,7 @@ def login(**_: Any) -> kopf.ConnectionInfo:
 
 
 def count(name: str | None) -> None:
-    """Print `synced` when every expected object has been received."""
+    """Prints `synced` when every expected object has been received."""
     if len(seen) < options.expect:
         seen.add(name or "")
         if len(seen) == options.expect:
@@ -67,7 +67,7 @@ def count(name: str | None) -> None:
 
 
 async def copy(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
-    """Set the patch, which kopf sends after the handler."""
+    """Sets the patch, which kopf sends after the handler."""
     calls["copy"] += 1
     want = body["data"].get("want")
     if body["data"].get("done") != want:
@@ -75,13 +75,13 @@ async def copy(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
 
 
 async def look(body: kopf.Body, name: str | None, **_: Any) -> None:
-    """Keep the time since the change was sent."""
+    """Keeps the time since the change was sent."""
     latencies.record(name or "", body["data"].get("sent"))
     count(name)
 
 
 async def hold(body: kopf.Body, name: str | None, **_: Any) -> None:
-    """Keep the whole object."""
+    """Keeps the whole object."""
     held[name or ""] = dict(body)
     count(name)
 
@@ -99,7 +99,7 @@ else:
 
 
 async def main() -> None:
-    """Run until a signal."""
+    """Runs until a signal."""
     ready = asyncio.Event()
 
     async def announce() -> None:

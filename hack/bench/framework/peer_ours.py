@@ -33,7 +33,7 @@ class Copier:
         self.reconciles = 0
 
     async def reconcile(self, request: Request[ConfigMap]) -> None:
-        """Patch the object unless it is as wanted."""
+        """Patches the object unless it is as wanted."""
         self.reconciles += 1
         data = request.object.data
         if data.get("done") != data.get("want"):
@@ -70,7 +70,7 @@ def announcing(manager: Manager, *, elected: bool = True) -> Manager:
 
 
 def copy(options: argparse.Namespace) -> None:
-    """Run until stopped; print the number of reconciles."""
+    """Runs until stopped; prints the number of reconciles."""
     copier = Copier()
     manager = Manager(
         settings(options.kubeconfig),
@@ -82,13 +82,13 @@ def copy(options: argparse.Namespace) -> None:
 
 
 def sync(options: argparse.Namespace) -> None:
-    """Fill the cache, and keep it."""
+    """Fills the cache, and keeps it."""
     cached = Cached(ConfigMap, labels=options.labels, only="metadata" if options.metadata else None)
     ending(announcing(Manager(settings(options.kubeconfig), name="bench", cache=[cached]), elected=False))
 
 
 def latency(options: argparse.Namespace) -> None:
-    """Keep the time from the sending of each change to the start of its reconcile."""
+    """Keeps the time from the sending of each change to the start of its reconcile."""
     latencies = Latencies()
 
     async def look(request: Request[ConfigMap]) -> None:
@@ -104,7 +104,7 @@ def latency(options: argparse.Namespace) -> None:
 
 
 def idle(options: argparse.Namespace) -> None:
-    """Run with every feature on and no work."""
+    """Runs with every feature on and no work."""
     from kaito.runtime.kinds import (  # the other modes do not load these kinds, as an operator would not
         DaemonSet,
         Deployment,
@@ -131,7 +131,7 @@ def idle(options: argparse.Namespace) -> None:
 
 
 def reads(options: argparse.Namespace) -> None:
-    """Measure reads, print the result and wait until stopped."""
+    """Measures reads, prints the result and waits until stopped."""
     cached = Cached(ConfigMap, labels=options.labels)
     manager = Manager(settings(options.kubeconfig), name="bench", cache=[cached])
 
@@ -167,7 +167,7 @@ def reads(options: argparse.Namespace) -> None:
 
 
 async def pace(work: Callable[[int], Awaitable[None]], seconds: float) -> dict[str, float]:
-    """Measure the rate and the CPU time of sequential executions."""
+    """Measures the rate and the CPU time of sequential executions."""
     started, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < seconds:
         await work(count)
@@ -177,7 +177,7 @@ async def pace(work: Callable[[int], Awaitable[None]], seconds: float) -> dict[s
 
 
 def ending(manager: Manager, figures: Callable[[], dict[str, Any]] = dict) -> None:
-    """Run until stopped, then print `end`, unless the manager failed."""
+    """Runs until stopped, then prints `end`, unless the manager failed."""
     try:
         manager.run()
     except SystemExit as end:
@@ -190,7 +190,7 @@ MODES = {"copy": copy, "sync": sync, "latency": latency, "idle": idle, "reads": 
 
 
 def main() -> None:
-    """Run one mode."""
+    """Runs one mode."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("kubeconfig", type=Path)

@@ -11,7 +11,7 @@ from kaito.runtime.tasks import TaskScope
 
 
 async def follow(kubeconfig: Path) -> None:
-    """Watch until stopped. The initial events have no time and are not counted."""
+    """Watches until stopped. The initial events have no time and are not counted."""
     latencies = Latencies()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

@@ -52,7 +52,7 @@ class PeerFailed(Exception):
 
 
 def command(peer: str) -> list[str]:
-    """Return the command that starts a peer, without its mode; builds or installs missing programs.
+    """Returns the command that starts a peer, without its mode; builds or installs missing programs.
 
     Raises:
         PeerFailed: Go is not installed.
@@ -72,24 +72,24 @@ def command(peer: str) -> list[str]:
 
 
 def load(kubeconfig: str, *, rate: float, seconds: float, objects: int) -> list[str]:
-    """Return the command of the load generator, which prints events like a peer."""
+    """Returns the command of the load generator, which prints events like a peer."""
     program = [sys.executable, "-m", "hack.bench.framework.load", kubeconfig]
     return [*program, "--rate", str(rate), "--seconds", str(seconds), "--objects", str(objects)]
 
 
 def _our_python() -> Path:
-    """Return the interpreter of an environment without development tools: they install rich, which structlog
+    """Returns the interpreter of an environment without development tools: they install rich, which structlog
     imports."""
     return _environment("ours", "-r", str(ROOT / "requirements" / "workspace.txt"))
 
 
 def _kopf_python() -> Path:
-    """Return the interpreter of kopf's environment."""
+    """Returns the interpreter of kopf's environment."""
     return _environment("kopf", KOPF_REQUIREMENT)
 
 
 def _environment(name: str, *packages: str) -> Path:
-    """Return an environment's interpreter; creates it on first use, with compiled modules as in an image."""
+    """Returns an environment's interpreter; creates it on first use, with compiled modules as in an image."""
     python = ROOT / ".venv-bench" / name / "bin" / "python"
     if not python.exists():
         uv = shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
@@ -124,7 +124,7 @@ class Peer:
             raise self._failed("has ended") from error
 
     async def until(self, event: str, *, timeout: float = SILENCE_SECONDS) -> dict[str, Any]:
-        """Read the next line with this event; others are ignored.
+        """Reads the next line with this event; others are ignored.
 
         Raises:
             PeerFailed: it exited, or did not print the event in time.
@@ -140,12 +140,12 @@ class Peer:
         raise self._failed(f"ended with exit code {await self._process.wait()} before {event!r}")
 
     async def collect(self) -> None:
-        """Collect garbage in the peer and return free memory to the system."""
+        """Collects garbage in the peer and returns free memory to the system."""
         self._process.send_signal(signal.SIGUSR1)
         await self.until("collected")
 
     async def alongside(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of `work`, which is canceled when the peer exits.
+        """Returns the result of `work`, which is canceled when the peer exits.
 
         Raises:
             PeerFailed: the peer ended first.
@@ -159,7 +159,7 @@ class Peer:
             return await working
 
     async def quiet(self, *, within: float, cores: float = 0.05, seconds: float = 1.0) -> Cost:
-        """Return the cost when the peer has used less than `cores` of a core for `seconds`, or after `within`
+        """Returns the cost when the peer has used less than `cores` of a core for `seconds`, or after `within`
         seconds."""
         deadline = asyncio.get_running_loop().time() + within
         before = self.cost
@@ -172,7 +172,7 @@ class Peer:
             before = after
 
     async def end(self) -> dict[str, Any]:
-        """Stop it and wait; returns its `end` event.
+        """Stops it and wait; returns its `end` event.
 
         Raises:
             PeerFailed: it has already ended, does not stop, or stops with an error.
@@ -188,7 +188,7 @@ class Peer:
         return event
 
     async def kill(self) -> None:
-        """Kill it if it still runs."""
+        """Kills it if it still runs."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
@@ -200,7 +200,7 @@ class Peer:
 
 @asynccontextmanager
 async def peer(name: str, started: Sequence[str], *, log: Path) -> AsyncGenerator[Peer]:
-    """Run a peer during the `async with` block, and always stop it at the end."""
+    """Runs a peer during the `async with` block, and always stop it at the end."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # installed programs are compiled once, not at each start
     with log.open("ab") as errors:

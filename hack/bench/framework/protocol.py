@@ -13,7 +13,7 @@ from typing import Any
 
 
 def emit(event: str, **figures: Any) -> None:
-    """Print one event, which the benchmark reads."""
+    """Prints one event, which the benchmark reads."""
     print(json.dumps({"event": event, **figures}), flush=True)
 
 
@@ -36,7 +36,7 @@ class Latencies:
         self._last: dict[str, str] = {}
 
     def record(self, name: str, sent: str | None) -> None:
-        """Count a change once; `sent` is CLOCK_MONOTONIC, which all processes of a machine share."""
+        """Counts a change once; `sent` is CLOCK_MONOTONIC, which all processes of a machine share."""
         now = time.monotonic_ns()
         if sent and self._last.get(name) != sent:
             self._last[name] = sent

@@ -54,7 +54,7 @@ async def pace(seconds: float, batch: Callable[[], Awaitable[None]]) -> dict[str
 
 
 async def add_get_done(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, float]:
-    """Add, take and finish keys."""
+    """Adds, takes and finishes keys."""
     queue = WorkQueue[ObjectKey]()
 
     async def batch() -> None:
@@ -70,7 +70,7 @@ async def add_get_done(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, f
 
 
 async def add_only(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, float]:
-    """Add keys that are queued already."""
+    """Adds keys that are queued already."""
     queue = WorkQueue[ObjectKey]()
 
     async def batch() -> None:
@@ -81,7 +81,7 @@ async def add_only(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, float
 
 
 async def contended(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, float]:
-    """Add keys beside a thousand consumers."""
+    """Adds keys beside a thousand consumers."""
     queue = WorkQueue[ObjectKey]()
     for key in keys:
         queue.add(key)
@@ -109,7 +109,7 @@ async def contended(seconds: float, keys: Sequence[ObjectKey]) -> dict[str, floa
 
 
 async def ours(seconds: float) -> dict[str, dict[str, float]]:
-    """Run the three scenarios in this process."""
+    """Runs the three scenarios in this process."""
     keys = [ObjectKey("default", f"c{number:07d}") for number in range(SEEDED)]
     return {
         "add_get_done": await add_get_done(seconds, keys[:BATCH]),
@@ -119,7 +119,7 @@ async def ours(seconds: float) -> dict[str, dict[str, float]]:
 
 
 async def turn(name: str, seconds: float, folder: Path) -> Figures:
-    """Run one queue once, in a separate process."""
+    """Runs one queue once, in a separate process."""
     if name == OURS:
         started = [sys.executable, "-m", "hack.bench.framework.queue_operations"]
     else:
@@ -131,7 +131,7 @@ async def turn(name: str, seconds: float, folder: Path) -> Figures:
 
 
 async def measure(seconds: float, runs: int) -> Report:
-    """Run all queues in turn and report the medians by queue."""
+    """Runs all queues in turn and reports the medians by queue."""
     with TemporaryDirectory() as folder:
         turns = await in_turn((OURS, CONTROLLER_RUNTIME), runs, lambda name, _: turn(name, seconds, Path(folder)))
     return Report(
@@ -145,7 +145,7 @@ async def measure(seconds: float, runs: int) -> Report:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run the benchmark with command-line options; returns its reports."""
+    """Runs the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench queue", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -46,7 +46,7 @@ def labels(index: int) -> Mapping[str, str]:
 
 
 async def turn(name: str, started: Sequence[str], log: Path) -> Figures:
-    """Run one peer once."""
+    """Runs one peer once."""
     async with peer(name, started, log=log) as running:
         event = await running.until("result")
         await running.end()
@@ -65,7 +65,7 @@ async def turn(name: str, started: Sequence[str], log: Path) -> Figures:
 
 
 async def measure(control_plane: ControlPlane, objects: int, seconds: float, runs: int) -> Report:
-    """Run all peers in turn and report the medians by peer."""
+    """Runs all peers in turn and reports the medians by peer."""
     listed = len([index for index in range(objects) if index % LISTED_PART == 0])
     flags = [str(control_plane.kubeconfig), "--seconds", str(seconds), "--listed", str(listed)]
     commands = {name: [*command(name), "reads", *flags] for name in NAMES}
@@ -84,7 +84,7 @@ async def measure(control_plane: ControlPlane, objects: int, seconds: float, run
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run the benchmark with command-line options; returns its reports."""
+    """Runs the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench reads", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -56,7 +56,7 @@ async def read(kubeconfig: Path, client: str, seconds: float) -> dict[str, float
 
 
 async def measure(seconds: float, runs: int) -> Report:
-    """Run both clients in turn and report the medians."""
+    """Runs both clients in turn and reports the medians."""
     with ControlPlane() as control_plane, TemporaryDirectory() as folder:
         async with connected(control_plane.kubeconfig) as cluster:
             await cluster.create(1)
@@ -79,7 +79,7 @@ async def measure(seconds: float, runs: int) -> Report:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run the benchmark with command-line options; returns its reports."""
+    """Runs the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench requests", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

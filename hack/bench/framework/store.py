@@ -72,7 +72,7 @@ def _container() -> dict[str, Any]:
 
 
 def pod(number: int) -> bytes:
-    """Return a pod as an API server sends it: about 6 KiB, a third of it managedFields."""
+    """Returns a pod as an API server sends it: about 6 KiB, a third of it managedFields."""
     workspace, container = f"workspace-{number % WORKSPACES}", _container()
     metadata: dict[str, Any] = {
         "name": f"{workspace}-{number}",
@@ -137,7 +137,7 @@ class Held(Protocol):
     """One representation of a store."""
 
     def put(self, text: bytes) -> None:
-        """Store an object as the server sent it."""
+        """Stores an object as the server sent it."""
         ...
 
     def read(self, key: ObjectKey) -> object:
@@ -250,7 +250,7 @@ def resident_kib() -> int:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Return the median CPU seconds of a few rounds, which other work on the machine does not affect."""
+    """Returns the median CPU seconds of a few rounds, which other work on the machine does not affect."""
     rounds: list[float] = []
     for _ in range(ROUNDS):
         started = time.process_time()
@@ -260,13 +260,13 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def each(read: Callable[[ObjectKey], object], keys: Sequence[ObjectKey]) -> None:
-    """Read all objects in sequence, without references to earlier ones, like reconciles."""
+    """Reads all objects in sequence, without references to earlier ones, like reconciles."""
     for key in keys:
         read(key)
 
 
 def measure(name: str, count: int) -> dict[str, float]:
-    """Measure one representation in this process."""
+    """Measures one representation in this process."""
     held = REPRESENTATIONS[name]()
     warm = pod(0)
     held.put(warm)
@@ -325,7 +325,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Measure each representation in a separate process."""
+    """Measures each representation in a separate process."""
     options = _parsed(arguments)
     rows: dict[str, dict[str, float]] = {}
     for name in [options.only] if options.only else REPRESENTATIONS:

@@ -71,7 +71,7 @@ async def empty(name: str, started: Sequence[str], log: Path, settle: float) -> 
 
 
 async def turn(name: str, started: Sequence[str], objects: int, log: Path, settle: float) -> dict[str, float]:
-    """Run one peer once."""
+    """Runs one peer once."""
     begun = time.monotonic()
     async with peer(name, started, log=log) as running:
         event = await running.until("synced")
@@ -94,7 +94,7 @@ async def turn(name: str, started: Sequence[str], objects: int, log: Path, settl
 
 
 async def measure(control_plane: ControlPlane, names: Sequence[str], objects: int, runs: int, settle: float) -> Report:
-    """Run all peers in turn and report the medians by peer."""
+    """Runs all peers in turn and reports the medians by peer."""
     commands = {peer_name: command(peer_name) for peer_name, _ in (ROWS[name] for name in names)}
     async with connected(control_plane.kubeconfig) as cluster:
         await cluster.create(objects)
@@ -122,7 +122,7 @@ async def measure(control_plane: ControlPlane, names: Sequence[str], objects: in
 
 
 def benchmark(arguments: Sequence[str]) -> list[Report]:
-    """Run the benchmark with command-line options; returns its reports."""
+    """Runs the benchmark with command-line options; returns its reports."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.bench sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

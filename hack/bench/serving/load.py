@@ -23,7 +23,7 @@ class Load:
 
 
 async def chat_load(url: str, *, clients: int, prompts: list[str], tokens: int, seconds: float) -> Load:
-    """Send `POST /chat` and read complete responses of exactly `tokens` tokens."""
+    """Sends `POST /chat` and reads complete responses of exactly `tokens` tokens."""
     load = Load(clients)
     options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     stop_at = time.perf_counter() + seconds
@@ -45,7 +45,7 @@ async def chat_load(url: str, *, clients: int, prompts: list[str], tokens: int, 
 
 
 async def stream_load(url: str, *, clients: int, prompts: list[str], tokens: int, seconds: float) -> Load:
-    """Send streamed `POST /v1/chat/completions`; the first event arrives with the first token."""
+    """Sends streamed `POST /v1/chat/completions`; the first event arrives with the first token."""
     load = Load(clients)
     stop_at = time.perf_counter() + seconds
 
@@ -78,7 +78,7 @@ async def stream_load(url: str, *, clients: int, prompts: list[str], tokens: int
 
 
 async def fixed_load(url: str, *, clients: int, bodies: list[dict]) -> Load:
-    """Send these streamed chat requests, each once; every client takes the next one when it has its answer."""
+    """Sends these streamed chat requests, each once; every client takes the next one when it has its answer."""
     load = Load(clients)
     waiting = list(reversed(bodies))
 

@@ -10,7 +10,7 @@ from kaito.apiserver.wire import Object
 
 
 def rule_matches(rule: Object, resource: Resource, subresource: str, operation: str) -> bool:
-    """Return whether a rule of a webhook or policy covers a request about this version of a resource."""
+    """Returns whether a rule of a webhook or policy covers a request about this version of a resource."""
 
     def has(field: str, value: str) -> bool:
         listed: list[str] = rule.get(field) or []
@@ -31,7 +31,8 @@ def rule_matches(rule: Object, resource: Resource, subresource: str, operation: 
 
 
 def matches_object(state: ServerState, match: Object, target: Target, data: Object | None, old: Object | None) -> bool:
-    """Return whether the selectors of a webhook or policy let a request through: its namespace's and either state's."""
+    """Returns whether the selectors of a webhook or policy let a request through: its namespace's and either
+    state's."""
     if target.resource.namespaced and match.get("namespaceSelector"):
         namespace = state.store.get("namespaces", ("", target.namespace))
         labels = None if namespace is None else namespace.metadata.get("labels")

@@ -60,11 +60,11 @@ class Policies:
         self._state = state
 
     def wanted(self) -> bool:
-        """Return whether there is any binding at all: most servers have none."""
+        """Returns whether there is any binding at all: most servers have none."""
         return bool(self._state.store.watch_cache(BINDINGS).objects)
 
     def check(self, attributes: AdmissionAttributes, context: Context) -> None:
-        """Raise 403 or the policy's status when a policy denies the request; collect the warnings of policies that
+        """Raises 403 or the policy's status when a policy denies the request; collects the warnings of policies that
         warn."""
         denied: errors.StatusError | None = None
         for (_, name), binding in sorted(

@@ -52,7 +52,7 @@ class Admission:
     async def mutate(
         self, target: Target, operation: str, data: Object, old: Object | None, context: Context
     ) -> Object:
-        """Return the object after all mutating webhooks; the same object when none changed it."""
+        """Returns the object after all mutating webhooks; the same object when none changed it."""
         for call in self._matching(MUTATING, target, operation, data, old):
             converted = await self._convert(call, data)
             old_converted = await self._convert(call, old)
@@ -66,7 +66,7 @@ class Admission:
         return data
 
     async def _convert(self, call: _Call, data: Object | None) -> Object | None:
-        """Convert an object to the version that a webhook's rules name."""
+        """Converts an object to the version that a webhook's rules name."""
         if data is None or data["apiVersion"] == call.resource.api_version:
             return data
         if call.resource.converter is None:
@@ -76,7 +76,7 @@ class Admission:
     async def validate(
         self, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
     ) -> None:
-        """Raise the denial of a policy or a validating webhook."""
+        """Raises the denial of a policy or a validating webhook."""
         if self._policies.wanted() and target.resource.group != GROUP:
             call = _Call({}, target.resource)
             review = _review(self._state.new_uid(), call, target, operation, data, old, context)
@@ -101,7 +101,8 @@ class Admission:
         return found
 
     def _version(self, hook: Object, target: Target, operation: str) -> Resource | None:
-        """Return the version of the resource that a rule of the webhook covers: the request's, or an equivalent one."""
+        """Returns the version of the resource that a rule of the webhook covers: the request's, or an equivalent
+        one."""
         rules: list[Object] = hook.get("rules") or []
         candidates = [target.resource]
         if hook.get("matchPolicy") != "Exact":
@@ -123,7 +124,7 @@ class Admission:
         old: Object | None,
         context: Context,
     ) -> Object | None:
-        """Return a webhook's response; None when it could not be reached and its failurePolicy is Ignore."""
+        """Returns a webhook's response; None when it could not be reached and its failurePolicy is Ignore."""
         uid, hook = self._state.new_uid(), call.hook
         review = _review(uid, call, target, operation, data, old, context)
         name = str(hook.get("name", ""))
@@ -194,7 +195,7 @@ def _names(resource: Resource) -> tuple[Object, Object]:
 
 
 def _denial(name: str, status: Object) -> errors.StatusError:
-    """Return the error for a request that a webhook denied (`webhook/errors.ToStatusErr`)."""
+    """Returns the error for a request that a webhook denied (`webhook/errors.ToStatusErr`)."""
     head = f"admission webhook {errors.quote(name)} denied the request"
     text = status.get("message") or status.get("reason")
     message = f"{head}: {text}" if text else f"{head} without explanation"

@@ -36,7 +36,7 @@ class Conversions:
         self._caller = caller
 
     async def prepare(self, resource: Resource, stored: Iterable[Stored | None]) -> None:
-        """Compute the views of these objects in the version of `resource`; does not wait when all exist.
+        """Computes the views of these objects in the version of `resource`; does not wait when all exist.
 
         Raises:
             StatusError: 500, the webhook failed or answered nonsense.
@@ -50,7 +50,7 @@ class Conversions:
                 each.views[resource.api_version] = shown
 
     async def prepare_all(self, resource: Resource, watch_cache: WatchCache, *, history: bool) -> None:
-        """Compute the views of all objects of a kind, and of their past states where `history` is set.
+        """Computes the views of all objects of a kind, and of their past states where `history` is set.
 
         Raises:
             StatusError: 500, the webhook failed or answered nonsense.
@@ -59,7 +59,7 @@ class Conversions:
             await self.prepare(resource, missing)  # meanwhile others may be written
 
     async def prepare_possible(self, resource: Resource, states: Iterable[Stored | None]) -> None:
-        """Compute the views that can be converted: a watch ends at the first object that cannot be converted, not
+        """Computes the views that can be converted: a watch ends at the first object that cannot be converted, not
         before."""
         each = list(states)
         try:
@@ -70,7 +70,7 @@ class Conversions:
                     await self.prepare(resource, [version])
 
     async def prepare_watch(self, resource: Resource, watch_cache: WatchCache) -> None:
-        """Compute the views of everything that a new watch may send first, as far as they can be converted."""
+        """Computes the views of everything that a new watch may send first, as far as they can be converted."""
         tried: set[int] = set()
         while missing := [
             each
@@ -81,11 +81,11 @@ class Conversions:
             await self.prepare_possible(resource, missing)
 
     async def to_storage(self, resource: Resource, data: Object) -> Object:
-        """Return a written object in the stored version."""
+        """Returns a written object in the stored version."""
         return (await self.convert(resource, [data], resource.stored_api_version))[0]
 
     async def convert(self, resource: Resource, objects: Sequence[Object], api_version: str) -> list[Object]:
-        """Return objects of a type in one of its versions.
+        """Returns objects of a type in one of its versions.
 
         Raises:
             StatusError: 500, the webhook failed or answered nonsense.

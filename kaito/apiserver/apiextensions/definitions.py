@@ -20,7 +20,7 @@ VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update
 
 
 def default_definition(data: Object) -> None:
-    """Fill in what the server defaults in a definition, in place."""
+    """Fills in what the server defaults in a definition, in place."""
     spec: Object = data.setdefault("spec", {})
     names: Object = spec.setdefault("names", {})
     kind = str(names.get("kind", ""))
@@ -31,7 +31,7 @@ def default_definition(data: Object) -> None:
 
 
 def served_resources(data: Object) -> list[Resource]:
-    """Return one resource for each served version of a definition."""
+    """Returns one resource for each served version of a definition."""
     spec: Object = data["spec"]
     names: Object = spec["names"]
     versions: list[Object] = spec["versions"]
@@ -135,7 +135,7 @@ class Definitions:
             self._establish(change.stored)
 
     def _reshape(self, storage: str, resources: list[Resource]) -> None:
-        """Prune and default existing objects with a changed schema, as kube-apiserver does when it reads them from
+        """Prunes and defaults existing objects with a changed schema, as kube-apiserver does when it reads them from
         etcd."""
         schema = resources[0].storage_schema if resources else None
         watch_cache = self._state.store.watch_cache(storage)

@@ -12,7 +12,7 @@ _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
 
 def definition_errors(data: Object) -> list[FieldError]:
-    """Validate a new definition."""
+    """Validates a new definition."""
     spec: Object = data.get("spec") or {}
     wanted = f"{part(spec, 'names').get('plural') or ''}.{spec.get('group') or ''}"
     name = str(data["metadata"].get("name", ""))
@@ -23,7 +23,7 @@ def definition_errors(data: Object) -> list[FieldError]:
 
 
 def definition_spec_errors(data: Object) -> list[FieldError]:
-    """Validate the spec of a definition."""
+    """Validates the spec of a definition."""
     spec: Object = data.get("spec") or {}
     names: Object = spec.get("names") or {}
     found: list[FieldError] = []
@@ -142,7 +142,7 @@ def _rule_errors(schema: Object, path: str) -> list[FieldError]:
 
 
 def definition_update_errors(data: Object, old: Object) -> list[FieldError]:
-    """Return the errors of changing what is immutable in an established definition."""
+    """Returns the errors of changing what is immutable in an established definition."""
     found: list[FieldError] = []
     versions = [version.get("name") for version in data["spec"].get("versions") or ()]
     stored: list[str] = part(data, "status").get("storedVersions") or []

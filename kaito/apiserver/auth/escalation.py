@@ -19,7 +19,7 @@ _BINDINGS = frozenset({"rolebindings", "clusterrolebindings"})
 def check_escalation(
     authorizer: Authorizer, target: Target, data: Object, old: Object | None, context: Context
 ) -> None:
-    """Raise 403 for a role or binding that grants more than its author has."""
+    """Raises 403 for a role or binding that grants more than its author has."""
     resource = target.resource
     if resource.group != GROUP or authorizer.is_superuser(context.groups):
         return
@@ -51,7 +51,7 @@ def check_escalation(
 
 
 def _missing(authorizer: Authorizer, given: list[Object], namespace: str, context: Context) -> list[str]:
-    """Return the permissions that the author lacks, formatted as Go does: verbs together, the rest one by one."""
+    """Returns the permissions that the author lacks, formatted as Go does: verbs together, the rest one by one."""
     lacking: dict[str, list[str]] = {}
     for rule in given:
         for verb, what, attributes in _atoms(rule, namespace):

@@ -15,7 +15,7 @@ ACCOUNT = "system:serviceaccount:"
 
 
 def identify(state: ServerState, request: HttpRequest) -> Context | None:
-    """Return the identity of a request, or None for a missing or wrong token where tokens are required."""
+    """Returns the identity of a request, or None for a missing or wrong token where tokens are required."""
     product = request.headers.get("user-agent", "").partition("/")[0] or "unknown"
     context = Context(
         user="admin",
@@ -40,7 +40,7 @@ def identify(state: ServerState, request: HttpRequest) -> Context | None:
 
 
 def groups_of(user: str) -> tuple[str, ...]:
-    """Return the groups a user is in by its name."""
+    """Returns the groups a user is in by its name."""
     if not user.startswith(ACCOUNT):
         return (AUTHENTICATED,)
     namespace = user.removeprefix(ACCOUNT).partition(":")[0]
@@ -48,7 +48,7 @@ def groups_of(user: str) -> tuple[str, ...]:
 
 
 def impersonate(request: HttpRequest, context: Context, authorizer: Authorizer) -> None:
-    """Apply the `Impersonate-User` and `Impersonate-Group` headers; 403 without the permission."""
+    """Applies the `Impersonate-User` and `Impersonate-Group` headers; 403 without the permission."""
     user = request.headers.get("impersonate-user", "")
     if not user:
         return

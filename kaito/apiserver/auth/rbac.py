@@ -75,7 +75,7 @@ class Denial:
     exempt: frozenset[str] = field(default_factory=frozenset[str])
 
     def concerns(self, attributes: Attributes, agent: str) -> bool:
-        """Return whether it forbids this."""
+        """Returns whether it forbids this."""
         return (
             agent not in self.exempt
             and (attributes.verb in self.verbs or "*" in self.verbs)
@@ -103,7 +103,7 @@ class Authorizer:
         self.denials: list[Denial] = []
 
     def check(self, attributes: Attributes, context: Context) -> None:
-        """Raise 403 unless the user may do this."""
+        """Raises 403 unless the user may do this."""
         decision = self.decide(attributes, context.user, context.groups, context.agent)
         if not decision.allowed:
             what = f"User {errors.quote(context.user)} cannot {attributes}"
@@ -111,7 +111,7 @@ class Authorizer:
             raise errors.forbidden(attributes.group, attributes.resource, attributes.name, _escaped(why))
 
     def decide(self, attributes: Attributes, user: str, groups: tuple[str, ...], agent: str = "") -> Decision:
-        """Return whether a user may do something."""
+        """Returns whether a user may do something."""
         if any(denial.concerns(attributes, agent) for denial in self.denials):
             return Decision(allowed=False)
         if self.is_superuser(groups):
@@ -130,13 +130,13 @@ class Authorizer:
         return Decision(allowed=False, reason=f"RBAC: {listed}")
 
     def is_superuser(self, groups: tuple[str, ...]) -> bool:
-        """Return whether members of these groups are authorized without a look at roles."""
+        """Returns whether members of these groups are authorized without a look at roles."""
         return self._mode == "AlwaysAllow" or MASTERS in groups
 
     def _bound(
         self, user: str, groups: tuple[str, ...], namespace: str, missing: list[str]
     ) -> Iterator[tuple[str, list[Object]]]:
-        """Yield the rules bound to a user, by binding; roles that do not exist go into `missing`."""
+        """Yields the rules bound to a user, by binding; roles that do not exist go into `missing`."""
         for kind in ("ClusterRoleBinding", "RoleBinding") if namespace else ("ClusterRoleBinding",):
             watch_cache = self._state.store.watch_cache(f"{kind.lower()}s.{GROUP}")
             for (where, name), stored in sorted(watch_cache.objects.items(), key=lambda item: item[0]):
@@ -156,7 +156,7 @@ class Authorizer:
                 yield f"{kind} {bound} of {role['kind']} {errors.quote(role['name'])} to {subject}", rules
 
     def rules_of(self, role: Object, namespace: str) -> list[Object] | None:
-        """Return the rules of the role that a `roleRef` names, or None when there is none."""
+        """Returns the rules of the role that a `roleRef` names, or None when there is none."""
         kind, name = role.get("kind"), str(role.get("name"))
         key = (namespace, name) if kind == "Role" else ("", name)
         stored = self._state.store.get(f"{str(kind).lower()}s.{GROUP}", key)
@@ -172,7 +172,7 @@ class Authorizer:
 
 
 def _subject(binding: Object, user: str, groups: tuple[str, ...], namespace: str) -> str:
-    """Return how a binding names the user, or "" when it does not."""
+    """Returns how a binding names the user, or "" when it does not."""
     for subject in binding.get("subjects") or ():
         kind, name = subject.get("kind"), str(subject.get("name"))
         where = str(subject.get("namespace") or namespace)
@@ -184,7 +184,7 @@ def _subject(binding: Object, user: str, groups: tuple[str, ...], namespace: str
 
 
 def _covers(rule: Object, attributes: Attributes) -> bool:
-    """Return whether a `PolicyRule` allows something (`pkg/registry/rbac/validation`)."""
+    """Returns whether a `PolicyRule` allows something (`pkg/registry/rbac/validation`)."""
     if not _has(rule, "verbs", attributes.verb):
         return False
     if attributes.path:
@@ -213,14 +213,14 @@ def _has(rule: Object, listing: str, value: str) -> bool:
 
 
 def creation(target: Target) -> Attributes:
-    """Return the create permission that an update or apply needs when the object does not exist, and the upgrade of a
+    """Returns the create permission that an update or apply needs when the object does not exist, and the upgrade of a
     connection to a pod."""
     resource = target.resource
     return Attributes("create", resource.group, resource.plural, target.subresource, target.namespace, target.name)
 
 
 def attributes_of(target: Target, request: HttpRequest) -> Attributes:
-    """Return the attributes of a request. A list or watch of one name by field selector is about that name."""
+    """Returns the attributes of a request. A list or watch of one name by field selector is about that name."""
     name = target.name
     if not name and target.verb in {"list", "watch", "deletecollection"}:
         terms = [term.partition("=") for term in request.param("fieldSelector").split(",")]

@@ -14,7 +14,7 @@ from kaito.apiserver.wire import HttpRequest, HttpResponse, Object, json_respons
 def review(
     state: ServerState, authorizer: Authorizer, target: Target, request: HttpRequest, context: Context
 ) -> HttpResponse:
-    """Answer a review."""
+    """Answers a review."""
     data = bodies.decode_object(request, target.resource, context)
     data.setdefault("metadata", {})
     record_write(state, target.resource, data, None, context, "")

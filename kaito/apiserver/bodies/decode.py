@@ -50,12 +50,12 @@ def _json_word(value: Json) -> str:
 
 
 def media_type(request: HttpRequest) -> str:
-    """Return the Content-Type without parameters; JSON when absent."""
+    """Returns the Content-Type without parameters; JSON when absent."""
     return request.headers.get("content-type", "").partition(";")[0].strip() or JSON_TYPE
 
 
 def decode_body(request: HttpRequest) -> Json:
-    """Return the decoded body; 400 if it is not JSON or YAML, 415 for another media type."""
+    """Returns the decoded body; 400 if it is not JSON or YAML, 415 for another media type."""
     kind = media_type(request)
     try:
         if kind in YAML_TYPES:
@@ -70,7 +70,7 @@ def decode_body(request: HttpRequest) -> Json:
 
 
 def decode_object(request: HttpRequest, resource: Resource, context: Context, *, complete: bool = False) -> Object:
-    """Return the object in a body and report its duplicate fields; a complete object needs apiVersion and kind."""
+    """Returns the object in a body and reports its duplicate fields; a complete object needs apiVersion and kind."""
     unrecognized = f"the object provided is unrecognized (must be of type {resource.kind}): "
     unrecognized += "couldn't get version/kind; "
     if not request.body:
@@ -93,7 +93,7 @@ def decode_object(request: HttpRequest, resource: Resource, context: Context, *,
 
 
 def check_kind(data: Object, resource: Resource) -> None:
-    """Refuse (400) a body of another type than the URL's; fill in apiVersion and kind where missing."""
+    """Refuses (400) a body of another type than the URL's; fills in apiVersion and kind where missing."""
     api_version, kind = data.get("apiVersion"), data.get("kind")
     if not kind and resource.custom:
         unrecognized = f"the object provided is unrecognized (must be of type {resource.kind}): "
@@ -127,7 +127,7 @@ def _wrong_kind(api_version: str, kind: str, resource: Resource) -> str:
 
 
 def match_url(data: Object, target: Target) -> None:
-    """Give the object its namespace from the URL; 400 when body and URL disagree."""
+    """Gives the object its namespace from the URL; 400 when body and URL disagree."""
     metadata: Json = data.get("metadata")
     if metadata is None:
         metadata = data["metadata"] = {}
@@ -153,7 +153,7 @@ def match_url(data: Object, target: Target) -> None:
 
 
 def report_fields(problems: list[str], resource: Resource, context: Context) -> None:
-    """Reject (400) or warn about unknown and duplicate fields, depending on `fieldValidation`."""
+    """Rejects (400) or warn about unknown and duplicate fields, depending on `fieldValidation`."""
     if not problems or context.field_validation == "Ignore":
         return
     if context.field_validation == "Strict":
@@ -163,7 +163,7 @@ def report_fields(problems: list[str], resource: Resource, context: Context) -> 
 
 
 def prune_and_default(data: Object, resource: Resource, context: Context) -> None:
-    """Prune, drop nulls and fill in defaults, in place; unknown fields are reported."""
+    """Prunes, drops nulls and fills in defaults, in place; unknown fields are reported."""
     unknown = prune_metadata(data["metadata"], f'{resource.kind} in version "{resource.version}"', resource.kind)
     if resource.schema is not None:
         unknown += prune(data, resource.schema)
@@ -179,7 +179,7 @@ def prune_and_default(data: Object, resource: Resource, context: Context) -> Non
 
 
 def to_storage(data: Object, resource: Resource) -> Object:
-    """Convert an object of a kind without a conversion webhook to the storage version."""
+    """Converts an object of a kind without a conversion webhook to the storage version."""
     if is_event(resource):
         return convert_event(data, "v1")
     if data["apiVersion"] == resource.stored_api_version:
@@ -191,7 +191,7 @@ def to_storage(data: Object, resource: Resource) -> Object:
 
 
 def normalize(data: Object, schema: Schema) -> None:
-    """Prune and default an object with the schema of its storage version, in place."""
+    """Prunes and defaults an object with the schema of its storage version, in place."""
     prune(data, schema)
     drop_nulls(data, schema)
     fill_defaults(data, schema)

@@ -22,7 +22,7 @@ def _build(pairs: list[tuple[str, Json]]) -> _Seen:
 
 
 def duplicate_fields(body: bytes) -> list[str]:
-    """Return the paths of fields that a JSON document sets more than once."""
+    """Returns the paths of fields that a JSON document sets more than once."""
     try:
         document = json.loads(body, object_pairs_hook=_build)
     except ValueError:

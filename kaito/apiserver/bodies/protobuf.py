@@ -39,7 +39,7 @@ def _fields() -> dict[str, dict[int, Field]]:
 
 
 def decode_protobuf(body: bytes) -> Object:
-    """Return the object in a protobuf body; raises `ValueError` when it is not one, or not of a built-in kind."""
+    """Returns the object in a protobuf body; raises `ValueError` when it is not one, or not of a built-in kind."""
     if not body.startswith(MAGIC):
         raise ValueError("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     unknown = dict(_parts(body[len(MAGIC) :]))
@@ -70,7 +70,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _parts(data: bytes) -> Iterator[tuple[int, Value]]:
-    """Yield field numbers and raw values of a message."""
+    """Yields field numbers and raw values of a message."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)

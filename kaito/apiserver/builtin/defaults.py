@@ -17,7 +17,7 @@ RBAC = "rbac.authorization.k8s.io"
 
 
 def fill_builtin_defaults(data: Object, resource: Resource) -> None:
-    """Fill in what the real server defaults, in place."""
+    """Fills in what the real server defaults, in place."""
     fill = _DEFAULTS.get(resource.storage)
     if fill is not None:
         fill(data)

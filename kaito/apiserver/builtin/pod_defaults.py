@@ -11,7 +11,7 @@ DEFAULT_MODE = 0o644
 
 
 def fill_pod_spec(spec: Object) -> None:
-    """Fill in the defaults of a pod spec, in place."""
+    """Fills in the defaults of a pod spec, in place."""
     spec.setdefault("restartPolicy", "Always")
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("dnsPolicy", "ClusterFirst")
@@ -29,7 +29,7 @@ def fill_pod_spec(spec: Object) -> None:
 
 
 def fill_pod(data: Object) -> None:
-    """Fill in the defaults of pods that pod templates do not get: service links, status addresses, requests from
+    """Fills in the defaults of pods that pod templates do not get: service links, status addresses, requests from
     limits."""
     spec: Object = data.setdefault("spec", {})
     fill_pod_spec(spec)
@@ -48,7 +48,7 @@ def fill_pod(data: Object) -> None:
 
 
 def admit_new_pod(data: Object) -> None:
-    """Apply the default admission plugins to a new pod: priority and the two node tolerations."""
+    """Applies the default admission plugins to a new pod: priority and the two node tolerations."""
     spec: Object = data["spec"]
     spec.setdefault("priority", 0)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
@@ -60,7 +60,7 @@ def admit_new_pod(data: Object) -> None:
 
 
 def qos_class(spec: Object) -> str:
-    """Return the quality-of-service class of a pod (`pkg/apis/core/helper/qos`)."""
+    """Returns the quality-of-service class of a pod (`pkg/apis/core/helper/qos`)."""
     containers: list[Object] = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
     pairs = [(part(item, "resources", "requests"), part(item, "resources", "limits")) for item in containers]
     names = ("cpu", "memory")

@@ -34,19 +34,19 @@ UpdateCheck: TypeAlias = Callable[[Object, Object], list[FieldError]]
 
 
 def complete_new(state: ServerState, resource: Resource, data: Object) -> None:
-    """Set the values that the server allocates for a new object of a built-in type, in place."""
+    """Sets the values that the server allocates for a new object of a built-in type, in place."""
     if not resource.custom:
         _complete(state, resource.storage, data)
 
 
 def create_problems(resource: Resource, data: Object) -> list[FieldError]:
-    """Validate a new object of a built-in type."""
+    """Validates a new object of a built-in type."""
     check = None if resource.custom else _CHECKS.get(resource.storage)
     return [] if check is None else check(data)
 
 
 def complete_update(state: ServerState, resource: Resource, data: Object, old: Object, subresource: str) -> None:
-    """Carry over the allocated values that an update of a built-in type leaves out, in place."""
+    """Carries over the allocated values that an update of a built-in type leaves out, in place."""
     if resource.custom or subresource:
         return
     if resource.storage == "namespaces":
@@ -59,7 +59,7 @@ def complete_update(state: ServerState, resource: Resource, data: Object, old: O
 
 
 def _remember_storage_version(data: Object) -> None:
-    """Add the storage version of a definition to those that objects may be stored in."""
+    """Adds the storage version of a definition to those that objects may be stored in."""
     current = next((str(item["name"]) for item in data["spec"].get("versions") or () if item.get("storage")), "")
     stored: list[str] = data.setdefault("status", {}).setdefault("storedVersions", [])
     if current and current not in stored:
@@ -67,7 +67,7 @@ def _remember_storage_version(data: Object) -> None:
 
 
 def update_problems(resource: Resource, data: Object, old: Object, subresource: str) -> list[FieldError]:
-    """Validate an updated object of a built-in type, including immutable fields."""
+    """Validates an updated object of a built-in type, including immutable fields."""
     if resource.custom or subresource:
         return []
     found: list[FieldError] = []
@@ -311,7 +311,7 @@ def _pod_change(data: Object, old: Object) -> list[FieldError]:
 
 
 def _frozen(data: Object, old: Object) -> list[FieldError]:
-    """Return the errors of changing an immutable ConfigMap or Secret, or a Secret's type."""
+    """Returns the errors of changing an immutable ConfigMap or Secret, or a Secret's type."""
     found: list[FieldError] = []
     if data.get("type") != old.get("type"):
         found.append(invalid_value("type", data.get("type"), IMMUTABLE))

@@ -14,7 +14,7 @@ IN_PORT_RANGE = "must be between 1 and 65535, inclusive"
 
 
 def allocate(state: ServerState, spec: Object) -> None:
-    """Give a Service its cluster address and node ports."""
+    """Gives a Service its cluster address and node ports."""
     if spec.get("type") == "ExternalName":
         return
     services = [stored.data["spec"] for stored in state.store.watch_cache("services").objects.values()]
@@ -42,7 +42,7 @@ def _free_address(services: list[Object], within: IPv4Network) -> str:
 
 
 def keep_allocated(spec: Object, old: Object) -> None:
-    """Carry over allocated fields that an update leaves out (`patchAllocatedValues`)."""
+    """Carries over allocated fields that an update leaves out (`patchAllocatedValues`)."""
     if spec.get("type") == "ExternalName":
         return
     for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
@@ -59,7 +59,7 @@ def keep_allocated(spec: Object, old: Object) -> None:
 
 
 def service_errors(data: Object) -> list[FieldError]:
-    """Validate a Service."""
+    """Validates a Service."""
     spec: Object = data["spec"]
     ports: list[Object] = spec.get("ports") or []
     found: list[FieldError] = []
@@ -84,7 +84,7 @@ def service_errors(data: Object) -> list[FieldError]:
 
 
 def service_change_errors(data: Object, old: Object) -> list[FieldError]:
-    """Validate the immutable fields of a Service."""
+    """Validates the immutable fields of a Service."""
     spec, before = data["spec"], old["spec"]
     if spec.get("type") == "ExternalName" or before.get("type") == "ExternalName":
         return []

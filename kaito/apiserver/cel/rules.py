@@ -52,12 +52,12 @@ class Program:
     """Fields of `self` and `oldSelf` that it reads; None when it may read all of them."""
 
     def evaluate(self, names: Object) -> Json:
-        """Return the value of the expression; raises `CELEvalError`."""
+        """Returns the value of the expression; raises `CELEvalError`."""
         return self.runner.evaluate(names)
 
 
 def _desugar(source: str) -> str:
-    """Rewrite optional selection, which cel-python's grammar lacks: `a.?b` becomes `a.optionalField("b")`."""
+    """Rewrites optional selection, which cel-python's grammar lacks: `a.?b` becomes `a.optionalField("b")`."""
     text, depth_closers = "", list[int]()
     position = depth = 0
     while position < len(source):
@@ -88,7 +88,7 @@ def _desugar(source: str) -> str:
 
 @lru_cache(maxsize=4096)
 def compile_rule(source: str) -> Program:
-    """Return the compiled form of an expression; raises `RuleSyntaxError`."""
+    """Returns the compiled form of an expression; raises `RuleSyntaxError`."""
     environment: Json = celpy.Environment()  # cel-python is only partly typed; its types stay inside this module
     try:
         tree = environment.compile(_desugar(source.strip()))
@@ -100,7 +100,7 @@ def compile_rule(source: str) -> Program:
 
 
 def _fields_read(source: str) -> frozenset[str] | None:
-    """Return the fields that an expression selects from `self` and `oldSelf`, None when it uses them otherwise."""
+    """Returns the fields that an expression selects from `self` and `oldSelf`, None when it uses them otherwise."""
     found: set[str] = set()
     for match in re.finditer(r"\b(?:self|oldSelf)\b(?:\s*\.\??\s*([A-Za-z_]\w*)(\s*\()?)?", source):
         if match[1] is None or match[2] is not None:
@@ -110,7 +110,7 @@ def _fields_read(source: str) -> frozenset[str] | None:
 
 
 def _question(program: Program, value: Json, old: Json) -> Question:
-    """Return the cache key of an evaluation: the rule and the parts of the values that it reads, as bytes."""
+    """Returns the cache key of an evaluation: the rule and the parts of the values that it reads, as bytes."""
     return program.source, _read(program, value), b"" if old is _MISSING else _read(program, old)
 
 
@@ -121,14 +121,15 @@ def _read(program: Program, value: Json) -> bytes:
 
 
 def _seen(name: str, value: Json) -> Json:
-    """Return the part of a field that rules can read: of metadata only the names, which status updates never change."""
+    """Returns the part of a field that rules can read: of metadata only the names, which status updates never
+    change."""
     if name == "metadata" and is_object(value) and "uid" in value:
         return [value.get("name"), value.get("generateName")]
     return value
 
 
 def rule_errors(data: Object, schema: Schema, old: Object | None) -> list[FieldError]:
-    """Return an error for each rule that an object violates."""
+    """Returns an error for each rule that an object violates."""
     if not _has_rules(schema):
         return []
     before: Json = _MISSING if old is None else old
@@ -224,7 +225,7 @@ def _broken(program: Program, rule: Object, names: Object, value: Json, schema: 
 
 
 def evaluation_reason(error: CELEvalError) -> str:
-    """Return cel-go's wording of an evaluation error."""
+    """Returns cel-go's wording of an evaluation error."""
     first = error.args[0] if error.args else ""
     match = re.search(r"no such (?:member|key)[^:]*: ?'?(\w+)|KeyError\(.*?'(\w+)'", f"{first} {error.args[1:]}")
     if match is not None:

@@ -29,11 +29,11 @@ class Optional:
 
     @classmethod
     def none(cls) -> Optional:
-        """Return the absent value."""
+        """Returns the absent value."""
         return cls(None, present=False)
 
     def field(self, name: str) -> Optional:
-        """Return the optional field of the value."""
+        """Returns the optional field of the value."""
         if self.present and isinstance(self.value, celtypes.MapType):
             key = celtypes.StringType(name)
             if key in self.value:
@@ -52,13 +52,13 @@ class Optional:
         return self.field(str(key))
 
     def get(self, key: CelValue, default: CelValue = None) -> Optional:
-        """Return the optional field of the value (cel-python selects members with `get`)."""
+        """Returns the optional field of the value (cel-python selects members with `get`)."""
         del default
         return self.field(str(key))
 
 
 def go_duration(text: str) -> timedelta | None:
-    """Return a duration such as `1h30m`, or None when it is not one."""
+    """Returns a duration such as `1h30m`, or None when it is not one."""
     sign = -1 if text.startswith("-") else 1
     rest = text.lstrip("+-")
     parts = re.findall(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", rest)
@@ -68,7 +68,7 @@ def go_duration(text: str) -> timedelta | None:
 
 
 def to_cel(value: Json, schema: Schema | None, *, root: bool = False) -> CelValue:
-    """Return a JSON value as CEL value.
+    """Returns a JSON value as CEL value.
 
     The root and embedded objects show apiVersion, kind and of metadata only name and generateName; other fields are
     shown when the schema declares them.
@@ -111,7 +111,7 @@ def _formatted(value: str, form: str) -> CelValue:
 
 
 def plain(value: Json) -> CelValue:
-    """Return a JSON value as CEL value without a schema."""
+    """Returns a JSON value as CEL value without a schema."""
     if isinstance(value, bool):
         return celtypes.BoolType(value)
     if isinstance(value, int):

@@ -90,7 +90,7 @@ class Cleanup:
             self._state.store.remove(NAMESPACES, current, data)
 
     def _release(self, storage: str, stored: Stored) -> None:
-        """Remove the protection finalizer of a volume or claim that no pod uses."""
+        """Removes the protection finalizer of a volume or claim that no pod uses."""
         namespace, name = stored.key
         pods = self._state.store.watch_cache("pods").objects.values() if storage == CLAIMS else ()
         if any(pod.key[0] == namespace and name in _claims(pod) for pod in pods):
@@ -112,7 +112,7 @@ class Cleanup:
             remove_finalizer(self._state, holder, current, CRD_FINALIZER)
 
     def _delete_all(self, resource: Resource, namespace: str | None) -> int:
-        """Delete the objects of a type; return how many remain because of finalizers or grace periods."""
+        """Deletes the objects of a type; returns how many remain because of finalizers or grace periods."""
         watch_cache = self._state.store.watch_cache(resource.storage)
         keys = [key for key in sorted(watch_cache.objects) if namespace is None or key[0] == namespace]
         for key in keys:

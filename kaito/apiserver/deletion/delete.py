@@ -35,7 +35,7 @@ class DeleteOptions:
 
 
 def delete_options(request: HttpRequest) -> DeleteOptions:
-    """Read the options of a delete request."""
+    """Reads the options of a delete request."""
     from kaito.apiserver.bodies.decode import decode_body
 
     body: Json = decode_body(request) if request.body.strip() else None
@@ -60,7 +60,7 @@ def delete_options(request: HttpRequest) -> DeleteOptions:
 
 
 def check_preconditions(resource: Resource, stored: Stored, options: DeleteOptions) -> None:
-    """Raise 409 unless the preconditions of a delete match the object."""
+    """Raises 409 unless the preconditions of a delete match the object."""
     name = stored.key[1]
     if options.uid and options.uid != stored.uid:
         why = (
@@ -78,7 +78,7 @@ def check_preconditions(resource: Resource, stored: Stored, options: DeleteOptio
 
 
 def finished(resource: Resource, data: Object, old: Stored) -> bool:
-    """Return whether an update of a marked object removes what kept it: its last finalizer, with no grace left."""
+    """Returns whether an update of a marked object removes what kept it: its last finalizer, with no grace left."""
     metadata = data["metadata"]
     if not old.metadata.get("deletionTimestamp") or metadata.get("finalizers"):
         return False
@@ -88,7 +88,7 @@ def finished(resource: Resource, data: Object, old: Stored) -> bool:
 
 
 def _grace(resource: Resource, stored: Stored, options: DeleteOptions) -> int:
-    """Return the grace period of an object in seconds; only pods that run on a node have one."""
+    """Returns the grace period of an object in seconds; only pods that run on a node have one."""
     if resource.storage != "pods" or not part(stored.data, "spec").get("nodeName"):
         return 0
     if part(stored.data, "status").get("phase") in {"Failed", "Succeeded"}:
@@ -100,7 +100,7 @@ def _grace(resource: Resource, stored: Stored, options: DeleteOptions) -> int:
 
 
 def _finalizers(stored: Stored, options: DeleteOptions) -> list[str]:
-    """Return the finalizers after the propagation policy has added or removed its own."""
+    """Returns the finalizers after the propagation policy has added or removed its own."""
     names = [str(name) for name in stored.metadata.get("finalizers") or ()]
     if options.propagation:
         names = [name for name in names if name not in {ORPHAN, FOREGROUND}]
@@ -112,7 +112,7 @@ def _finalizers(stored: Stored, options: DeleteOptions) -> list[str]:
 
 
 def delete(state: ServerState, resource: Resource, stored: Stored, options: DeleteOptions) -> tuple[Stored, bool]:
-    """Delete or mark an object; return its state and whether it was removed."""
+    """Deletes or marks an object; returns its state and whether it was removed."""
     check_preconditions(resource, stored, options)
     finalizers = _finalizers(stored, options)
     grace = _grace(resource, stored, options)
@@ -177,7 +177,7 @@ def _terminate_definition(data: Object, now: str) -> None:
 def delete_one(
     state: ServerState, target: Target, request: HttpRequest, context: Context, stored: Stored
 ) -> tuple[Stored, bool]:
-    """Serve a delete request."""
+    """Serves a delete request."""
     options = delete_options(request)
     options.dry_run = options.dry_run or context.dry_run
     return delete(state, target.resource, stored, options)

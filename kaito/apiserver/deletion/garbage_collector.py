@@ -30,7 +30,7 @@ class Work:
         self._scheduled = False
 
     def add(self, place: Place) -> bool:
-        """Queue a place; return whether the queue has to be scheduled."""
+        """Queues a place; returns whether the queue has to be scheduled."""
         if place in self._queued:
             return False
         self._queued.add(place)
@@ -39,7 +39,7 @@ class Work:
         return not scheduled
 
     def take(self) -> Place | None:
-        """Return the next place, or None when the queue is empty."""
+        """Returns the next place, or None when the queue is empty."""
         if not self._queue:
             self._scheduled = False
             return None
@@ -103,7 +103,7 @@ class Collector:
         return self._state.registry.stored_type(storage)
 
     def _check_owners(self, resource: Resource, stored: Stored) -> None:
-        """Delete an object none of whose owners exists; drop references to owners that do not exist."""
+        """Deletes an object none of whose owners exists; drops references to owners that do not exist."""
         references: list[Object] = stored.metadata.get("ownerReferences") or []
         if not references or stored.metadata.get("deletionTimestamp"):
             return
@@ -122,7 +122,7 @@ class Collector:
             self._drop_references(resource, stored, {str(item.get("uid")) for item in absent})
 
     def _exists(self, reference: Object, dependent: Stored) -> bool:
-        """Return whether an owner exists, in the dependent's namespace or cluster-scoped."""
+        """Returns whether an owner exists, in the dependent's namespace or cluster-scoped."""
         place = self._living.get(str(reference.get("uid")))
         return place is not None and place[1][0] in {"", dependent.key[0]}
 
@@ -132,7 +132,7 @@ class Collector:
         return owner is not None and _waits(owner, FOREGROUND)
 
     def _finish_foreground(self, resource: Resource, stored: Stored) -> None:
-        """Finish the foreground deletion of an owner that no dependent blocks."""
+        """Finishes the foreground deletion of an owner that no dependent blocks."""
         places = sorted(self._dependents.get(stored.uid, ()))
         for place in places:
             self._queue(place)
@@ -174,7 +174,7 @@ def _waits(stored: Stored, finalizer: str) -> bool:
 
 
 def remove_finalizer(state: ServerState, resource: Resource, stored: Stored, name: str) -> None:
-    """Remove a finalizer, and the object with its last one."""
+    """Removes a finalizer, and the object with its last one."""
     data = copy_json(stored.data)
     remaining = [item for item in data["metadata"].get("finalizers") or () if item != name]
     data["metadata"]["finalizers"] = remaining

@@ -24,7 +24,7 @@ SERVER_ADDRESS = {"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}
 
 
 def version_rank(version: str) -> tuple[int, int, int]:
-    """Return the sorting key of a version, best first: v2, v1, v1beta2, v1beta1, v1alpha1."""
+    """Returns the sorting key of a version, best first: v2, v1, v1beta2, v1beta1, v1alpha1."""
     match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
     if match is None:
         return (3, 0, 0)
@@ -33,7 +33,7 @@ def version_rank(version: str) -> tuple[int, int, int]:
 
 
 def group_versions(registry: Registry) -> dict[str, list[str]]:
-    """Return the served versions of each group, preferred first; groups in order of registration."""
+    """Returns the served versions of each group, preferred first; groups in order of registration."""
     groups: dict[str, list[str]] = {}
     for resource in registry.all():
         versions = groups.setdefault(resource.group, [])
@@ -52,7 +52,7 @@ def _subresource(resource: Resource, name: str) -> tuple[str, str, str, tuple[st
 
 
 def resource_list(registry: Registry, group: str, version: str) -> Object:
-    """Return the `APIResourceList` of a group version."""
+    """Returns the `APIResourceList` of a group version."""
     entries: list[Object] = []
     for resource in _resources_of(registry, group, version):
         entry: Object = {
@@ -144,7 +144,7 @@ def _aggregated(registry: Registry, *, core: bool, api: str) -> HttpResponse:
 
 
 def discover(registry: Registry, request: HttpRequest) -> HttpResponse | None:
-    """Answer a discovery request, or return None when the path is not one."""
+    """Answers a discovery request, or returns None when the path is not one."""
     parts = request.path.strip("/").split("/")
     match = _AGGREGATED.search(request.headers.get("accept", "").replace(" ", ""))
     match parts:

@@ -40,7 +40,7 @@ _METADATA = (
 
 
 def schema_name(resource: Resource) -> str:
-    """Return the name of a resource's definition: `io.kaito.v1.Workspace` for kind Workspace of group kaito.io."""
+    """Returns the name of a resource's definition: `io.kaito.v1.Workspace` for kind Workspace of group kaito.io."""
     if not resource.custom:
         found = definition_name(resource.group, resource.version, resource.kind)
         return found or f"io.k8s.unknown.{resource.kind}"
@@ -143,7 +143,7 @@ class OpenApi:
         self._documents: dict[str, bytes] = {}
 
     def serve(self, path: str) -> bytes | None:
-        """Return the document at a path below `/openapi`, or None."""
+        """Returns the document at a path below `/openapi`, or None."""
         if self._revision != self._registry.revision:
             self._documents.clear()
             self._revision = self._registry.revision
@@ -203,7 +203,7 @@ _NOT_IN_VERSION_2 = frozenset({"nullable", "oneOf", "anyOf", "not"})
 
 
 def _as_version_2(value: Json) -> Json:
-    """Return a document in OpenAPI v2's dialect: references, and no keywords that v2 does not have."""
+    """Returns a document in OpenAPI v2's dialect: references, and no keywords that v2 does not have."""
     if is_list(value):
         items: list[Json] = value
         return [_as_version_2(item) for item in items]

@@ -17,22 +17,22 @@ EMPTY: FieldSet = frozenset()
 
 
 def field(name: str) -> str:
-    """Return the element of a field."""
+    """Returns the element of a field."""
     return f"f:{name}"
 
 
 def by_key(keys: Object) -> str:
-    """Return the element of a list item, by the values of its keys."""
+    """Returns the element of a list item, by the values of its keys."""
     return "k:" + encode({name: keys[name] for name in sorted(keys)}).decode()
 
 
 def by_value(value: Json) -> str:
-    """Return the element of an item of a set."""
+    """Returns the element of an item of a set."""
     return "v:" + encode(value).decode()
 
 
 def to_fields(paths: Iterable[Path]) -> Object:
-    """Return the FieldsV1 form of a set: nested objects, "." where an inner node is itself a member."""
+    """Returns the FieldsV1 form of a set: nested objects, "." where an inner node is itself a member."""
     tree: Object = {}
     for path in sorted(paths):
         node = tree
@@ -51,7 +51,7 @@ def _tidy(node: Object) -> Object:
 
 
 def from_fields(tree: Object, prefix: Path = ()) -> FieldSet:
-    """Return the set of a FieldsV1 object."""
+    """Returns the set of a FieldsV1 object."""
     found: set[Path] = set()
     for element, child in tree.items():
         if element == ".":
@@ -66,7 +66,7 @@ def from_fields(tree: Object, prefix: Path = ()) -> FieldSet:
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:
-    """Return paths as the real server lists them: on each level the members first, then what lies below."""
+    """Returns paths as the real server lists them: on each level the members first, then what lies below."""
     found = list(paths)
     heads = sorted({path[0] for path in found if path})
     ordered = [(head,) for head in heads if (head,) in found]
@@ -78,7 +78,7 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def show(path: Path) -> str:
-    """Return a path as conflicts print it: `.spec.containers[name="x"].image`."""
+    """Returns a path as conflicts print it: `.spec.containers[name="x"].image`."""
     return "".join(_show_element(element) for element in path)
 
 
@@ -95,5 +95,5 @@ def _show_element(element: str) -> str:
 
 
 def under(paths: Iterable[Path], element: str) -> FieldSet:
-    """Return the subset below an element, relative to it."""
+    """Returns the subset below an element, relative to it."""
     return frozenset(path[1:] for path in paths if len(path) > 1 and path[0] == element)

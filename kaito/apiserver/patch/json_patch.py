@@ -7,7 +7,7 @@ from kaito.apiserver.wire import Json, Object, copy_json, is_list, is_object
 
 
 def merge_patch(target: Json, patch: Json) -> Json:
-    """Return the target with a merge patch applied: null removes, objects merge, the rest replaces."""
+    """Returns the target with a merge patch applied: null removes, objects merge, the rest replaces."""
     if not is_object(patch):
         return copy_json(patch)
     changes: Object = patch
@@ -22,7 +22,7 @@ def merge_patch(target: Json, patch: Json) -> Json:
 
 
 def json_patch(target: Json, operations: Json) -> Json:
-    """Return the target with a JSON patch applied.
+    """Returns the target with a JSON patch applied.
 
     Raises:
         StatusError: 400 for a malformed patch, 422 when an operation cannot be done (a failed `test` included).
@@ -117,7 +117,7 @@ def _get(document: Json, path: list[str]) -> Json:
 
 
 def _tested(document: Json, path: list[str]) -> Json:
-    """Return the value that `test` compares: null for a missing key of an object, as kube-apiserver's library does."""
+    """Returns the value that `test` compares: null for a missing key of an object, as kube-apiserver's library does."""
     parent = _get(document, path[:-1]) if path else None
     return parent.get(path[-1]) if is_object(parent) else _get(document, path)
 

@@ -56,7 +56,7 @@ class ManagerKey:
     subresource: str = ""
 
     def order(self) -> str:
-        """Return the text that managers are sorted by: their entry as JSON."""
+        """Returns the text that managers are sorted by: their entry as JSON."""
         parts: Object = {"manager": self.manager, "operation": self.operation}
         if self.operation == "Update":
             parts["apiVersion"] = self.api_version
@@ -65,7 +65,7 @@ class ManagerKey:
         return encode(parts).decode()
 
     def show(self) -> str:
-        """Return the manager as conflict messages name it."""
+        """Returns the manager as conflict messages name it."""
         text = errors.quote(self.manager)
         if self.subresource:
             text += f" with subresource {errors.quote(self.subresource)}"
@@ -86,7 +86,7 @@ class Ownership:
 
 
 def decode_ownership(metadata: Object) -> Ownership:
-    """Read the owners of an object's fields."""
+    """Reads the owners of an object's fields."""
     found = Ownership({}, {})
     entries: list[Object] = metadata.get("managedFields") or []
     for entry in entries:
@@ -104,7 +104,7 @@ def decode_ownership(metadata: Object) -> Ownership:
 
 
 def encode_ownership(ownership: Ownership, before: Ownership, now: str) -> list[Object]:
-    """Return the `managedFields` list: appliers first, then by time; a manager whose set changed gets a new time."""
+    """Returns the `managedFields` list: appliers first, then by time; a manager whose set changed gets a new time."""
     entries: list[Object] = []
     for key, paths in ownership.sets.items():
         unchanged = before.sets.get(key) == paths
@@ -131,7 +131,7 @@ def encode_ownership(ownership: Ownership, before: Ownership, now: str) -> list[
 
 
 def _tracked_fields(resource: Resource, subresource: str) -> Callable[[Path], bool]:
-    """Return which paths an endpoint may own: status through its own endpoint only, and nothing else there."""
+    """Returns which paths an endpoint may own: status through its own endpoint only, and nothing else there."""
     if subresource == "status":
         return lambda path: path[0] in {"f:status", "f:metadata"}
     if resource.has_status():
@@ -142,7 +142,7 @@ def _tracked_fields(resource: Resource, subresource: str) -> Callable[[Path], bo
 def record_write(
     state: ServerState, resource: Resource, data: Object, old: Object | None, context: Context, subresource: str
 ) -> None:
-    """Record which fields a create, update or patch wrote, in place."""
+    """Records which fields a create, update or patch wrote, in place."""
     metadata: Object = data["metadata"]
     sent = metadata.get("managedFields")
     was = decode_ownership(old["metadata"]) if old is not None else Ownership({}, {})
@@ -196,7 +196,7 @@ def _cap_updates(ownership: Ownership) -> None:
 
 
 def same_content(data: Object, old: Object) -> bool:
-    """Return whether two states differ at most in bookkeeping metadata."""
+    """Returns whether two states differ at most in bookkeeping metadata."""
     ignored = {"managedFields", "resourceVersion", "generation"}
     first = {key: value for key, value in data["metadata"].items() if key not in ignored}
     second = {key: value for key, value in old["metadata"].items() if key not in ignored}
@@ -233,7 +233,7 @@ def plan_apply(
     subresource: str = "",
     force: bool = False,
 ) -> Applied:
-    """Return the merged object and its owners.
+    """Returns the merged object and its owners.
 
     Raises:
         StatusError: 409 when fields belong to others and `force` is not given.
@@ -264,7 +264,7 @@ def _same_applier(other: ManagerKey, key: ManagerKey) -> bool:
 
 
 def _claim_first(current: Ownership, resource: Resource, base: Object, schema: Schema | None) -> None:
-    """Assign the fields of an object without managed fields to "before-first-apply"."""
+    """Assigns the fields of an object without managed fields to "before-first-apply"."""
     key = ManagerKey("before-first-apply", "Update", resource.api_version)
     paths = frozenset(fields_of(base, schema)) - STRIPPED
     if paths:
@@ -272,7 +272,7 @@ def _claim_first(current: Ownership, resource: Resource, base: Object, schema: S
 
 
 def _prune(merged: Object, sets: Managers, last: FieldSet, schema: Schema | None) -> Object:
-    """Remove the fields that this manager applied before, does not apply now, and no other manager owns."""
+    """Removes the fields that this manager applied before, does not apply now, and no other manager owns."""
     if not last:
         return merged
     named_last = with_named_parents(last, schema)

@@ -18,7 +18,7 @@ _DELETE = "$deleteFromPrimitiveList/"
 
 
 def strategic_patch(resource: Resource) -> Callable[[Json, Json], Json]:
-    """Return the function that applies a strategic merge patch to objects of a type."""
+    """Returns the function that applies a strategic merge patch to objects of a type."""
 
     def apply(target: Json, patch: Json) -> Json:
         return _merge_map(target, patch, resource.ownership_schema)
@@ -31,7 +31,7 @@ def _child(schema: Schema | None, name: str) -> Schema | None:
 
 
 def _plain(value: Json) -> Json:
-    """Return a patch value without its directives, for places where nothing is there to merge into."""
+    """Returns a patch value without its directives, for places where nothing is there to merge into."""
     if is_object(value):
         items: Object = value
         if items.get("$patch") == "delete":
@@ -115,7 +115,7 @@ def _merge_items(live: list[Json], patch: list[Json], schema: Schema) -> list[Js
 
 
 def _ordered(live: list[Json], merged: list[Json], order: list[Json], schema: Schema | None) -> list[Json]:
-    """Order the items that the patch names as the patch does; others keep their place relative to the live list."""
+    """Orders the items that the patch names as the patch does; others keep their place relative to the live list."""
     key = schema.merge_key if schema is not None else ""
 
     def identity(item: Json) -> Json:

@@ -23,12 +23,12 @@ def _is_atomic_map(schema: Schema | None) -> bool:
 
 
 def is_keyed(schema: Schema | None) -> bool:
-    """Return whether list items have an identity (list type map or set)."""
+    """Returns whether list items have an identity (list type map or set)."""
     return schema is not None and schema.list_type in {"map", "set"}
 
 
 def item_element(item: Json, schema: Schema) -> str:
-    """Return the path element of an item of a keyed list."""
+    """Returns the path element of an item of a keyed list."""
     if schema.list_type == "set" or not is_object(item):
         return fieldset.by_value(item)
     keys: Object = {}
@@ -50,7 +50,7 @@ def _child(schema: Schema | None, name: str) -> Schema | None:
 
 
 def fields_of(value: Json, schema: Schema | None, path: Path = ()) -> set[Path]:
-    """Return the paths of everything a value sets."""
+    """Returns the paths of everything a value sets."""
     if is_object(value) and not _is_atomic_map(schema):
         found: set[Path] = set()
         for name, item in value.items():
@@ -80,7 +80,7 @@ class Difference:
 
 
 def compare(old: Json, new: Json, schema: Schema | None) -> Difference:
-    """Return how a new value differs from an old one."""
+    """Returns how a new value differs from an old one."""
     difference = Difference()
     _compare(old, new, schema, (), difference)
     return difference
@@ -134,7 +134,7 @@ def _indexed(value: Json, schema: Schema) -> Object:
 
 
 def merge(live: Json, config: Json, schema: Schema | None) -> Json:
-    """Return the live value with a configuration merged in; its keyed lists name no item twice."""
+    """Returns the live value with a configuration merged in; its keyed lists name no item twice."""
     if config is MISSING:
         return live
     if live is MISSING:
@@ -151,7 +151,7 @@ def merge(live: Json, config: Json, schema: Schema | None) -> Json:
 
 
 def _merge_lists(live: list[Json], config: list[Json], schema: Schema) -> list[Json]:
-    """Merge keyed lists: items keep the live order, except that shared ones follow the configuration's order."""
+    """Merges keyed lists: items keep the live order, except that shared ones follow the configuration's order."""
     lives = [item_element(item, schema) for item in live]
     configs = [item_element(item, schema) for item in config]
     known, wanted = _indexed(live, schema), dict(zip(configs, config, strict=True))
@@ -194,7 +194,7 @@ def _merge_lists(live: list[Json], config: list[Json], schema: Schema) -> list[J
 
 
 def repeated_items(value: Json, schema: Schema | None, path: str = "") -> list[tuple[str, str]]:
-    """Return path and key of items that a keyed list names more than once."""
+    """Returns path and key of items that a keyed list names more than once."""
     found: list[tuple[str, str]] = []
     if is_object(value):
         for name, item in value.items():
@@ -210,7 +210,7 @@ def repeated_items(value: Json, schema: Schema | None, path: str = "") -> list[t
 
 
 def remove(value: Json, paths: FieldSet, schema: Schema | None) -> Json:
-    """Return a value without the members of a set; None when nothing is left of a map or list."""
+    """Returns a value without the members of a set; None when nothing is left of a map or list."""
     if not paths:
         return value
     if is_object(value) and value:
@@ -240,7 +240,7 @@ def remove(value: Json, paths: FieldSet, schema: Schema | None) -> Json:
 
 
 def with_named_parents(paths: FieldSet, schema: Schema | None) -> FieldSet:
-    """Return the set with every declared field on the way to a member as a member itself."""
+    """Returns the set with every declared field on the way to a member as a member itself."""
     found = set(paths)
     for path in paths:
         node = schema

@@ -259,7 +259,7 @@ def _policy_binding(data: Object, now: datetime) -> list[Json]:
 
 
 def _counted(field: str, *paths: tuple[str, ...]) -> Cells:
-    """Return a cells function that prints the texts at paths and the size of a field."""
+    """Returns a cells function that prints the texts at paths and the size of a field."""
 
     def cells(data: Object, now: datetime) -> list[Json]:
         shown = [text_at(data, *path) for path in paths]
@@ -269,7 +269,7 @@ def _counted(field: str, *paths: tuple[str, ...]) -> Cells:
 
 
 def _shown(*paths: tuple[str, ...]) -> Cells:
-    """Return a cells function that prints the texts at paths."""
+    """Returns a cells function that prints the texts at paths."""
 
     def cells(data: Object, now: datetime) -> list[Json]:
         return [name_of(data), *(text_at(data, *path) for path in paths), age_of(data, now)]

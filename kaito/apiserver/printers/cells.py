@@ -14,39 +14,39 @@ Cells: TypeAlias = Callable[[Object, datetime], list[Json]]
 
 
 def name_of(data: Object) -> str:
-    """Return an object's name."""
+    """Returns an object's name."""
     return str(data["metadata"]["name"])
 
 
 def age_of(data: Object, now: datetime) -> str:
-    """Return an object's age."""
+    """Returns an object's age."""
     return age(data["metadata"].get("creationTimestamp"), now)
 
 
 def number_at(data: Object, *path: str) -> int:
-    """Return the number at a path, 0 when missing."""
+    """Returns the number at a path, 0 when missing."""
     return int(lookup(data, path) or 0)
 
 
 def text_at(data: Object, *path: str, default: str = "") -> str:
-    """Return the text at a path, or a default when missing or empty."""
+    """Returns the text at a path, or a default when missing or empty."""
     value = lookup(data, path)
     return default if value is None or value == "" else str(value)
 
 
 def container_cells(data: Object, *path: str) -> tuple[str, str]:
-    """Return the names and images of the containers of the pod spec at a path."""
+    """Returns the names and images of the containers of the pod spec at a path."""
     items: list[Object] = lookup(data, (*path, "containers")) or []
     return ",".join(str(item.get("name")) for item in items), ",".join(str(item.get("image", "")) for item in items)
 
 
 def format_labels(labels: Json) -> str:
-    """Return labels as `a=b,c=d`, `<none>` for none."""
+    """Returns labels as `a=b,c=d`, `<none>` for none."""
     return ",".join(f"{key}={labels[key]}" for key in sorted(labels)) if labels else "<none>"
 
 
 def format_selector(selector: Json) -> str:
-    """Return a label selector in its textual form."""
+    """Returns a label selector in its textual form."""
     if not selector:
         return "<none>"
     parts = [f"{key}={value}" for key, value in part(selector, "matchLabels").items()]
@@ -63,6 +63,6 @@ def format_selector(selector: Json) -> str:
 
 
 def condition_states(data: Object) -> dict[str, str]:
-    """Return the status of each condition by type."""
+    """Returns the status of each condition by type."""
     listed: list[Object] = lookup(data, ("status", "conditions")) or []
     return {str(item.get("type")): str(item.get("status")) for item in listed}

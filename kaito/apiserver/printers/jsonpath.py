@@ -59,7 +59,7 @@ def _filter(path: str, operator: str | None, literal: str | None) -> Step:
 
 @lru_cache(maxsize=1024)
 def compile_path(path: str) -> tuple[Step, ...]:
-    """Return the steps of a path such as `.status.conditions[?(@.type=="Ready")].status`."""
+    """Returns the steps of a path such as `.status.conditions[?(@.type=="Ready")].status`."""
     text = path.strip().removeprefix("{").removesuffix("}").removeprefix("$")
     steps: list[Step] = []
     position = 0
@@ -92,5 +92,5 @@ def _run(steps: tuple[Step, ...], value: Json) -> list[Json]:
 
 
 def find_all(value: Json, path: str) -> list[Json]:
-    """Return everything that a path selects."""
+    """Returns everything that a path selects."""
     return _run(compile_path(path), value)

@@ -40,7 +40,7 @@ def _is_sidecar(container: Object | None) -> bool:
 
 
 def _init_state(data: Object, restarts: _Restarts, sidecars: _Restarts) -> tuple[str, int]:
-    """Return why init containers delay the pod ("" when they do not) and the number of ready sidecars."""
+    """Returns why init containers delay the pod ("" when they do not) and the number of ready sidecars."""
     containers: list[Object] = lookup(data, ("spec", "initContainers")) or []
     by_name = {item.get("name"): item for item in containers}
     statuses: list[Object] = lookup(data, ("status", "initContainerStatuses")) or []
@@ -72,7 +72,7 @@ def _is_true(data: Object, kind: str) -> bool:
 
 
 def _container_state(data: Object, reason: str, restarts: _Restarts) -> tuple[str, int]:
-    """Return the reason shown for the pod and how many containers are ready."""
+    """Returns the reason shown for the pod and how many containers are ready."""
     ready, running, failure = 0, False, ""
     statuses: list[Object] = lookup(data, ("status", "containerStatuses")) or []
     for status in reversed(statuses):
@@ -97,7 +97,7 @@ def _container_state(data: Object, reason: str, restarts: _Restarts) -> tuple[st
 
 
 def pod_cells(data: Object, now: datetime) -> list[Json]:
-    """Return the cells of a pod, those of `-o wide` included."""
+    """Returns the cells of a pod, those of `-o wide` included."""
     spec: Object = data.get("spec") or {}
     status: Object = data.get("status") or {}
     phase = str(status.get("phase", ""))

@@ -37,20 +37,20 @@ class Presentation:
         return self.form == "object"
 
     def one(self, resource: Resource, stored: Stored) -> bytes:
-        """Return a single object."""
+        """Returns a single object."""
         if self.form == "table":
             return self._table(resource, [stored], stored.metadata.get("resourceVersion", ""))
         return self._body(resource, stored)
 
     def event(self, resource: Resource, stored: Stored) -> bytes:
-        """Return the object of a watch event."""
+        """Returns the object of a watch event."""
         if self.form != "table":
             return self._body(resource, stored)
         headed, self.headed = self.headed, True
         return self._table(resource, [stored], stored.metadata.get("resourceVersion", ""), columns=not headed)
 
     def bookmark(self, resource: Resource, metadata: Object) -> bytes:
-        """Return the object of a bookmark."""
+        """Returns the object of a bookmark."""
         if self.form == "table":
             table: Object = {
                 "kind": "Table",
@@ -70,7 +70,7 @@ class Presentation:
         return encode({**head, **{name: value for name, value in empty.items() if name not in head}})
 
     def many(self, resource: Resource, items: Sequence[Stored], metadata: Object) -> bytes:
-        """Return a list."""
+        """Returns a list."""
         if self.form == "table":
             return self._table(resource, items, metadata.get("resourceVersion", ""), extra=metadata)
         partial = self.form == "metadata"
@@ -88,7 +88,7 @@ class Presentation:
         return encode_view(stored, resource.api_version, view(stored, resource))
 
     def _item(self, resource: Resource, stored: Stored) -> bytes:
-        """Return an object inside a list: built-in types leave apiVersion and kind to the list."""
+        """Returns an object inside a list: built-in types leave apiVersion and kind to the list."""
         if self.form == "metadata" or resource.custom:
             return self._body(resource, stored)
         key = f"item {resource.api_version}"
@@ -135,7 +135,7 @@ def _partial(stored: Stored) -> Object:
 
 
 def negotiate(state: ServerState, request: HttpRequest, *, lists: bool) -> Presentation:
-    """Return the form that the Accept header requests; 406 when it accepts none of the available forms."""
+    """Returns the form that the Accept header requests; 406 when it accepts none of the available forms."""
     accept = request.headers.get("accept", "")
     if not accept:
         return Presentation(state, "object")

@@ -57,14 +57,14 @@ def _builtin_columns() -> dict[str, list[Object]]:
 
 
 def table_columns(resource: Resource) -> list[Object]:
-    """Return the `columnDefinitions` of a type."""
+    """Returns the `columnDefinitions` of a type."""
     if not resource.custom and resource.storage in PRINTERS:
         return _builtin_columns()[resource.storage]
     return [_definition(NAME), *(_definition(column) for column in resource.columns or (AGE,))]
 
 
 def table_row(resource: Resource, data: Object, now: datetime) -> list[Json]:
-    """Return the cells of one object."""
+    """Returns the cells of one object."""
     cells = None if resource.custom else PRINTERS.get(resource.storage)
     if cells is not None:
         return cells(data, now)

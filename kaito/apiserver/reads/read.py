@@ -28,7 +28,7 @@ _EXPIRED = (
 
 
 def find(state: ServerState, target: Target) -> Stored:
-    """Return the object that a request names; 404 when it does not exist."""
+    """Returns the object that a request names; 404 when it does not exist."""
     resource = target.resource
     stored = state.store.get(resource.storage, (target.namespace, target.name))
     if stored is None:
@@ -37,7 +37,7 @@ def find(state: ServerState, target: Target) -> Stored:
 
 
 def get(state: ServerState, target: Target, request: HttpRequest, show: Presentation) -> bytes:
-    """Return the body of a get."""
+    """Returns the body of a get."""
     wanted = parse_rv(request.param("resourceVersion")) or 0
     if wanted > state.store.rv:
         raise errors.too_large_resource_version(wanted, state.store.rv)
@@ -53,7 +53,7 @@ class _Page:
 
 
 def list_objects(state: ServerState, target: Target, request: HttpRequest, show: Presentation) -> bytes:
-    """Return the body of a list."""
+    """Returns the body of a list."""
     resource = target.resource
     watch_cache = state.store.watch_cache(resource.storage)
     chosen = selection(resource, target.namespace, request.param("labelSelector"), request.param("fieldSelector"))
@@ -117,7 +117,7 @@ def _invalid(field: str, why: str) -> errors.StatusError:
 
 
 def state_at(watch_cache: WatchCache, rv: int) -> dict[Key, Stored]:
-    """Return the objects of a watch cache as they were at a resource version within its history."""
+    """Returns the objects of a watch cache as they were at a resource version within its history."""
     state = dict(watch_cache.objects)
     for change in reversed(watch_cache.history):
         if change.rv <= rv:

@@ -42,7 +42,7 @@ class WatchOptions:
 
 
 def watch_options(state: ServerState, request: HttpRequest) -> WatchOptions:
-    """Read and check the watch parameters."""
+    """Reads and checks the watch parameters."""
     text = request.param("resourceVersion")
     rv = parse_rv(text)
     send = request.param("sendInitialEvents")
@@ -74,7 +74,7 @@ def _invalid_options(error: errors.FieldError) -> errors.StatusError:
 
 
 def parse_rv(text: str, prefix: str = "") -> int | None:
-    """Return the number of a resource version parameter; None when it is empty."""
+    """Returns the number of a resource version parameter; None when it is empty."""
     if not text:
         return None
     if not text.isdigit():
@@ -143,7 +143,7 @@ class WatchStream(AsyncIterator[bytes]):
         self._closed = True
 
     def _reached(self) -> int:
-        """Return the version up to which everything was sent."""
+        """Returns the version up to which everything was sent."""
         held = self.watcher.held
         return held[0].rv - 1 if held else self._state.store.rv
 
@@ -162,7 +162,7 @@ class WatchStream(AsyncIterator[bytes]):
             await self._wait()
 
     async def aclose(self) -> None:
-        """End the stream and its subscription."""
+        """Ends the stream and its subscription."""
         self._closed = True
         self._watch_cache.watchers.pop(self.watcher, None)
 
@@ -175,7 +175,7 @@ class WatchStream(AsyncIterator[bytes]):
         return chunk
 
     async def _convert(self) -> None:
-        """Prepare what was pushed so far."""
+        """Prepares what was pushed so far."""
         pending, seen = self.watcher.pending, 0
         while self._prepare is not None and seen < len(pending):
             seen = len(pending)  # more may come while the webhook answers
@@ -220,14 +220,14 @@ class WatchStream(AsyncIterator[bytes]):
         self._queue.append(line)
 
     def _can_show(self, stored: Stored) -> bool:
-        """Return whether an object can be sent; one that a webhook cannot convert ends the stream, as in
+        """Returns whether an object can be sent; one that a webhook cannot convert ends the stream, as in
         kube-apiserver."""
         if self._prepare is not None and not has_view(stored, self.target.resource):
             self._closed = True
         return not self._closed
 
     def _event(self, change: Change) -> str | None:
-        """Return the type of the event for this selection: ADDED when the object enters it, DELETED when it leaves."""
+        """Returns the type of the event for this selection: ADDED when the object enters it, DELETED when it leaves."""
         if self._chosen.everything:
             return change.type
         before = change.previous is not None and self._chosen.matches(change.previous.data)
@@ -252,7 +252,7 @@ class WatchStream(AsyncIterator[bytes]):
 
 
 def departed(change: Change) -> Stored:
-    """Return the object that a change removes from a selection: its last state inside, at the change's resource
+    """Returns the object that a change removes from a selection: its last state inside, at the change's resource
     version."""
     data = change.stored.data if change.previous is None else change.previous.data
     last = Stored(change.stored.key, change.rv, _at(data, change.rv))
@@ -268,7 +268,7 @@ def _at(data: Object, rv: int) -> Object:
 def open_watch(
     state: ServerState, target: Target, request: HttpRequest, show: Presentation, prepare: Prepare | None = None
 ) -> WatchStream:
-    """Return the stream for a watch request."""
+    """Returns the stream for a watch request."""
     options = watch_options(state, request)
     fields = request.param("fieldSelector")
     if target.name:

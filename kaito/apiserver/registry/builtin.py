@@ -161,7 +161,7 @@ BUILTIN: tuple[Resource, ...] = (
 
 @cache
 def builtin_resources() -> tuple[Resource, ...]:
-    """Return the table with the schemas of the Kubernetes release."""
+    """Returns the table with the schemas of the Kubernetes release."""
     found: list[Resource] = []
     for row in BUILTIN:
         schema = builtin_schema(row.group, row.version, row.kind)

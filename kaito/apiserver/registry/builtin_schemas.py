@@ -13,7 +13,7 @@ OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 @cache
 def definitions() -> dict[str, Object]:
-    """Return the OpenAPI definitions by name."""
+    """Returns the OpenAPI definitions by name."""
     found: dict[str, Object] = decode((files("kaito.apiserver") / "data" / "builtin-schemas.json").read_bytes())
     return found
 
@@ -28,20 +28,20 @@ def _names() -> dict[tuple[str, str, str], str]:
 
 
 def definition_name(group: str, version: str, kind: str) -> str | None:
-    """Return the name of the definition of a built-in kind."""
+    """Returns the name of the definition of a built-in kind."""
     return _names().get((group, version, kind))
 
 
 @cache
 def builtin_schema(group: str, version: str, kind: str) -> Schema | None:
-    """Return the schema of a built-in kind, or None for one the release does not define."""
+    """Returns the schema of a built-in kind, or None for one the release does not define."""
     name = definition_name(group, version, kind)
     return None if name is None else Schema(definitions()[name], definitions())
 
 
 @cache
 def object_meta() -> Schema:
-    """Return the schema of `ObjectMeta`."""
+    """Returns the schema of `ObjectMeta`."""
     return Schema(definitions()[OBJECT_META], definitions())
 
 
@@ -51,14 +51,14 @@ class _WithMetadata(Schema):
     __slots__ = ()
 
     def child(self, name: str) -> Schema | None:
-        """Return the schema of a property."""
+        """Returns the schema of a property."""
         return object_meta() if name == "metadata" else super().child(name)
 
     def declares(self, name: str) -> bool:
-        """Return whether a property is written out in the schema."""
+        """Returns whether a property is written out in the schema."""
         return name in {"apiVersion", "kind", "metadata"} or super().declares(name)
 
 
 def ownership_schema(schema: Schema) -> Schema:
-    """Return the schema that ownership of a custom resource's fields is counted with."""
+    """Returns the schema that ownership of a custom resource's fields is counted with."""
     return _WithMetadata(schema.raw)

@@ -20,7 +20,7 @@ _OLD_NAMES = {new: old for old, new in _NEW_NAMES.items()}
 
 
 def convert_event(data: Object, api_version: str) -> Object:
-    """Return an event in the other form."""
+    """Returns an event in the other form."""
     if data.get("apiVersion") == api_version:
         return data
     names = _OLD_NAMES if api_version == "v1" else _NEW_NAMES

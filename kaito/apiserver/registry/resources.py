@@ -103,12 +103,12 @@ class Resource:
 
 
 def group_of(api_version: str) -> str:
-    """Return the group of an apiVersion ("" for core)."""
+    """Returns the group of an apiVersion ("" for core)."""
     return api_version.partition("/")[0] if "/" in api_version else ""
 
 
 def version_of(api_version: str) -> str:
-    """Return the version of an apiVersion."""
+    """Returns the version of an apiVersion."""
     return api_version.rpartition("/")[2]
 
 
@@ -125,14 +125,14 @@ class Registry:
             self.add(resource)
 
     def add(self, resource: Resource) -> None:
-        """Serve a resource, replacing an earlier definition of the same version."""
+        """Serves a resource, replacing an earlier definition of the same version."""
         self._by_path[resource.group, resource.version, resource.plural] = resource
         self._by_kind[resource.group, resource.version, resource.kind] = resource
         self._by_storage = None
         self.revision += 1
 
     def remove_type(self, group: str, plural: str) -> None:
-        """Stop serving all versions of a type."""
+        """Stops serving all versions of a type."""
         for key, resource in list(self._by_path.items()):
             if resource.group == group and resource.plural == plural:
                 del self._by_path[key]
@@ -141,15 +141,15 @@ class Registry:
         self.revision += 1
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:
-        """Return the resource at a URL path."""
+        """Returns the resource at a URL path."""
         return self._by_path.get((group, version, plural))
 
     def find_kind(self, group: str, version: str, kind: str) -> Resource | None:
-        """Return the resource of a kind."""
+        """Returns the resource of a kind."""
         return self._by_kind.get((group, version, kind))
 
     def versions(self, resource: Resource) -> list[Resource]:
-        """Return the other served versions of a type."""
+        """Returns the other served versions of a type."""
         return [
             found
             for found in self._by_path.values()
@@ -157,15 +157,15 @@ class Registry:
         ]
 
     def all(self) -> list[Resource]:
-        """Return every served resource."""
+        """Returns every served resource."""
         return list(self._by_path.values())
 
     def stored_types(self) -> list[Resource]:
-        """Return one resource for each storage name."""
+        """Returns one resource for each storage name."""
         return list(self._stored().values())
 
     def stored_type(self, storage: str) -> Resource | None:
-        """Return a resource of a storage name, the stored version if it is served."""
+        """Returns a resource of a storage name, the stored version if it is served."""
         return self._stored().get(storage)
 
     def _stored(self) -> dict[str, Resource]:
@@ -179,25 +179,25 @@ class Registry:
         return self._by_storage
 
     def has_group_version(self, group: str, version: str) -> bool:
-        """Return whether anything is served under a group and version."""
+        """Returns whether anything is served under a group and version."""
         return any(found.group == group and found.version == version for found in self._by_path.values())
 
     def has_builtin_group(self, group: str) -> bool:
-        """Return whether a group has built-in types."""
+        """Returns whether a group has built-in types."""
         return any(found.group == group and not found.custom for found in self._by_path.values())
 
     def has_group(self, group: str) -> bool:
-        """Return whether anything is served under a group."""
+        """Returns whether anything is served under a group."""
         return any(found.group == group for found in self._by_path.values())
 
 
 def has_view(stored: Stored, resource: Resource) -> bool:
-    """Return whether the view of an object in a version exists already."""
+    """Returns whether the view of an object in a version exists already."""
     return stored.data["apiVersion"] == resource.api_version or resource.api_version in stored.views
 
 
 def view(stored: Stored, resource: Resource) -> Object:
-    """Return a stored object as a version serves it; the result is shared and must not be mutated.
+    """Returns a stored object as a version serves it; the result is shared and must not be mutated.
 
     Views that a conversion webhook makes must be there already (`Conversions.prepare`).
     """
@@ -211,12 +211,12 @@ def view(stored: Stored, resource: Resource) -> Object:
 
 
 def is_event(resource: Resource) -> bool:
-    """Return whether a resource is one of the two Event types."""
+    """Returns whether a resource is one of the two Event types."""
     return resource.storage == "events"
 
 
 def convert(data: Object, resource: Resource, api_version: str) -> Object:
-    """Return an object in another version of its type.
+    """Returns an object in another version of its type.
 
     Conversion strategy None: only apiVersion changes, and what the target version does not know is pruned. Its defaults
     are not filled in: the real server does that for the stored version alone when it reads.

@@ -34,7 +34,7 @@ _ITEM = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
 def parse(registry: Registry, request: HttpRequest) -> Target:
-    """Return the target of a request for objects."""
+    """Returns the target of a request for objects."""
     parts = [unquote(part) for part in request.path.strip("/").split("/")]
     group, version, rest = _group_version(parts)
     if not registry.has_group_version(group, version):
@@ -70,7 +70,7 @@ def _group_version(parts: list[str]) -> tuple[str, str, list[str]]:
 
 
 def _namespace(rest: list[str]) -> tuple[str, list[str]]:
-    """Split `namespaces/NAME/...`; a namespace's own subresources stay with the namespace."""
+    """Splits `namespaces/NAME/...`; a namespace's own subresources stay with the namespace."""
     if rest[0] == "namespaces" and len(rest) > 2 and not (len(rest) == 3 and rest[2] in {"status", "finalize"}):
         return rest[1], rest[2:]
     return "", rest

@@ -31,7 +31,7 @@ class Requirement:
     values: frozenset[str] = frozenset()
 
     def matches(self, labels: Object) -> bool:
-        """Return whether labels meet this requirement."""
+        """Returns whether labels meet this requirement."""
         present = self.key in labels
         match self.operator:
             case "exists":
@@ -142,12 +142,12 @@ class _Parser:
 
 
 def parse_labels(text: str) -> list[Requirement]:
-    """Return the requirements of a label selector; none for an empty one."""
+    """Returns the requirements of a label selector; none for an empty one."""
     return _Parser(text).parse() if text.strip() else []
 
 
 def label_predicate(requirements: Iterable[Requirement]) -> Callable[[Object], bool]:
-    """Return a predicate over objects."""
+    """Returns a predicate over objects."""
     wanted = tuple(requirements)
 
     def matches(data: Object) -> bool:
@@ -203,7 +203,7 @@ _SELECTABLE: dict[str, frozenset[str]] = {
 
 
 def parse_fields(text: str, resource: Resource) -> list[FieldRequirement]:
-    """Return the requirements of a field selector; 400 for a field that the type does not offer."""
+    """Returns the requirements of a field selector; 400 for a field that the type does not offer."""
     found: list[FieldRequirement] = []
     for part in text.split(","):
         if not part:
@@ -228,7 +228,7 @@ _ALIASES = {"regarding": "involvedObject", "reportingController": "reportingComp
 
 
 def field_value(data: Object, path: str) -> str:
-    """Return the value that a field selector compares, as text ("" when missing)."""
+    """Returns the value that a field selector compares, as text ("" when missing)."""
     head, _, rest = path.partition(".")
     if head in _ALIASES and head not in data:
         head = _ALIASES[head]
@@ -247,7 +247,7 @@ def field_value(data: Object, path: str) -> str:
 
 
 def field_predicate(requirements: Iterable[FieldRequirement]) -> Callable[[Object], bool]:
-    """Return a predicate over objects."""
+    """Returns a predicate over objects."""
     wanted = tuple(requirements)
 
     def matches(data: Object) -> bool:
@@ -265,7 +265,7 @@ class Selection:
     fields: tuple[FieldRequirement, ...]
 
     def matches(self, data: Object) -> bool:
-        """Return whether an object belongs to the selection."""
+        """Returns whether an object belongs to the selection."""
         metadata: Object = data["metadata"]
         if self.namespace and metadata.get("namespace") != self.namespace:
             return False
@@ -280,12 +280,12 @@ class Selection:
 
 
 def selection(resource: Resource, namespace: str, labels: str, fields: str) -> Selection:
-    """Parse the selectors of a request."""
+    """Parses the selectors of a request."""
     return Selection(namespace, tuple(parse_labels(labels)), tuple(parse_fields(fields, resource)))
 
 
 def selector_matches(selector: Object, labels: Object | None) -> bool:
-    """Return whether labels meet a `metav1.LabelSelector` (an empty one matches everything)."""
+    """Returns whether labels meet a `metav1.LabelSelector` (an empty one matches everything)."""
     have = labels or {}
     wanted: Object = selector.get("matchLabels") or {}
     if any(have.get(key) != value for key, value in wanted.items()):

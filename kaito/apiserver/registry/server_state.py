@@ -34,20 +34,20 @@ class ServerState:
     """Range of cluster IPs (`--service-cluster-ip-range`)."""
 
     def timestamp(self) -> str:
-        """Return the current time as `metav1.Time` prints it."""
+        """Returns the current time as `metav1.Time` prints it."""
         return timestamp(self.now())
 
     def new_uid(self) -> str:
-        """Return a fresh uid."""
+        """Returns a fresh uid."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
     def name_suffix(self) -> str:
-        """Return the five random characters that complete a `generateName`."""
+        """Returns the five random characters that complete a `generateName`."""
         return "".join(self.rng.choices(_NAME_LETTERS, k=5))
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a moment in RFC 3339, whole seconds, UTC."""
+    """Returns a moment in RFC 3339, whole seconds, UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -67,10 +67,10 @@ class Context:
 
 
 def api_kind(data: Object) -> tuple[str, str]:
-    """Return apiVersion and kind of an object."""
+    """Returns apiVersion and kind of an object."""
     return str(data.get("apiVersion", "")), str(data.get("kind", ""))
 
 
 def owner_reference_target(resource: Resource) -> str:
-    """Return a printable `group/kind` for messages."""
+    """Returns a printable `group/kind` for messages."""
     return f"{resource.group}/{resource.kind}"

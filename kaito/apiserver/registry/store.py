@@ -71,7 +71,7 @@ class Watcher:
         """Set to end the stream from the server side."""
 
     def push(self, change: Change, *, lag: float = 0.0) -> None:
-        """Deliver a change, `lag` seconds late, and not before those pushed earlier."""
+        """Delivers a change, `lag` seconds late, and not before those pushed earlier."""
         if lag <= 0 and not self.held:
             self.pending.append(change)
             self.wake.set()
@@ -86,7 +86,7 @@ class Watcher:
         self.wake.set()
 
     def close(self) -> None:
-        """End the stream after what is pending."""
+        """Ends the stream after what is pending."""
         self.cut = True
         self.wake.set()
 
@@ -111,25 +111,25 @@ class WatchCache:
         return self._data
 
     def replace_all(self, objects: dict[Key, Stored]) -> None:
-        """Replace all objects without a history."""
+        """Replaces all objects without a history."""
         self.objects = objects
         self._data = None
 
     def record(self, change: Change) -> None:
-        """Append a change to the history, forgetting the oldest beyond the limit."""
+        """Appends a change to the history, forgetting the oldest beyond the limit."""
         if len(self.history) == self.history.maxlen:
             self.floor = self.history[0].rv
         self.history.append(change)
         self._data = None
 
     def expire(self, rv: int) -> None:
-        """Forget all history up to and including a resource version."""
+        """Forgets all history up to and including a resource version."""
         while self.history and self.history[0].rv <= rv:
             self.history.popleft()
         self.floor = max(self.floor, rv)
 
     def since(self, rv: int) -> list[Change]:
-        """Return the changes after a resource version."""
+        """Returns the changes after a resource version."""
         return [change for change in self.history if change.rv > rv]
 
 
@@ -160,7 +160,7 @@ class Store:
         self.delivery: Delivery = lambda _storage, _change: 0.0
 
     def watch_cache(self, storage: str) -> WatchCache:
-        """Return the watch_cache of a resource type, made on first use."""
+        """Returns the watch_cache of a resource type, made on first use."""
         found = self._watch_caches.get(storage)
         if found is None:
             found = self._watch_caches[storage] = WatchCache(self._history)
@@ -168,29 +168,29 @@ class Store:
         return found
 
     def watch_caches(self) -> list[tuple[str, WatchCache]]:
-        """Return all watch_caches with their storage names."""
+        """Returns all watch_caches with their storage names."""
         return list(self._watch_caches.items())
 
     def get(self, storage: str, key: Key) -> Stored | None:
-        """Return the current state of an object, or None."""
+        """Returns the current state of an object, or None."""
         return self.watch_cache(storage).objects.get(key)
 
     def create(self, storage: str, key: Key, data: Object) -> Stored:
-        """Store a new object; `data` becomes the store's and gets its resource version."""
+        """Stores a new object; `data` becomes the store's and gets its resource version."""
         stored = self._stamp(key, data)
         self.watch_cache(storage).objects[key] = stored
         self._publish(storage, Change("ADDED", stored.rv, stored, None))
         return stored
 
     def replace(self, storage: str, previous: Stored, data: Object) -> Stored:
-        """Store the next state of an object."""
+        """Stores the next state of an object."""
         stored = self._stamp(previous.key, data)
         self.watch_cache(storage).objects[previous.key] = stored
         self._publish(storage, Change("MODIFIED", stored.rv, stored, previous))
         return stored
 
     def remove(self, storage: str, previous: Stored, data: Object | None = None) -> Stored:
-        """Forget an object; watchers see `data` (default: its last state) with the deletion's resource version."""
+        """Forgets an object; watchers see `data` (default: its last state) with the deletion's resource version."""
         final = dict(previous.data if data is None else data)
         final["metadata"] = dict(final["metadata"])
         stored = self._stamp(previous.key, final)
@@ -199,20 +199,20 @@ class Store:
         return stored
 
     def drop(self, storage: str) -> None:
-        """Remove a resource type whose definition was deleted, and end its watches."""
+        """Removes a resource type whose definition was deleted, and ends its watches."""
         watch_cache = self._watch_caches.pop(storage, None)
         if watch_cache is not None:
             for watcher in list(watch_cache.watchers):
                 watcher.close()
 
     def backup(self) -> Backup:
-        """Return the objects as they are now."""
+        """Returns the objects as they are now."""
         return Backup(
             self.rv, {storage: dict(watch_cache.objects) for storage, watch_cache in self._watch_caches.items()}
         )
 
     def restore(self, backup: Backup) -> None:
-        """Restore a backup: its objects and its resource version, without history and open watches.
+        """Restores a backup: its objects and its resource version, without history and open watches.
 
         Listeners are not called.
         """
@@ -243,12 +243,12 @@ class Store:
 
 
 def watch_line(event_type: str, body: bytes) -> bytes:
-    """Return one line of a watch stream."""
+    """Returns one line of a watch stream."""
     return b'{"type":"' + event_type.encode() + b'","object":' + body + b"}\n"
 
 
 def encode_view(stored: Stored, api_version: str, view: Object) -> bytes:
-    """Return the JSON of a view of a stored object, encoded once."""
+    """Returns the JSON of a view of a stored object, encoded once."""
     found = stored.encoded.get(api_version)
     if found is None:
         found = stored.encoded[api_version] = encode(view)

@@ -27,7 +27,7 @@ class Coercer:
         self._kind = kind
 
     def coerce(self, value: Object, schema: Schema) -> None:
-        """Coerce an object in place; raises 400 for a value of the wrong type."""
+        """Coerces an object in place; raises 400 for a value of the wrong type."""
         self._object(value, schema, "", self._kind)
 
     def _object(self, value: Object, schema: Schema, path: str, owner: str) -> None:

@@ -8,7 +8,7 @@ from kaito.apiserver.wire import Json
 
 
 def parse_time(text: Json) -> datetime | None:
-    """Return a `metav1.Time` or `MicroTime`, or None when it is not one."""
+    """Returns a `metav1.Time` or `MicroTime`, or None when it is not one."""
     if not isinstance(text, str):
         return None
     try:
@@ -19,13 +19,13 @@ def parse_time(text: Json) -> datetime | None:
 
 
 def age(text: Json, now: datetime) -> str:
-    """Return the age of a time stamp as kubectl shows it, `<unknown>` without one."""
+    """Returns the age of a time stamp as kubectl shows it, `<unknown>` without one."""
     moment = parse_time(text)
     return "<unknown>" if moment is None else human_duration((now - moment).total_seconds())
 
 
 def human_duration(total: float) -> str:
-    """Return a duration in at most two units (`apimachinery/pkg/util/duration.HumanDuration`)."""
+    """Returns a duration in at most two units (`apimachinery/pkg/util/duration.HumanDuration`)."""
     seconds = int(total)
     if seconds < -1:
         return "<invalid>"

@@ -55,6 +55,6 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
 
 
 def matches_format(value: str, name: str) -> bool:
-    """Return whether a string has a format; formats that the server does not know are never violated."""
+    """Returns whether a string has a format; formats that the server does not know are never violated."""
     check = _CHECKS.get(name)
     return check is None or check(value)

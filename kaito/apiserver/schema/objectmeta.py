@@ -22,7 +22,7 @@ _REFERENCE = frozenset({"apiVersion", "kind", "name", "uid", "controller", "bloc
 
 
 def prune_metadata(metadata: Object, described: str, kind: str) -> list[str]:
-    """Remove unknown and null fields, in place, and return the paths of the unknown ones; 400 for wrong types."""
+    """Removes unknown and null fields, in place, and returns the paths of the unknown ones; 400 for wrong types."""
     try:
         return _prune(metadata)
     except _WrongTypeError as error:

@@ -11,7 +11,7 @@ _PATTERN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]
 
 
 def parse_quantity(text: str) -> Decimal:
-    """Return the number that a quantity stands for; raises `ValueError` when it is not one."""
+    """Returns the number that a quantity stands for; raises `ValueError` when it is not one."""
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
         raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
@@ -28,7 +28,7 @@ def parse_quantity(text: str) -> Decimal:
 
 
 def canonical_quantity(value: str | float) -> str:
-    """Return a quantity as the server stores it: no fraction, the largest suffix that keeps the value, same base."""
+    """Returns a quantity as the server stores it: no fraction, the largest suffix that keeps the value, same base."""
     text = str(value)
     match = _PATTERN.fullmatch(text.strip())
     if match is None:

@@ -15,7 +15,7 @@ _REF = "#/components/schemas/"
 
 
 def _resolved(raw: Object, definitions: Mapping[str, Object]) -> Object:
-    """Follow a reference, which built-in documents write as `allOf` with one part."""
+    """Follows a reference, which built-in documents write as `allOf` with one part."""
     parts = raw.get("allOf")
     if parts and len(parts) == 1 and "$ref" in parts[0]:
         raw = {**{key: value for key, value in raw.items() if key != "allOf"}, **parts[0]}
@@ -90,18 +90,18 @@ class Schema:
         self._additional: Schema | None = None
 
     def declares(self, name: str) -> bool:
-        """Return whether a property is written out in the schema."""
+        """Returns whether a property is written out in the schema."""
         return name in part(self.raw, "properties")
 
     def declared(self) -> dict[str, Schema]:
-        """Return the written-out properties."""
+        """Returns the written-out properties."""
         if self._declared is None:
             names: dict[str, Object] = part(self.raw, "properties")
             self._declared = {name: self._property(name, raw) for name, raw in names.items()}
         return self._declared
 
     def child(self, name: str) -> Schema | None:
-        """Return the schema of a property: the declared one, else that of additional properties, else None."""
+        """Returns the schema of a property: the declared one, else that of additional properties, else None."""
         found = self._properties.get(name)
         if found is not None:
             return found
@@ -141,7 +141,7 @@ _ROOT_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
 
 
 def prune(value: Json, schema: Schema, *, root: bool = True, path: str = "") -> list[str]:
-    """Remove fields that are not in the schema, in place; return their paths.
+    """Removes fields that are not in the schema, in place; returns their paths.
 
     The root and embedded resources keep apiVersion, kind and metadata regardless of the schema.
     """
@@ -206,7 +206,7 @@ def _prune_object(value: Object, schema: Schema, *, root: bool, path: str) -> li
 
 
 def drop_nulls(value: Json, schema: Schema) -> None:
-    """Remove nulls where the schema neither allows them nor has a default, in place."""
+    """Removes nulls where the schema neither allows them nor has a default, in place."""
     if is_object(value):
         source: Object = value
         for name in list(source):
@@ -225,7 +225,7 @@ def drop_nulls(value: Json, schema: Schema) -> None:
 
 
 def fill_defaults(value: Json, schema: Schema) -> None:
-    """Fill in the defaults of the schema, in place: parents before their children."""
+    """Fills in the defaults of the schema, in place: parents before their children."""
     if is_object(value):
         source: Object = value
         declared = schema.declared()
@@ -253,7 +253,7 @@ def fill_defaults(value: Json, schema: Schema) -> None:
 
 
 def fill_zeros(value: Json, schema: Schema) -> None:
-    """Fill in fields that Go serializes even when they are empty, in place: structs, and required scalars of built-in
+    """Fills in fields that Go serializes even when they are empty, in place: structs, and required scalars of built-in
     types."""
     if is_list(value):
         entries: list[Json] = value
@@ -278,7 +278,7 @@ def fill_zeros(value: Json, schema: Schema) -> None:
 
 
 def zero_value(schema: Schema) -> Json:
-    """Return an empty object of a built-in type, with the Go structs inside it.
+    """Returns an empty object of a built-in type, with the Go structs inside it.
 
     Ownership of a created object is computed against it, so that fields which are always present have no owner.
     """

@@ -29,12 +29,12 @@ _MISSING = object()
 
 @lru_cache(maxsize=4096)
 def compiled(pattern: str) -> re.Pattern[str]:
-    """Return a compiled pattern (RE2 and Python agree on what CRDs use)."""
+    """Returns a compiled pattern (RE2 and Python agree on what CRDs use)."""
     return re.compile(pattern)
 
 
 def type_name(value: Json) -> str:
-    """Return the JSON schema type of a value."""
+    """Returns the JSON schema type of a value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -49,7 +49,7 @@ def type_name(value: Json) -> str:
 
 
 def validate(value: Json, schema: Schema, path: str = "", old: Json = _MISSING) -> list[FieldError]:
-    """Validate a value.
+    """Validates a value.
 
     With `old` given, a subtree that equals the old one is not checked again (validation ratcheting, on by default in
     the real server since 1.33).
@@ -163,7 +163,7 @@ def _correlator(schema: Schema, old: Json) -> Callable[[Json], Json]:
 
 
 def item_key(item: Json, schema: Schema) -> str:
-    """Return the identity of an item of a list of type map: its keys' values, as compact JSON."""
+    """Returns the identity of an item of a list of type map: its keys' values, as compact JSON."""
     if not is_object(item):
         return encode(item).decode()
     keys: Object = {}
@@ -175,7 +175,7 @@ def item_key(item: Json, schema: Schema) -> str:
 
 
 def list_key_errors(value: list[Json], schema: Schema, path: str) -> list[FieldError]:
-    """Return the duplicates of a list of type set or map."""
+    """Returns the duplicates of a list of type set or map."""
     if schema.list_type not in {"set", "map"}:
         return []
     errors: list[FieldError] = []

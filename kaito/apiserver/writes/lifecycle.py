@@ -19,7 +19,7 @@ MAX_GENERATED_LENGTH = 63 - 5
 
 
 def prepare_create(state: ServerState, resource: Resource, data: Object) -> None:
-    """Set the server's metadata of a new object; raises 400 or 422 when its name is missing or invalid."""
+    """Sets the server's metadata of a new object; raises 400 or 422 when its name is missing or invalid."""
     metadata: Object = data["metadata"]
     for name in (*_SYSTEM_FIELDS, "resourceVersion"):
         metadata.pop(name, None)
@@ -39,7 +39,7 @@ def prepare_create(state: ServerState, resource: Resource, data: Object) -> None
 
 
 def _order(data: Object) -> None:
-    """Put apiVersion, kind and metadata first."""
+    """Puts apiVersion, kind and metadata first."""
     rest = {key: data[key] for key in data if key not in {"apiVersion", "kind", "metadata"}}
     head = {"apiVersion": data["apiVersion"], "kind": data["kind"], "metadata": data["metadata"]}
     data.clear()
@@ -48,7 +48,7 @@ def _order(data: Object) -> None:
 
 
 def prepare_update(resource: Resource, data: Object, old: Stored, subresource: str) -> None:
-    """Carry over the fields that an update may not change, and increment the generation."""
+    """Carries over the fields that an update may not change, and increment the generation."""
     previous = old.data
     if subresource == "status":
         _status_only(resource, data, previous)
@@ -93,7 +93,7 @@ def _status_only(resource: Resource, data: Object, previous: Object) -> None:
 
 
 def spec_changed(resource: Resource, old: Object, new: Object) -> bool:
-    """Return whether a write increments the generation.
+    """Returns whether a write increments the generation.
 
     For built-in types a change of the spec does; for custom resources every change except of metadata and, with a
     status subresource, of status.
@@ -107,12 +107,12 @@ def spec_changed(resource: Resource, old: Object, new: Object) -> bool:
 
 
 def create_errors(resource: Resource, data: Object) -> list[errors.FieldError]:
-    """Validate the metadata of a new object."""
+    """Validates the metadata of a new object."""
     return metadata_errors(resource, data["metadata"])
 
 
 def update_errors(resource: Resource, data: Object, old: Stored) -> list[errors.FieldError]:
-    """Validate the metadata of an updated object, including immutable fields."""
+    """Validates the metadata of an updated object, including immutable fields."""
     found = metadata_errors(resource, data["metadata"])
     metadata, was = data["metadata"], old.metadata
     if was.get("deletionTimestamp"):
@@ -125,7 +125,7 @@ def update_errors(resource: Resource, data: Object, old: Stored) -> list[errors.
 
 
 def check_unchanged_identity(resource: Resource, data: Object, old: Stored, *, patching: bool) -> None:
-    """Raise 409 when the uid or resource version of an update is not the stored one (422 for a patched uid)."""
+    """Raises 409 when the uid or resource version of an update is not the stored one (422 for a patched uid)."""
     metadata = data["metadata"]
     name = old.key[1]
     uid = metadata.get("uid")
@@ -170,5 +170,5 @@ _CONDITIONAL = frozenset(
 
 
 def needs_resource_version(resource: Resource) -> bool:
-    """Return whether an update must carry a resource version."""
+    """Returns whether an update must carry a resource version."""
     return resource.custom or resource.storage in _CONDITIONAL

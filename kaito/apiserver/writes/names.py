@@ -57,12 +57,12 @@ TOTAL_ANNOTATION_LIMIT_BYTES = 256 * 1024
 
 
 def valid_generate_name(prefix: str) -> bool:
-    """Return whether a prefix can begin a generated name."""
+    """Returns whether a prefix can begin a generated name."""
     return _SUBDOMAIN.fullmatch(prefix.rstrip("-.") or "x") is not None
 
 
 def name_problems(resource: Resource, name: str) -> list[str]:
-    """Validate an object's name, with the messages of kube-apiserver."""
+    """Validates an object's name, with the messages of kube-apiserver."""
     if resource.storage in _PATH_NAMED:
         bad: list[str] = [word for word in (".", "..") if name == word] or [sign for sign in "/%" if sign in name]
         return (
@@ -83,7 +83,7 @@ def _bounded(name: str, limit: int, pattern: re.Pattern[str], message: str) -> l
 
 
 def qualified_problems(name: str) -> list[str]:
-    """Validate a qualified name such as a label key."""
+    """Validates a qualified name such as a label key."""
     prefix, slash, rest = name.rpartition("/")
     if slash and (not prefix or "/" in prefix):
         return [
@@ -104,13 +104,13 @@ def qualified_problems(name: str) -> list[str]:
 
 
 def label_value_problems(value: str) -> list[str]:
-    """Validate a label's value."""
+    """Validates a label's value."""
     problems = ["must be no more than 63 bytes"] if len(value) > 63 else []
     return problems if _LABEL_VALUE.fullmatch(value) else [*problems, LABEL_VALUE_MESSAGE]
 
 
 def metadata_errors(resource: Resource, metadata: Object) -> list[FieldError]:
-    """Validate an object's metadata."""
+    """Validates an object's metadata."""
     found: list[FieldError] = []
     name = metadata.get("name")
     if not name:
@@ -194,5 +194,5 @@ def _reference_errors(metadata: Object) -> list[FieldError]:
 
 
 def forbid(path: str, why: str) -> FieldError:
-    """Return the error for a field that may not be set here."""
+    """Returns the error for a field that may not be set here."""
     return forbidden_field(path, why)

@@ -53,7 +53,7 @@ def _bury(data: Object, path: str, value: Json) -> None:
 
 
 def scale_of(resource: Resource, data: Object, *, may_be_unset: bool = False) -> Object:
-    """Return the `autoscaling/v1` Scale of an object.
+    """Returns the `autoscaling/v1` Scale of an object.
 
     Args:
         resource: The kind of the object.
@@ -95,7 +95,7 @@ class Subresources:
         self.upgrades: Mapping[str, str] = {}
 
     async def serve(self, request: HttpRequest, target: Target, context: Context) -> HttpResponse | None:
-        """Answer a request for a special subresource; None for others."""
+        """Answers a request for a special subresource; None for others."""
         match (target.subresource, target.verb):
             case ("scale", "get"):
                 return json_response(scale_of(target.resource, view(reads.find(self._state, target), target.resource)))
@@ -158,7 +158,7 @@ class Subresources:
         )
 
     def _check_budgets(self, pod: Stored) -> None:
-        """Raise 429 for an eviction that a PodDisruptionBudget does not allow."""
+        """Raises 429 for an eviction that a PodDisruptionBudget does not allow."""
         watch_cache = self._state.store.watch_cache("poddisruptionbudgets.policy")
         for key, budget in watch_cache.objects.items():
             selector = lookup(budget.data, ("spec", "selector"))

@@ -53,7 +53,7 @@ class Writer:
         self._check_escalation = guard
 
     async def create(self, target: Target, request: HttpRequest, context: Context) -> Stored:
-        """Create the object in the body."""
+        """Creates the object in the body."""
         data = bodies.decode_object(request, target.resource, context)
         if part(data, "metadata").get("resourceVersion"):
             # kube-apiserver answers 500 here.
@@ -70,7 +70,7 @@ class Writer:
         generated: bool = False,
         managed: Managed = None,
     ) -> Stored:
-        """Create an object that is decoded already (and perhaps came from an apply)."""
+        """Creates an object that is decoded already (and perhaps came from an apply)."""
         resource, state = target.resource, self._state
         self._check_namespace(target, str(data["metadata"].get("name", "")))
         bodies.prune_and_default(data, resource, context)
@@ -98,7 +98,7 @@ class Writer:
         return await self._for_response(resource, state.store.create(resource.storage, key, stored_data))
 
     async def _to_storage_version(self, resource: Resource, data: Object) -> Object:
-        """Convert an object to the storage version."""
+        """Converts an object to the storage version."""
         if resource.converter is None or data["apiVersion"] == resource.stored_api_version:
             return bodies.to_storage(data, resource)
         stored_data = await self._conversions.to_storage(resource, data)
@@ -107,12 +107,12 @@ class Writer:
         return stored_data
 
     async def _for_response(self, resource: Resource, stored: Stored) -> Stored:
-        """Return a written object after its view in the requested version exists."""
+        """Returns a written object after its view in the requested version exists."""
         await self._conversions.prepare(resource, [stored])
         return stored
 
     def _check_namespace(self, target: Target, name: str) -> None:
-        """Raise 404 or 403 for creation in a namespace that is missing or terminating."""
+        """Raises 404 or 403 for creation in a namespace that is missing or terminating."""
         if not target.resource.namespaced:
             return
         namespace = self._state.store.get("namespaces", ("", target.namespace))
@@ -131,7 +131,7 @@ class Writer:
             raise refusal
 
     async def update(self, target: Target, request: HttpRequest, context: Context) -> tuple[Stored, bool]:
-        """Replace an object by the one in the body; say whether a type that allows it was created instead."""
+        """Replaces an object by the one in the body; reports whether a type that allows it was created instead."""
         sent = bodies.decode_object(request, target.resource, context)
         bodies.match_url(sent, target)
 
@@ -144,7 +144,7 @@ class Writer:
         return await self.change(target, change, context, patching=False), False
 
     async def patch(self, target: Target, request: HttpRequest, context: Context) -> tuple[Stored, bool]:
-        """Patch an object with the type of patch that the Content-Type names; say whether an apply created it."""
+        """Patches an object with the type of patch that the Content-Type names; reports whether an apply created it."""
         kind = bodies.media_type(request)
         if kind.startswith("application/apply-patch"):
             return await self._apply(target, request, context)
@@ -175,7 +175,7 @@ class Writer:
         return await self.change(target, change, context, patching=True), False
 
     async def _apply(self, target: Target, request: HttpRequest, context: Context) -> tuple[Stored, bool]:
-        """Serve a server-side apply: merge the client's configuration into the object, or create it."""
+        """Serves a server-side apply: merges the client's configuration into the object, or creates it."""
         state, resource = self._state, target.resource
         if not request.param("fieldManager"):
             missing = errors.required("fieldManager", "is required for apply patch")
@@ -210,7 +210,7 @@ class Writer:
         patching: bool,
         recorded_as: str = "",
     ) -> Stored:
-        """Update an object to its desired state; `recorded_as` is the subresource in its managed fields."""
+        """Updates an object to its desired state; `recorded_as` is the subresource in its managed fields."""
         for attempt in range(ATTEMPTS):
             old = reads.find(self._state, target)
             await self._conversions.prepare(target.resource, [old])
@@ -239,7 +239,7 @@ class Writer:
         patching: bool,
         recorded_as: str,
     ) -> Object:
-        """Return the next state, checked and admitted.
+        """Returns the next state, checked and admitted.
 
         Managed fields are computed before the server completes the object, as in kube-apiserver.
         """
@@ -274,7 +274,7 @@ class Writer:
     def _validate(
         self, resource: Resource, data: Object, old: Object | None, earlier: list[errors.FieldError] | None = None
     ) -> None:
-        """Raise 422 for an object that violates its metadata rules, its schema or its CEL rules."""
+        """Raises 422 for an object that violates its metadata rules, its schema or its CEL rules."""
         found = list(earlier or ())
         if old is None:
             found += lifecycle.create_errors(resource, data) + create_problems(resource, data)
@@ -312,7 +312,7 @@ _BLOCKING = frozenset(
 
 
 def unchecked(found: list[errors.FieldError]) -> list[errors.FieldError]:
-    """Return the notice that CEL rules were not evaluated, when the errors leave values they could not handle."""
+    """Returns the notice that CEL rules were not evaluated, when the errors leave values they could not handle."""
     if not any(error.reason in _BLOCKING for error in found):
         return []
     notice = (
@@ -323,7 +323,7 @@ def unchecked(found: list[errors.FieldError]) -> list[errors.FieldError]:
 
 
 def check_configuration(config: Object, resource: Resource) -> None:
-    """Reject an applied configuration with managed fields or with fields that its schema does not declare."""
+    """Rejects an applied configuration with managed fields or with fields that its schema does not declare."""
     metadata: Object = config.get("metadata") or {}
     if metadata.get("managedFields") is not None:
         raise errors.bad_request("metadata.managedFields must be nil")
@@ -344,7 +344,7 @@ def check_configuration(config: Object, resource: Resource) -> None:
 
 
 def same_but_times(data: Object, previous: Object) -> bool:
-    """Return whether a write changes nothing but the times of its managed fields: then it is not stored."""
+    """Returns whether a write changes nothing but the times of its managed fields: then it is not stored."""
     if {**data, "metadata": None} != {**previous, "metadata": None}:
         return False
     return _without_times(data["metadata"]) == _without_times(previous["metadata"])

@@ -67,7 +67,7 @@ class Kubelet:
         return None
 
     def kill(self, namespace: str, pod: str) -> int:
-        """Kill the processes of a pod's containers; returns their number."""
+        """Kills the processes of a pod's containers; returns their number."""
         runners = [each for each in self._runners.values() if (each.pod.namespace, each.pod.name) == (namespace, pod)]
         return sum(worker.kill() for runner in runners for worker in [*runner.init_workers, *runner.workers])
 
@@ -89,7 +89,7 @@ class Kubelet:
         return None
 
     async def sweep(self, api: Api) -> None:
-        """Stop deleted pods and pods of deleted nodes."""
+        """Stops deleted pods and pods of deleted nodes."""
         pods = {pod.uid: pod for pod in await api.list(Pod)}
         nodes = {node.name for node in await self._announce(api)}
         for uid in [uid for uid in self._runners if uid not in pods]:
@@ -101,7 +101,7 @@ class Kubelet:
                 self._end(uid, pod)
 
     async def _announce(self, api: Api) -> list[Node]:
-        """Write the kubelet's address to all nodes (for `kubectl logs`, the API server calls this kubelet)."""
+        """Writes the kubelet's address to all nodes (for `kubectl logs`, the API server calls this kubelet)."""
         nodes = await api.list(Node)
         for node in nodes:
             if self.port and node.uid not in self._announced:
@@ -113,12 +113,12 @@ class Kubelet:
         return nodes
 
     async def refresh(self) -> None:
-        """Update the files of ConfigMaps in running pods."""
+        """Updates the files of ConfigMaps in running pods."""
         for runner in list(self._runners.values()):
             await runner.refresh()
 
     async def stop(self) -> None:
-        """Kill the processes of every pod."""
+        """Kills the processes of every pod."""
         for runner in self._runners.values():
             for worker in [*runner.init_workers, *runner.workers]:
                 await worker.stop(2)

@@ -92,7 +92,7 @@ class ContainerWorker:
         )
 
     async def run(self, policy: RestartPolicy) -> int:
-        """Run and restart according to the restart policy; return the exit code of the last run."""
+        """Runs and restarts according to the restart policy; returns the exit code of the last run."""
         failures = 0
         while True:
             ended = await self._run_once()
@@ -113,20 +113,20 @@ class ContainerWorker:
             await asyncio.sleep(delay)
 
     async def stop(self, grace_seconds: float) -> None:
-        """End the process: SIGTERM, then SIGKILL after the grace period."""
+        """Ends the process: SIGTERM, then SIGKILL after the grace period."""
         self._stopping = True
         if self._process is not None:
             await self._process.stop(grace_seconds)
 
     def kill(self) -> bool:
-        """Send SIGKILL to the process, as the kernel does when memory runs out; False if none runs."""
+        """Sends SIGKILL to the process, as the kernel does when memory runs out; False if none runs."""
         if self._process is None:
             return False
         self._process.kill()
         return True
 
     async def _run_once(self) -> ContainerStateTerminated | None:
-        """Run the process once; None when it could not be started (the state contains the reason)."""
+        """Runs the process once; None when it could not be started (the state contains the reason)."""
         try:
             launch = await self._launch(None)
             process = await Process.start(launch, self.log)
@@ -177,7 +177,7 @@ class ContainerWorker:
             scope.spawn(self._watch_startup(scope, prober, startup), name="startup")
 
     async def _watch_startup(self, scope: TaskScope, prober: Prober, probe: Probe) -> None:
-        """Run the startup probe, then start the other probes; restarts the container if it fails."""
+        """Runs the startup probe, then starts the other probes; restarts the container if it fails."""
 
         def on_startup(passed: bool, detail: str) -> bool:
             if passed:

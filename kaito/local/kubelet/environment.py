@@ -16,7 +16,7 @@ class MissingReference(Exception):
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
-    """Replace `$(NAME)` by its value; unknown names stay as they are (Kubernetes documentation)."""
+    """Replaces `$(NAME)` by its value; unknown names stay as they are (Kubernetes documentation)."""
     return _REFERENCE.sub(lambda match: env.get(match.group(1), match.group(0)), text)
 
 

@@ -82,12 +82,12 @@ class PodRunner:
         await publish(self.pod, self.status())
 
     async def refresh(self) -> None:
-        """Update the files of ConfigMaps, if the volumes are mounted."""
+        """Updates the files of ConfigMaps, if the volumes are mounted."""
         if self._mounted:
             await self._volumes.refresh(self.pod, self.folder)
 
     async def stop(self) -> None:
-        """End every container, with the pod's grace period."""
+        """Ends every container, with the pod's grace period."""
         grace = self.pod.spec.termination_grace_period_seconds
         seconds = float(DEFAULT_GRACE_SECONDS if grace is None else grace)
         await together(*(worker.stop(seconds) for worker in [*self.init_workers, *self.workers]))
@@ -135,7 +135,7 @@ class PodRunner:
         return "Running"
 
     async def _mount(self) -> None:
-        """Set up the volumes, retrying while objects they need are missing."""
+        """Sets up the volumes, retrying while objects they need are missing."""
         while True:
             try:
                 self._mounted = await self._volumes.prepare(self.pod, self.folder)
@@ -148,7 +148,7 @@ class PodRunner:
                 return
 
     async def _initialize(self) -> bool:
-        """Run the init containers in order; False when one failed permanently."""
+        """Runs the init containers in order; False when one failed permanently."""
         for worker in self.init_workers:
             code = await worker.run("Never" if self.policy == "Never" else "OnFailure")
             if code != 0:

@@ -61,7 +61,7 @@ class Prober:
 
 
 async def watch_probe(prober: Prober, probe: Probe, on_threshold: Callable[[bool, str], bool]) -> None:
-    """Probe until `on_threshold(passed, detail)`, which is called when a threshold is reached, returns False."""
+    """Probes until `on_threshold(passed, detail)`, which is called when a threshold is reached, returns False."""
     await asyncio.sleep(probe.initial_delay_seconds or 0)
     successes = failures = 0
     while True:

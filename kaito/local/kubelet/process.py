@@ -19,7 +19,7 @@ class Process:
 
     @classmethod
     async def start(cls, launch: Launch, log: Path) -> Self:
-        """Start the process with both outputs appended to `log`.
+        """Starts the process with both outputs appended to `log`.
 
         Raises:
             OSError: the program does not exist or cannot be executed.
@@ -58,11 +58,11 @@ class Process:
             return await self.wait()
 
     def kill(self) -> None:
-        """Send SIGKILL and return at once."""
+        """Sends SIGKILL and returns at once."""
         self._signal(signal.SIGKILL)
 
     def terminate(self) -> None:
-        """Send SIGTERM and return at once."""
+        """Sends SIGTERM and returns at once."""
         self._signal(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -71,7 +71,7 @@ class Process:
 
 
 async def run_to_end(launch: Launch, log: Path) -> int:
-    """Run a short command and return its exit code; it does not outlive a cancellation."""
+    """Runs a short command and returns its exit code; it does not outlive a cancellation."""
     process = await Process.start(launch, log)
     try:
         return await process.wait()

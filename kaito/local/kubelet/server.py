@@ -58,7 +58,7 @@ class KubeletServer:
             await self._runner.cleanup()
 
     async def answer(self, namespace: str, pod: str, request: HttpRequest) -> HttpResponse | None:
-        """Read a pod's log, for the in-memory API server."""
+        """Reads a pod's log, for the in-memory API server."""
         query = dict(request.query)
         tail, follow = query.get("tailLines"), query.get("follow") == "true"
         container = query.get("container", "")

@@ -11,7 +11,7 @@ RETRY_SECONDS = 0.5
 
 
 async def write_status(client: Client, pod: Pod, status: dict[str, Any]) -> None:
-    """Write a pod's status, retrying while the API server cannot be reached; stop when the pod does not exist.
+    """Writes a pod's status, retrying while the API server cannot be reached; stops when the pod does not exist.
 
     A StatefulSet creates a new pod of the old name as soon as the former one is deleted. Because of the UID in the
     patch, the API server rejects the former pod's last status for the new pod (422: metadata.uid is immutable).

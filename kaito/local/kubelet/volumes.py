@@ -33,7 +33,7 @@ class Volumes:
         self._secret = secret
 
     async def prepare(self, pod: Pod, folder: Path) -> dict[str, Path]:
-        """Write the volumes of a pod; returns the folder of each volume by name.
+        """Writes the volumes of a pod; returns the folder of each volume by name.
 
         Raises:
             MountError: a ConfigMap or Secret that is not optional does not exist, or lacks a key.
@@ -44,7 +44,7 @@ class Volumes:
         }
 
     async def refresh(self, pod: Pod, folder: Path) -> None:
-        """Write the ConfigMap volumes of a running pod again, as a kubelet does when their objects change.
+        """Writes the ConfigMap volumes of a running pod again, as a kubelet does when their objects change.
 
         A ConfigMap that was deleted leaves the files as they are.
         """
@@ -130,7 +130,7 @@ def _write(
 
 
 def mount_paths(container: Container, volumes: dict[str, Path]) -> dict[str, Path]:
-    """Return the folder of each mount path of a container, with its sub-path."""
+    """Returns the folder of each mount path of a container, with its sub-path."""
     mounts: dict[str, Path] = {}
     for mount in container.volume_mounts:
         folder = volumes[mount.name] / mount.sub_path if mount.sub_path else volumes[mount.name]

@@ -23,7 +23,7 @@ def jobs() -> Controller[Job]:
 
 
 async def converge(request: Request[Job]) -> Again | None:
-    """Run one pod at a time until one succeeds or too many failed."""
+    """Runs one pod at a time until one succeeds or too many failed."""
     job = request.object
     if job.has_condition("Complete") or job.has_condition("Failed"):
         return None

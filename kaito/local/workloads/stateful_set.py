@@ -25,7 +25,7 @@ def stateful_sets() -> Controller[StatefulSet]:
 
 
 async def converge(request: Request[StatefulSet]) -> Again | None:
-    """Create, replace and delete pods, and write the status."""
+    """Creates, replaces and deletes pods, and writes the status."""
     workload = request.object
     revision = revision_of(workload)
     pods = await request.api.list(Pod, namespace=workload.namespace, owned_by=workload)
@@ -102,7 +102,7 @@ async def _replace_failed(request: Request[StatefulSet], living: dict[str, Pod])
 
 
 async def _replace_outdated(request: Request[StatefulSet], living: dict[str, Pod], revision: str) -> None:
-    """Delete one outdated pod, once every pod is there and every new one is ready."""
+    """Deletes one outdated pod, once every pod is there and every new one is ready."""
     outdated = [pod for pod in living.values() if pod.labels.get(REVISION_LABEL) != revision]
     complete = all(name in living for name in wanted_names(request.object))
     settled = all(

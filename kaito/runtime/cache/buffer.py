@@ -40,7 +40,7 @@ class ChangeBuffer:
         return len(self._waiting)
 
     def put(self, change: Change) -> None:
-        """Wait at the end, or in the place of an earlier change of the object."""
+        """Waits at the end, or in the place of an earlier change of the object."""
         if len(self._waiting) < SQUASH_ABOVE:
             if self._latest:  # An earlier buffered change of the object is no longer its latest.
                 self._latest.pop(change.key, None)
@@ -54,11 +54,11 @@ class ChangeBuffer:
         self._waiting.append(waiting)
 
     def put_again(self, waiting: Waiting) -> None:
-        """Buffer a failed change again."""
+        """Buffers a failed change again."""
         self._waiting.append(waiting)
 
     def mark(self) -> None:
-        """Mark the end of an initial list."""
+        """Marks the end of an initial list."""
         self._waiting.append(None)
 
     def take(self) -> Waiting | None:
@@ -73,6 +73,6 @@ class ChangeBuffer:
         return waiting
 
     def clear(self) -> None:
-        """Drop all changes."""
+        """Drops all changes."""
         self._waiting.clear()
         self._latest.clear()

@@ -48,7 +48,7 @@ class InformerRef(Generic[R]):
         self.informer = informer
 
     def release(self) -> None:
-        """Release the reference; the last release stops an informer that no declaration pins.
+        """Releases the reference; the last release stops an informer that no declaration pins.
 
         May be called repeatedly.
         """
@@ -85,7 +85,7 @@ class Selected(Generic[R]):
         return self._store.memory(holder).get(key) if self._store.get(key) is self._entry else None
 
     def remember(self, holder: object, value: Any) -> None:
-        """Store a value of this version of the object, which `known` returns until the object changes."""
+        """Stores a value of this version of the object, which `known` returns until the object changes."""
         key = self._entry.header.key
         if self._store.get(key) is self._entry:
             self._store.memory(holder)[key] = value
@@ -150,7 +150,7 @@ class Cache:
     # Declaring.
 
     def declare(self, cached: Cached, *, pinned: bool = True) -> None:
-        """Keep a kind for as long as the cache runs. Before the start only; later, `acquire`.
+        """Keeps a kind for as long as the cache runs. Before the start only; later, `acquire`.
 
         A plain declaration, as a watching controller makes it, accepts the options of any other; indexes are merged.
         One that is not `pinned` only sets the form in which to keep the kind: the informer stops with its last
@@ -240,7 +240,7 @@ class Cache:
                 held.task.cancel()
 
     async def add_index(self, index: Index[Any]) -> None:
-        """Add an index to a cached kind; lists by it are complete when this returns.
+        """Adds an index to a cached kind; lists by it are complete when this returns.
 
         Raises:
             UndeclaredKind: nothing keeps the kind.
@@ -251,7 +251,7 @@ class Cache:
     # Running.
 
     async def run(self) -> None:
-        """Run every informer until cancelled.
+        """Runs every informer until cancelled.
 
         Raises:
             InvariantError: an informer ended unexpectedly.
@@ -270,7 +270,7 @@ class Cache:
             held.task = self._scope.spawn(held.informer.run(), name=held.informer.stats.kind)
 
     async def wait_synced(self, timeout: float | None = None) -> None:
-        """Wait until every informer has its initial list.
+        """Waits until every informer has its initial list.
 
         Raises:
             CacheNotSynced: not within `timeout` seconds; the message names the kinds and the server's errors.
@@ -425,7 +425,7 @@ class Cache:
         owner: str = "",
         index: IndexKey[Any] | None = None,
     ) -> bool:
-        """Wait until the cache reflects every own write begun before this call, for one key or a list.
+        """Waits until the cache reflects every own write begun before this call, for one key or a list.
 
         The other arguments are those of the list: writes of objects that are not in the list before or after are not
         waited for. Returns at once when no write is pending, or when a pending one is known to be late; False means
@@ -438,24 +438,24 @@ class Cache:
         return await held.informer.caught_up(key, selection, limit=self._own_writes_seconds)
 
     def writing(self, kind: type[Resource], key: ObjectKey) -> AbstractContextManager[None]:
-        """Record that a write has begun; `caught_up` waits for it. Undeclared kinds are ignored."""
+        """Records that a write has begun; `caught_up` waits for it. Undeclared kinds are ignored."""
         shard = self._shard(kind, key)
         return nullcontext() if shard is None else shard.own_writes.writing(key)
 
     def invalidate(self, kind: type[Resource], key: ObjectKey) -> None:
-        """Record a write with unknown result: reads of the key go to the server until one of them succeeds."""
+        """Records a write with unknown result: reads of the key go to the server until one of them succeeds."""
         shard = self._shard(kind, key)
         if shard is not None:
             shard.own_writes.invalidate(key, settled=True)
 
     def record_live_read(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
-        """Record the result of a live read of the key that began at that time."""
+        """Records the result of a live read of the key that began at that time."""
         shard = self._shard(kind, key)
         if shard is not None:
             shard.own_writes.record_live_read(key, began, found)
 
     def record_live_list(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
-        """Record a live list of the namespace (empty: all) that began at that time, at this version."""
+        """Records a live list of the namespace (empty: all) that began at that time, at this version."""
         held = self._held.get(kind.gvk())
         for shard in held.informer.shards(namespace) if held is not None else ():
             shard.own_writes.record_live_list(namespace, began, resource_version)
@@ -463,14 +463,14 @@ class Cache:
     def record_write(
         self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None
     ) -> None:
-        """Record a successful write: reads of the key must be at least at `resource_version`; `result` if it is
+        """Records a successful write: reads of the key must be at least at `resource_version`; `result` if it is
         known."""
         shard = self._shard(kind, key)
         if shard is not None:
             shard.own_writes.record_write(key, resource_version, uid, result)
 
     def record_deletion(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
-        """Record a completed deletion: reads must not return that UID."""
+        """Records a completed deletion: reads must not return that UID."""
         shard = self._shard(kind, key)
         if shard is not None:
             shard.own_writes.record_deletion(key, uid)

@@ -229,7 +229,7 @@ class Cached:
 
 
 def _check_arguments(kind: object, only: object, indexes: object) -> None:
-    """Raise ConfigurationError for arguments of a wrong type."""
+    """Raises ConfigurationError for arguments of a wrong type."""
     if not isinstance(kind, type) or not issubclass(kind, Resource):
         hint = f": pass the class {type(kind).__name__}" if isinstance(kind, Resource) else ""
         raise ConfigurationError(f"Cached() takes a kind, not {kind!r}{hint}")

@@ -87,12 +87,12 @@ class Subscription(Generic[R]):
     # Called by the informer.
 
     def put(self, change: Change) -> None:
-        """Buffer the change for delivery."""
+        """Buffers the change for delivery."""
         self._buffer.put(change)
         self._wake.set()
 
     def filled(self) -> None:
-        """Record that the initial list of one shard is complete."""
+        """Records that the initial list of one shard is complete."""
         self._buffer.mark()
         self._wake.set()
 
@@ -104,7 +104,7 @@ class Subscription(Generic[R]):
         return self._synced.is_set()
 
     async def wait_synced(self) -> None:
-        """Wait for `synced`."""
+        """Waits for `synced`."""
         await self._synced.wait()
 
     @property
@@ -113,7 +113,7 @@ class Subscription(Generic[R]):
         return not len(self._buffer) and not self._busy
 
     def replay(self) -> None:
-        """Deliver every object again, as in the initial list: predicates and handlers treat it as new."""
+        """Delivers every object again, as in the initial list: predicates and handlers treat it as new."""
         at = monotonic()
         for entry in self._entries():
             self._buffer.put(Change(EventType.CREATE, entry.header.key, None, entry, at, initial=True))
@@ -124,7 +124,7 @@ class Subscription(Generic[R]):
         return len(self._buffer)
 
     def cancel(self) -> None:
-        """Stop delivering and drop the buffer."""
+        """Stops delivering and drops the buffer."""
         if not self.cancelled:
             self.cancelled = True
             self._buffer.clear()
@@ -139,7 +139,7 @@ class Subscription(Generic[R]):
     # The task.
 
     async def run(self) -> None:
-        """Deliver events until cancelled."""
+        """Delivers events until cancelled."""
         handled = 0
         self._arm_resync()
         try:
@@ -200,7 +200,7 @@ class Subscription(Generic[R]):
         )
 
     def _again(self, waiting: Waiting) -> None:
-        """Buffer a failed change again, with the newest state; the deletion of an object replaces its failed
+        """Buffers a failed change again, with the newest state; the deletion of an object replaces its failed
         changes."""
         change = waiting.change
         self._retries.pop((change.type, change.key), None)
@@ -214,7 +214,7 @@ class Subscription(Generic[R]):
         self._wake.set()
 
     def _resync(self) -> None:
-        """Deliver every object again, as an update without change."""
+        """Delivers every object again, as an update without change."""
         at = monotonic()
         for entry in self._entries():
             self._buffer.put(Change(EventType.UPDATE, entry.header.key, entry, entry, at))

@@ -99,7 +99,7 @@ def version_number(resource_version: str) -> int:
 def make_entry(
     text: bytes | Raw, drop: Cuts, *, metadata_only: bool = False, transform: Transform | None = None
 ) -> Entry:
-    """Create the entry of a received object.
+    """Creates the entry of a received object.
 
     Raises:
         Undecodable: not a JSON object, or one without `metadata.name`.
@@ -121,7 +121,7 @@ def make_entry(
 
 
 def _transformed(header: Header, text: bytes, transform: Transform) -> Entry:
-    """Create the entry of the transform's result."""
+    """Creates the entry of the transform's result."""
     try:
         stored = msgspec.json.encode(dict(transform(_PLAIN.decode(text))))
         changed = _header(_METADATA.decode(fields_of(stored)["metadata"]))

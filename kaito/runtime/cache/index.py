@@ -40,15 +40,15 @@ class Index(Generic[R]):
         self.name: str = name
 
     def __call__(self, *values: str) -> IndexKey[R]:
-        """Query for objects with one of the values (none given: no object)."""
+        """Queries for objects with one of the values (none given: no object)."""
         return IndexKey(self.kind, self.name, values, self.values)
 
     def notin(self, *values: str) -> IndexKey[R]:
-        """Query for objects with none of the values, including objects without values (as `notin` of labels)."""
+        """Queries for objects with none of the values, including objects without values (as `notin` of labels)."""
         return IndexKey(self.kind, self.name, values, self.values, "notin")
 
     def prefix(self, *beginnings: str) -> IndexKey[R]:
-        """Query for objects with a value that has one of these prefixes."""
+        """Queries for objects with a value that has one of these prefixes."""
         return IndexKey(self.kind, self.name, beginnings, self.values, "prefix")
 
     def __repr__(self) -> str:

@@ -110,7 +110,7 @@ class Informer(Generic[R]):
     # Running.
 
     async def run(self) -> None:
-        """Watch the kind until cancelled.
+        """Watches the kind until cancelled.
 
         Raises:
             InvariantError: a reflector ended unexpectedly.
@@ -135,7 +135,7 @@ class Informer(Generic[R]):
         return self._synced.is_set()
 
     async def wait_synced(self) -> None:
-        """Wait for `synced`."""
+        """Waits for `synced`."""
         await self._synced.wait()
 
     def health(self) -> list[InformerHealth]:
@@ -168,7 +168,7 @@ class Informer(Generic[R]):
     # Delivery.
 
     def subscribe(self, deliver: Deliver[R], *, name: str, resync: float = 0.0) -> Subscription[R]:
-        """Subscribe a handler: it receives all existing objects (as creations flagged initial), then every change.
+        """Subscribes a handler: it receives all existing objects (as creations flagged initial), then every change.
 
         `deliver` is called with one event at a time, in order. May be called before or while the informer runs. Every
         `resync` seconds (±10 %; 0 = never) it receives every cached object again, as an update without change and
@@ -278,7 +278,7 @@ class Informer(Generic[R]):
         return shard.version
 
     async def add_index(self, index: Index[Any]) -> None:
-        """Add an index and fill it before returning.
+        """Adds an index and fills it before returning.
 
         Raises:
             ConfigurationError: another index has its name.
@@ -290,7 +290,7 @@ class Informer(Generic[R]):
             await shard.add_index(index)
 
     def check_index(self, name: str) -> None:
-        """Check that an index is declared.
+        """Checks that an index is declared.
 
         Raises:
             ConfigurationError: it is unknown, or still being filled.

@@ -73,7 +73,8 @@ def fields_of(text: bytes | Raw) -> dict[str, Raw]:
 
 
 def cut(fields: dict[str, Raw], tree: Cuts) -> None:
-    """Drop the tree's paths from the fields, in place. Absent fields and fields of another structure are left alone."""
+    """Drops the tree's paths from the fields, in place. Absent fields and fields of another structure are left
+    alone."""
     for name, below in tree.items():
         for key in list(fields) if name == EVERY else (name,):
             value = fields.get(key)

@@ -24,7 +24,7 @@ class LabelTables:
         self._tables: dict[str, dict[str, set[ObjectKey]]] = {}
 
     def put(self, key: ObjectKey, old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> None:
-        """Move a key from its old labels to the new ones; None if it does not exist before or after."""
+        """Moves a key from its old labels to the new ones; None if it does not exist before or after."""
         for name, table in self._tables.items():
             before = None if old is None else old.get(name)
             after = None if new is None else new.get(name)
@@ -41,7 +41,7 @@ class LabelTables:
     def candidates(
         self, selector: LabelSelector, size: int, objects: Iterable[tuple[ObjectKey, Mapping[str, str]]]
     ) -> Collection[ObjectKey] | None:
-        """Return keys that contain those of all objects that match; None if all objects must be searched.
+        """Returns keys that contain those of all objects that match; None if all objects must be searched.
 
         Args:
             selector: the selector.

@@ -81,7 +81,7 @@ class ResolvedOptions:
 def parse_options(
     labels: Labels, fields: str | None, drop: Sequence[str] | None, transform: Transform | None
 ) -> tuple[CacheOptions, str]:
-    """Parse the options; also returns the namespace that `fields` names, which is used in the path instead.
+    """Parses the options; also returns the namespace that `fields` names, which is used in the path instead.
 
     Raises:
         ValueError: a path that is malformed or would remove the object's identity.
@@ -103,7 +103,7 @@ def resolve(options: CacheOptions, namespace: str, others: Sequence[str]) -> Res
 
 
 def _split_namespace(fields: str) -> tuple[str, str]:
-    """Split `metadata.namespace=x` off a field selector: RBAC may allow only the path of that namespace."""
+    """Splits `metadata.namespace=x` off a field selector: RBAC may allow only the path of that namespace."""
     rest: list[str] = []
     namespace = ""
     for term in filter(None, fields.split(",")):

@@ -115,7 +115,7 @@ class OwnWrites:
 
     @contextmanager
     def writing(self, key: ObjectKey) -> Generator[None]:
-        """Record that a write of the key has begun."""
+        """Records that a write of the key has begun."""
         flight = _future()
         self._flights.setdefault(key, {})[flight] = None
         try:
@@ -133,13 +133,13 @@ class OwnWrites:
                 flight.set_result(None)
 
     def invalidate(self, key: ObjectKey, *, settled: bool = False) -> None:
-        """Record a write of unknown result; `settled` when it is known to be stored."""
+        """Records a write of unknown result; `settled` when it is known to be stored."""
         if not settled:
             _log.info("outcome of a write unknown, reads go to the server", kind=self._kind, object=str(key))
         self._uncertain.add(key, settled=settled)
 
     def record_write(self, key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None) -> None:
-        """Record a successful write of this version; one without a change, or one that is visible already, is
+        """Records a successful write of this version; one without a change, or one that is visible already, is
         ignored."""
         floor = version_number(resource_version)
         if floor < 0:
@@ -162,7 +162,7 @@ class OwnWrites:
             heappush(self._floors, (floor, key))
 
     def record_deletion(self, key: ObjectKey, uid: str) -> None:
-        """Record a completed deletion: reads must not return the UID.
+        """Records a completed deletion: reads must not return the UID.
 
         Ignored when the shard neither contains the UID nor waits for it, because its deletion has been received
         already.
@@ -188,7 +188,7 @@ class OwnWrites:
     # Reported by live reads.
 
     def record_live_read(self, key: ObjectKey, began: float, found: Resource | None) -> None:
-        """Record the result of a live read of the key that began at that time."""
+        """Records the result of a live read of the key that began at that time."""
         for settled in self._uncertain.settled(key, key.namespace, began):
             stored = self._progress.stored(settled)
             if found is not None:
@@ -197,12 +197,12 @@ class OwnWrites:
                 self._pending.setdefault(settled, _Pending(results=None)).deleted_uid = stored.header.uid
 
     def record_live_list(self, namespace: str, began: float, resource_version: str) -> None:
-        """Record a live list of the namespace (empty: all) that began at that time, at this version."""
+        """Records a live list of the namespace (empty: all) that began at that time, at this version."""
         for settled in self._uncertain.settled(None, namespace, began):
             self._require(settled, version_number(resource_version))
 
     def _require(self, key: ObjectKey, floor: int) -> None:
-        """Require this version for reads of the key, or of every key of the namespace if it has no name."""
+        """Requires this version for reads of the key, or of every key of the namespace if it has no name."""
         if floor < 0 or not self._enabled:
             return
         if self._met(key, floor, ""):
@@ -218,7 +218,7 @@ class OwnWrites:
     # Reported by the shard.
 
     def moved(self, key: ObjectKey | None = None) -> None:
-        """Record progress of the shard, by a change of `key` or by a bookmark."""
+        """Records progress of the shard, by a change of `key` or by a bookmark."""
         if key is not None:
             self._record_event(key)
         if not self._pending:
@@ -239,7 +239,7 @@ class OwnWrites:
             self._mark_outside(key)
 
     def _passed(self, key: ObjectKey) -> None:
-        """Record that the shard passed the floor of a key without an event for it."""
+        """Records that the shard passed the floor of a key without an event for it."""
         pending = self._pending.get(key)
         if pending is None:
             return
@@ -255,7 +255,7 @@ class OwnWrites:
             del self._outside[next(iter(self._outside))]
 
     def replaced(self, *, went_back: bool = False) -> None:
-        """Record a relist; `went_back` when the server's versions are lower than before.
+        """Records a relist; `went_back` when the server's versions are lower than before.
 
         The server was restored then, earlier writes may not exist any more, and all floors are dropped.
         """
@@ -312,7 +312,7 @@ class OwnWrites:
         return concern if flights or live or self.misses(concern) else None
 
     async def wait(self, concern: Concern) -> bool:
-        """Wait until the shard contains all writes of the concern; False at once when one of them is late."""
+        """Waits until the shard contains all writes of the concern; False at once when one of them is late."""
         flights = [flight for flight in concern.flights if not flight.done()]
         if flights:
             await asyncio.wait(flights)
@@ -353,7 +353,7 @@ class OwnWrites:
                 pending.waiters.remove(waiter)
 
     def give_up(self, concern: Concern) -> None:
-        """Mark the missing writes as late after the time limit."""
+        """Marks the missing writes as late after the time limit."""
         for key in concern.keys:
             if self._matters(key, concern):
                 self._pending[key].late = True

@@ -26,11 +26,11 @@ class Listener(Protocol):
     """Receives changes."""
 
     def put(self, change: Change) -> None:
-        """Receive a change that has been stored."""
+        """Receives a change that has been stored."""
         ...
 
     def filled(self) -> None:
-        """Receive the end of the shard's initial list."""
+        """Receives the end of the shard's initial list."""
         ...
 
 
@@ -91,7 +91,7 @@ class Shard:
     # The reflector's side.
 
     def admit(self, text: Raw) -> Entry:
-        """Create the entry of a received object. Raises `Undecodable`."""
+        """Creates the entry of a received object. Raises `Undecodable`."""
         return make_entry(text, self._drop, metadata_only=self._metadata_only, transform=self.options.transform)
 
     def fresh(self) -> Store:
@@ -99,7 +99,7 @@ class Shard:
         return Store(self._indexes, metadata_only=self._metadata_only)
 
     async def replace(self, store: Store, version: str) -> None:
-        """Replace the store at once, then deliver the differences: deletions first, then every object.
+        """Replaces the store at once, then delivers the differences: deletions first, then every object.
 
         Later subscribers get the new store as their initial list, so only current subscribers get the differences.
         """
@@ -125,7 +125,7 @@ class Shard:
                 listener.filled()
 
     def apply(self, entry: Entry, *, deleted: bool) -> None:
-        """Store one change, then deliver it."""
+        """Stores one change, then delivers it."""
         self._advance(entry.header.resource_version)
         self._received()
         key = entry.header.key
@@ -137,7 +137,7 @@ class Shard:
                 listener.put(change)
 
     def advance(self, version: str) -> None:
-        """Record that there was no change up to this version."""
+        """Records that there was no change up to this version."""
         self._advance(version)
         self.own_writes.moved()
 
@@ -149,7 +149,7 @@ class Shard:
     # The informer's side.
 
     async def add_index(self, index: Index[Any]) -> None:
-        """Add an index over every object; reads may use it when this returns."""
+        """Adds an index over every object; reads may use it when this returns."""
         self._indexes.append(index)
         await _file(self.store, index)
 
@@ -179,13 +179,13 @@ def _difference(old: Store, entries: Sequence[Entry], new: Store, *, first: bool
 
 
 def _removal(key: ObjectKey, old: Entry | None, last: Entry, at: float) -> Iterator[Change]:
-    """Interpret a deletion; None when the object is unknown."""
+    """Interprets a deletion; None when the object is unknown."""
     if old is not None:
         yield Change(EventType.DELETE, key, last, None, at)
 
 
 def _changes(key: ObjectKey, old: Entry | None, new: Entry, at: float, *, initial: bool) -> Iterator[Change]:
-    """Interpret a new state; a different UID is another object, and the deletion of its predecessor was missed."""
+    """Interprets a new state; a different UID is another object, and the deletion of its predecessor was missed."""
     if old is not None and old.header.uid != new.header.uid:
         yield Change(EventType.DELETE, key, old, None, at, state_unknown=True)
         old = None

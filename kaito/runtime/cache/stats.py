@@ -48,7 +48,7 @@ class KindStats:
     """Sum of all waits."""
 
     def waited(self, outcome: str, seconds: float) -> None:
-        """Record a read that waited for own writes."""
+        """Records a read that waited for own writes."""
         self.waits[outcome] += 1
         self.wait_counts[bisect_left(WAIT_BUCKETS, seconds)] += 1
         self.wait_seconds += seconds

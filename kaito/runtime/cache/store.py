@@ -108,7 +108,7 @@ class Store:
         return self._entries.get(key)
 
     def put(self, entry: Entry) -> Entry | None:
-        """Store the entry and return the former one of its key."""
+        """Stores the entry and returns the former one of its key."""
         key = entry.header.key
         old = self._entries.get(key)
         if old is None:
@@ -129,7 +129,7 @@ class Store:
         return old
 
     def remove(self, key: ObjectKey) -> Entry | None:
-        """Remove the key and return its entry."""
+        """Removes the key and returns its entry."""
         old = self._entries.pop(key, None)
         if old is None:
             return None
@@ -184,7 +184,7 @@ class Store:
         return self._memories.setdefault(holder, {})
 
     def inherit_memories(self, former: "Store") -> None:
-        """Take over the values of the entries that this store holds in the same version."""
+        """Takes over the values of the entries that this store holds in the same version."""
         for holder, values in former._memories.items():
             self._memories[holder] = {
                 key: value
@@ -203,11 +203,11 @@ class Store:
         return name in self._tables
 
     def start_index(self, index: Index[Any]) -> None:
-        """Begin to fill a new index; reads cannot use it before `finish_index`."""
+        """Begins to fill a new index; reads cannot use it before `finish_index`."""
         self._unfinished[index.name] = _Table(index)
 
     def fill_index(self, name: str, keys: Iterable[ObjectKey]) -> None:
-        """Add more entries to an unfinished index; keys that were removed meanwhile are skipped."""
+        """Adds more entries to an unfinished index; keys that were removed meanwhile are skipped."""
         table = self._unfinished[name]
         for key in keys:
             entry = self._entries.get(key)
@@ -215,7 +215,7 @@ class Store:
                 table.file(key, self._values(table.index, entry, {}))
 
     def finish_index(self, name: str) -> None:
-        """Mark an index as complete: reads may use it."""
+        """Marks an index as complete: reads may use it."""
         self._tables[name] = self._unfinished.pop(name)
 
     # Reading.
@@ -292,7 +292,7 @@ class _WrongValues(TypeError):
 
 
 def _listed(values: object) -> tuple[str, ...]:
-    """Check the result of an index function; a single string would be indexed letter by letter."""
+    """Checks the result of an index function; a single string would be indexed letter by letter."""
     if isinstance(values, str):
         message = "the index function returned one text: return a list of texts"
         raise _WrongValues(message)

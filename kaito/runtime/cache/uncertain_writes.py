@@ -36,7 +36,7 @@ class UncertainWrites:
         return bool(self._since)
 
     def add(self, key: ObjectKey, *, settled: bool = False) -> None:
-        """Record a write of unknown outcome; `settled` if it is stored and only its result is unknown."""
+        """Records a write of unknown outcome; `settled` if it is stored and only its result is unknown."""
         since = monotonic() - (SETTLE_SECONDS if settled else 0.0)
         self._since[key] = max(since, self._since.get(key, -math.inf))
         if len(self._since) > MAX_KEYS:
@@ -53,7 +53,7 @@ class UncertainWrites:
         return any(not namespace or each.namespace == namespace for each in self._since)
 
     def settled(self, key: ObjectKey | None, namespace: str, began: float) -> Iterator[ObjectKey]:
-        """Remove and yield the keys that a live read which began at that time has settled."""
+        """Removes and yields the keys that a live read which began at that time has settled."""
         for each, since in list(self._since.items()):
             read = each == key if key is not None else not namespace or each.namespace == namespace
             if read and began - since >= SETTLE_SECONDS:

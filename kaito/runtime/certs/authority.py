@@ -66,7 +66,7 @@ class KeyPair:
 
 
 def new_authority(name: str, now: datetime) -> KeyPair:
-    """Issue a CA for ten years."""
+    """Issues a CA for ten years."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     certificate = (
@@ -86,7 +86,7 @@ def new_authority(name: str, now: datetime) -> KeyPair:
 
 
 def new_leaf(authority: KeyPair, names: Sequence[str], now: datetime) -> KeyPair:
-    """Issue a serving certificate for ninety days, with these host names and addresses."""
+    """Issues a serving certificate for ninety days, with these host names and addresses."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = authority.parsed
     issuer_key = serialization.load_pem_private_key(authority.key, password=None)

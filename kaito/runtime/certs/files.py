@@ -36,7 +36,7 @@ class CertificateFiles:
             await asyncio.sleep(POLL_SECONDS)
 
     async def reload(self) -> None:
-        """Load the files. If they are not valid, that is logged once and the previous certificate stays."""
+        """Loads the files. If they are not valid, that is logged once and the previous certificate stays."""
         previous_problem = self._serving.problem
         try:
             pair = await asyncio.to_thread(self._read)

@@ -57,7 +57,7 @@ class CABundleInjector:
         self._crds = tuple(crds)
 
     async def inject(self, bundle: bytes) -> int:
-        """Write the bundle where it differs; the number of changed objects.
+        """Writes the bundle where it differs; the number of changed objects.
 
         Raises:
             ApiError: the API server rejects the patch; `Forbidden` contains the missing permission.

@@ -76,7 +76,7 @@ class CertificateRotator:
         self._rng = rng
 
     async def run(self) -> None:
-        """Sync at an interval, until cancelled. Failures are logged and retried; the previous certificate stays."""
+        """Syncs at an interval, until cancelled. Failures are logged and retried; the previous certificate stays."""
         while True:
             try:
                 await self.sync()
@@ -86,7 +86,7 @@ class CertificateRotator:
             await asyncio.sleep(POLL_SECONDS * (0.8 + 0.4 * self._rng.random()))
 
     async def sync(self) -> None:
-        """Bring the Secret, the configurations and the serving context up to date.
+        """Brings the Secret, the configurations and the serving context up to date.
 
         Raises:
             ApiError: the API server rejects a request.
@@ -125,7 +125,7 @@ class CertificateRotator:
 
 
 def read_state(secret: Secret | None) -> CertificateState:
-    """Decode the state in a Secret; an invalid state counts as absent and is replaced."""
+    """Decodes the state in a Secret; an invalid state counts as absent and is replaced."""
     document: dict[str, Any] = secret.to_dict() if secret is not None else {}
     data: dict[str, str] = document.get("data") or {}
     try:
@@ -142,7 +142,7 @@ def read_state(secret: Secret | None) -> CertificateState:
 
 
 def write_state(state: CertificateState) -> dict[str, str]:
-    """Encode a state as the data of a Secret."""
+    """Encodes a state as the data of a Secret."""
     entries = [{"certificate": each.certificate.decode(), "key": each.key.decode()} for each in state.authorities]
     values = {AUTHORITIES_KEY: msgspec.json.encode(entries), "ca.crt": state.bundle}
     if state.leaf is not None:

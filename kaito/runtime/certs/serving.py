@@ -36,7 +36,7 @@ class ServingContext:
         """Why there is no certificate, or why the newest was rejected; empty if there is no problem."""
 
     def load(self, pair: KeyPair) -> bool:
-        """Use a certificate from now on. Returns False if it is in use already.
+        """Uses a certificate from now on. Returns False if it is in use already.
 
         Raises:
             InvalidKeyPair: the certificate is not valid; the previous one stays.
@@ -62,12 +62,12 @@ class ServingContext:
         return True
 
     def record_failure(self, reason: str) -> None:
-        """Record why no newer certificate is available."""
+        """Records why no newer certificate is available."""
         self._metrics.certificate_errors.inc()
         self.problem = reason
 
     async def wait_ready(self) -> None:
-        """Wait until there is a certificate."""
+        """Waits until there is a certificate."""
         await self._ready.wait()
 
     def check(self, now: datetime) -> str | None:
@@ -79,7 +79,7 @@ class ServingContext:
 
 
 def server_context() -> ssl.SSLContext:
-    """Make a server context without a certificate: TLS 1.2 or newer, HTTP/1.1."""
+    """Makes a server context without a certificate: TLS 1.2 or newer, HTTP/1.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])

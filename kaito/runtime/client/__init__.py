@@ -66,5 +66,5 @@ _MODULE_OF = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from its module."""
+    """Loads a name from its module."""
     return load(__name__, name, _MODULE_OF)

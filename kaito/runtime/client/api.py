@@ -108,13 +108,13 @@ class Api:
         self._namespace = ""
 
     def intercepted(self, interceptor: Interceptor) -> "Api":
-        """Return a copy that passes every request (all writes, and live reads) through an interceptor."""
+        """Returns a copy that passes every request (all writes, and live reads) through an interceptor."""
         clone = copy.copy(self)
         clone.client = self.client.intercepted(interceptor)
         return clone
 
     def dry_run(self, *, field_validation: FieldValidation | None = None) -> "Api":
-        """Return a copy whose writes are dry runs: the server validates but does not store them; events are dropped.
+        """Returns a copy whose writes are dry runs: the server validates but does not store them; events are dropped.
 
         `field_validation` overrides that of the client: with `Strict`, the server rejects unknown fields.
         """
@@ -127,7 +127,7 @@ class Api:
         return clone
 
     def namespaced(self, namespace: str) -> "Api":
-        """Return a copy restricted to one namespace, the default of every call; another namespace is an error.
+        """Returns a copy restricted to one namespace, the default of every call; another namespace is an error.
 
         Cluster-scoped kinds remain accessible.
         """
@@ -137,7 +137,7 @@ class Api:
         return clone
 
     def _writer(self, field_manager: str = "") -> Client:
-        """Return the client with the field manager of the call, else of the running controller, else its own."""
+        """Returns the client with the field manager of the call, else of the running controller, else its own."""
         run = current_write_context()
         if not field_manager and run is None:
             return self.client
@@ -145,7 +145,7 @@ class Api:
         return self.client.managed_by(field_manager or field_manager_of(owner, run.controller if run else ""))
 
     def fence(self) -> None:
-        """Raise unless this process certainly holds the lease: the check that precedes every write of this `Api`.
+        """Raises unless this process certainly holds the lease: the check that precedes every write of this `Api`.
 
         For writes to systems other than Kubernetes, such as a cloud. Call it immediately before the request is sent,
         not at the start of a reconcile: a process that was suspended and resumes must not send a request that it
@@ -160,7 +160,7 @@ class Api:
     # Reads
 
     async def get(self, kind: type[R], name: str, namespace: str = "", *, consistency: Consistency = "own-writes") -> R:
-        """Get an object.
+        """Gets an object.
 
         Raises:
             NotFound: It does not exist.
@@ -184,7 +184,7 @@ class Api:
     async def find(
         self, kind: type[R], name: str, namespace: str = "", *, consistency: Consistency = "own-writes"
     ) -> R | None:
-        """Get an object, or None if it does not exist. Raises the errors of `get`, except NotFound."""
+        """Gets an object, or None if it does not exist. Raises the errors of `get`, except NotFound."""
         if self._namespace:
             namespace = self._namespace_of(kind, namespace)
         if self._reads_live(kind, consistency):
@@ -208,7 +208,7 @@ class Api:
         consistency: Consistency = "own-writes",
         unreadable: Unreadable | None = None,
     ) -> ResourceList[R]:
-        """List the objects that match all arguments, ordered by namespace and name, with their `resource_version`.
+        """Lists the objects that match all arguments, ordered by namespace and name, with their `resource_version`.
 
         `owned_by` compares UIDs: dependents of an earlier object with the same name are not listed.
 
@@ -264,7 +264,7 @@ class Api:
     async def values(
         self, derived: Derivation[R, T], *, namespace: str = "", labels: Mapping[str, str] | None = None
     ) -> List[T]:
-        """Get the values of a `Derived`, of the objects that `list` returns and in its order. Raises as `list`."""
+        """Gets the values of a `Derived`, of the objects that `list` returns and in its order. Raises as `list`."""
         kind, selector = derived.kind, selector_of(labels)
         if not self._reads_live(kind, "own-writes"):
             namespace = self._namespace_of(kind, namespace)
@@ -281,7 +281,7 @@ class Api:
     # Writes
 
     async def create(self, obj: R, *, owner: Resource | None = None, dry_run: bool = False) -> R:
-        """Create the object. For values that are generated once, such as a password; use `ensure` for everything else.
+        """Creates the object. For values that are generated once, such as a password; use `ensure` for everything else.
 
         Args:
             obj: The object.
@@ -296,18 +296,19 @@ class Api:
         return await self._write(obj, lambda: self._writer().create(obj, dry_run=dry_run), dry_run=dry_run)
 
     async def update(self, obj: R) -> R:
-        """Replace the object unless it changed since it was read. Raises the errors of `Client.update`."""
+        """Replaces the object unless it changed since it was read. Raises the errors of `Client.update`."""
         obj = self._with_namespace(obj)
         self._applied.forget(type(obj), obj.key)
         return await self._write(obj, lambda: self._writer().update(obj))
 
     async def update_status(self, obj: R) -> R:
-        """Replace the status unless the object changed since it was read; prefer `status()`."""
+        """Replaces the status unless the object changed since it was read; prefer `status()`."""
         obj = self._with_namespace(obj)
         return await self._write(obj, lambda: self._writer().update_status(obj))
 
     async def apply(self, obj: R, *, force: bool = True, subresource: str = "", field_manager: str = "") -> R:
-        """Apply the fields that are set in `obj` (server-side apply) and own them. Raises the errors of `Client.apply`.
+        """Applies the fields that are set in `obj` (server-side apply) and owns them. Raises the errors of
+        `Client.apply`.
 
         Args:
             obj: Exactly the fields to own.
@@ -327,7 +328,7 @@ class Api:
         return await self._remove_former_managers(result, writer.field_manager, subresource=subresource)
 
     async def patch(self, target: R, patch: Patch, *, subresource: str = "") -> R:
-        """Patch the object; an empty patch is not sent. Raises the errors of `Client.patch`."""
+        """Patches the object; an empty patch is not sent. Raises the errors of `Client.patch`."""
         if patch.is_empty:
             return target
         target = self._with_namespace(target)
@@ -342,7 +343,7 @@ class Api:
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
     ) -> bool:
-        """Request the deletion; False if the object does not exist. Arguments and errors as `Client.delete`."""
+        """Requests the deletion; False if the object does not exist. Arguments and errors as `Client.delete`."""
         target = self._with_namespace(target)
         kind, key = type(target), target.key
         self._applied.forget(kind, key)
@@ -364,7 +365,7 @@ class Api:
     async def delete_all(
         self, kind: type[Resource], *, namespace: str = "", labels: Labels, fields: Fields = None
     ) -> None:
-        """Delete all matching objects (not atomically).
+        """Deletes all matching objects (not atomically).
 
         A namespaced kind needs the namespace. The server does not report which objects it deleted, so reads of the kind
         and namespace go to the server until one of them succeeds. Raises the errors of `Client.delete_all`.
@@ -377,7 +378,7 @@ class Api:
                 self._reader.invalidate(kind, key)
 
     async def scale(self, target: Resource, replicas: int) -> None:
-        """Set the number of replicas through the `scale` subresource."""
+        """Sets the number of replicas through the `scale` subresource."""
         target = self._with_namespace(target)
         kind, key = type(target), target.key
         with self._reader.writing(kind, key):
@@ -386,7 +387,7 @@ class Api:
                 self._reader.record_write(kind, key, version, target.uid)
 
     async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
-        """Request the eviction of a pod. Raises the errors of `Client.evict`. The next reads of the pod go to the
+        """Requests the eviction of a pod. Raises the errors of `Client.evict`. The next reads of the pod go to the
         server."""
         pod = self._with_namespace(pod)
         with self._reader.writing(type(pod), pod.key):
@@ -396,7 +397,7 @@ class Api:
         return evicted
 
     async def ensure(self, obj: R, *, owner: Resource | None = None, adopt: bool = False, field_manager: str = "") -> R:
-        """Apply the fields that are set in `obj` (server-side apply) if they differ from the object.
+        """Applies the fields that are set in `obj` (server-side apply) if they differ from the object.
 
         Repeated calls with the same `obj` send no request while its fields are unchanged on the server; the comparison
         needs the kind in the cache. Fields that an earlier call applied and this one omits are removed. Two
@@ -436,7 +437,7 @@ class Api:
         return result
 
     def _cached_now(self, desired: R) -> R | None:
-        """Return the object in its current cached state, without waiting for own writes."""
+        """Returns the object in its current cached state, without waiting for own writes."""
         kind = type(desired)
         if not self._reader.declares(kind):
             return None
@@ -448,7 +449,7 @@ class Api:
     def _record_contention(
         self, before: Resource | None, document: dict[str, Any], result: Resource, field_manager: str
     ) -> None:
-        """Count an apply that restored fields it had applied before, for the backoff of the current reconcile."""
+        """Counts an apply that restored fields it had applied before, for the backoff of the current reconcile."""
         if self._dry_run:
             return
         if before is not None:
@@ -473,14 +474,14 @@ class Api:
         return await remove_former_managers(result, self._former, field_manager, apply, subresource=subresource)
 
     async def _cached_counterpart(self, desired: R) -> tuple[bool, R | None]:
-        """Return whether the cache is current, and the cached object."""
+        """Returns whether the cache is current, and the cached object."""
         kind = type(desired)
         if not self._reader.declares(kind) or not await self._reader.caught_up(kind, desired.key):
             return False, None
         return True, self._reader.get(kind, desired.key)
 
     async def _checked_ownership(self, present: R, owner: Resource, *, adopt: bool) -> R:
-        """Raise AlreadyOwned for another controller's object; replace the reference to an earlier owner.
+        """Raises AlreadyOwned for another controller's object; replaces the reference to an earlier owner.
 
         Apply cannot remove that reference: another field manager owns it."""
         reference = owner.owner_reference()
@@ -509,14 +510,14 @@ class Api:
         return allowed_namespace(kind, namespace, self._namespace) if self._namespace else namespace
 
     def _with_namespace(self, obj: R) -> R:
-        """Return the object with the namespace of this `Api`: the cache needs its full key."""
+        """Returns the object with the namespace of this `Api`: the cache needs its full key."""
         if not self._namespace or not obj.namespaced:
             return obj
         namespace = allowed_namespace(type(obj), obj.namespace, self._namespace)
         return obj if obj.namespace else obj.with_metadata(namespace=namespace)
 
     def _report(self, kind: type[Resource], result: Resource) -> None:
-        """Report a write to the cache. A terminating object without finalizers and grace period no longer exists."""
+        """Reports a write to the cache. A terminating object without finalizers and grace period no longer exists."""
         metadata = result.metadata
         if (run := current_write_context()) is not None:
             run.results[kind, result.key] = result
@@ -530,7 +531,7 @@ class Api:
 
     @asynccontextmanager
     async def status(self, obj: R) -> AsyncGenerator[StatusScope[R]]:
-        """Collect changes of the status, and write them in one request at the end of the scope if they differ.
+        """Collects changes of the status, and writes them in one request at the end of the scope if they differ.
 
         The status is written on exceptions and cancellation as well, but not after `NotLeader`.
 
@@ -549,7 +550,7 @@ class Api:
         await self._flush(scope, obj)
 
     async def _flush_after(self, error: BaseException, scope: StatusScope[R], obj: R) -> None:
-        """Write the status of a failed reconcile; a failure of the write is added as a note to the reconcile's
+        """Writes the status of a failed reconcile; a failure of the write is added as a note to the reconcile's
         error."""
         try:
             async with asyncio.timeout(STATUS_FLUSH_SECONDS):
@@ -590,7 +591,7 @@ class Api:
         action: str = "Reconcile",
         related: Resource | None = None,
     ) -> None:
-        """Record an event about the object, as `kubectl describe` shows it; never blocks, may be dropped."""
+        """Records an event about the object, as `kubectl describe` shows it; never blocks, may be dropped."""
         if self._events is not None:
             self._events.record(obj, type, reason, note, action=action, related=related)
 

@@ -55,7 +55,7 @@ class AppliedObjects:
         return field_manager in self._applied.get((kind, key), {})
 
     def remember(self, desired: Resource, document: dict[str, Any], result: Resource, field_manager: str) -> None:
-        """Record that `document` was applied with `result`."""
+        """Records that `document` was applied with `result`."""
         key = (type(desired), desired.key)
         self._applied.setdefault(key, {})[field_manager] = _Applied(
             digest_of(document), result.uid, result.metadata.generation, result.metadata.resource_version
@@ -65,7 +65,7 @@ class AppliedObjects:
             self._applied.popitem(last=False)
 
     def forget(self, kind: type[Resource], key: ObjectKey, field_manager: str = "") -> None:
-        """Drop the records of an object that was deleted or written by other means, or those of one field manager."""
+        """Drops the records of an object that was deleted or written by other means, or those of one field manager."""
         if field_manager:
             self._applied.get((kind, key), {}).pop(field_manager, None)
         else:
@@ -73,6 +73,6 @@ class AppliedObjects:
 
 
 def digest_of(document: dict[str, Any]) -> bytes:
-    """Return a digest that does not depend on the order of keys."""
+    """Returns a digest that does not depend on the order of keys."""
     text = msgspec.json.encode(document, order="deterministic")
     return hashlib.blake2b(text, digest_size=16).digest()

@@ -6,7 +6,7 @@ from kaito.runtime.meta import Resource
 
 
 def check_field_manager(name: str) -> None:
-    """Check a field manager's name as the API server does.
+    """Checks a field manager's name as the API server does.
 
     Raises:
         ConfigurationError: It is empty, too long, or contains unprintable characters.
@@ -19,7 +19,7 @@ def check_field_manager(name: str) -> None:
 
 
 def allowed_namespace(kind: type[Resource], namespace: str, home: str) -> str:
-    """Return `home`, the namespace that a client is restricted to, if the call allows it.
+    """Returns `home`, the namespace that a client is restricted to, if the call allows it.
 
     Raises:
         ConfigurationError: The call has another namespace.

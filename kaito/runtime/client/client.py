@@ -69,7 +69,7 @@ class Client:
         tracer: Tracer = NO_TRACER,
         timeout: float = REQUEST_SECONDS,
     ) -> None:
-        """Create a client; no request is sent.
+        """Creates a client; no request is sent.
 
         Args:
             transport: Sends the requests; the caller closes it.
@@ -104,7 +104,7 @@ class Client:
         )
 
     def fenced(self, fence: Callable[[], None]) -> "Client":
-        """Return a copy that calls `fence` immediately before every attempt of a write; an exception stops the
+        """Returns a copy that calls `fence` immediately before every attempt of a write; an exception stops the
         write."""
         clone = copy.copy(self)
         clone._fence = fence
@@ -121,7 +121,7 @@ class Client:
         return self._dry_run
 
     def managed_by(self, field_manager: str) -> "Client":
-        """Return a copy with another field manager.
+        """Returns a copy with another field manager.
 
         Raises:
             ConfigurationError: The name is empty, or longer than the server allows.
@@ -134,13 +134,13 @@ class Client:
         return clone
 
     def intercepted(self, interceptor: Interceptor) -> "Client":
-        """Return a copy that passes requests through an interceptor; the last one installed is the outermost."""
+        """Returns a copy that passes requests through an interceptor; the last one installed is the outermost."""
         clone = copy.copy(self)
         clone._sender = Intercepted(self._sender, interceptor)
         return clone
 
     def dry_run(self, *, field_validation: FieldValidation | None = None) -> "Client":
-        """Return a copy whose writes are dry runs: the server validates but does not store them.
+        """Returns a copy whose writes are dry runs: the server validates but does not store them.
 
         `field_validation` overrides that of the client: with `Strict`, the server rejects unknown fields.
         """
@@ -150,7 +150,7 @@ class Client:
         return clone
 
     def namespaced(self, namespace: str) -> "Client":
-        """Return a copy restricted to one namespace, the default of every call; another namespace is an error.
+        """Returns a copy restricted to one namespace, the default of every call; another namespace is an error.
 
         Cluster-scoped kinds remain accessible, and `raw` is not restricted.
         """
@@ -161,7 +161,7 @@ class Client:
     # Reads
 
     async def get(self, kind: type[R], name: str, namespace: str = "") -> R:
-        """Get an object.
+        """Gets an object.
 
         Raises:
             NotFound: It does not exist.
@@ -170,7 +170,7 @@ class Client:
         return codec.decode(kind, await self._read(kind, target))
 
     async def find(self, kind: type[R], name: str, namespace: str = "") -> R | None:
-        """Get an object, or None if it does not exist.
+        """Gets an object, or None if it does not exist.
 
         Raises:
             NotFound: The server does not serve the kind.
@@ -191,7 +191,7 @@ class Client:
         fields: Fields = None,
         unreadable: Unreadable = "skip",
     ) -> ResourceList[R]:
-        """List all matching objects in pages; an empty namespace means all namespaces, or that of the client.
+        """Lists all matching objects in pages; an empty namespace means all namespaces, or that of the client.
 
         Objects that do not fit their model are skipped, listed in `unreadable` of the result, and logged.
 
@@ -226,7 +226,7 @@ class Client:
     # Writes
 
     async def create(self, obj: R, *, dry_run: bool = False) -> R:
-        """Create the object; with `generate_name` the server chooses the name.
+        """Creates the object; with `generate_name` the server chooses the name.
 
         If the connection fails before the response arrives, a named object is sent once more: if it exists by then and
         contains every field that was sent, the first attempt has created it.
@@ -259,7 +259,7 @@ class Client:
         return await self._write(obj, "POST", target, codec.encode(document), RetryOn.THROTTLING)
 
     async def update(self, obj: R, *, dry_run: bool = False) -> R:
-        """Replace the object; its resourceVersion is the precondition.
+        """Replaces the object; its resourceVersion is the precondition.
 
         Raises:
             Conflict: It changed since it was read.
@@ -268,7 +268,7 @@ class Client:
         return await self._put(obj, "", dry_run=dry_run)
 
     async def update_status(self, obj: R, *, dry_run: bool = False) -> R:
-        """Replace the status; the server ignores all other fields. Raises the errors of `update`."""
+        """Replaces the status; the server ignores all other fields. Raises the errors of `update`."""
         return await self._put(obj, "status", dry_run=dry_run)
 
     async def _put(self, obj: R, subresource: str, *, dry_run: bool) -> R:
@@ -287,7 +287,7 @@ class Client:
         subresource: str = "",
         dry_run: bool = False,
     ) -> R:
-        """Apply the fields that are set in `obj` (server-side apply) and own them; creates a missing object.
+        """Applies the fields that are set in `obj` (server-side apply) and owns them; creates a missing object.
 
         Fields that the same manager applied before and that `obj` omits are removed. A UID in `obj` prevents creation.
 
@@ -300,7 +300,7 @@ class Client:
         return await self._write(obj, "PATCH", target, body, RetryOn.ANY_FAILURE, _APPLY, subresource=subresource)
 
     async def patch(self, target: R, patch: Patch, *, subresource: str = "", dry_run: bool = False) -> R:
-        """Patch the object; an empty patch is not sent, and `target` is returned.
+        """Patches the object; an empty patch is not sent, and `target` is returned.
 
         Raises:
             NotFound: It does not exist.
@@ -326,7 +326,7 @@ class Client:
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
     ) -> bool:
-        """Request the deletion; False if the object does not exist.
+        """Requests the deletion; False if the object does not exist.
 
         `if_uid` deletes only the object with the target's UID, not one that was recreated with its name; `if_unchanged`
         deletes only the resourceVersion that was read.
@@ -349,7 +349,7 @@ class Client:
         propagation: Propagation | None = None,
         grace_seconds: int | None = None,
     ) -> DeleteResult:
-        """Delete, and return whether the object still exists, for example because of finalizers."""
+        """Deletes the object, and returns whether it still exists, for example because of finalizers."""
         uid = target.uid if if_uid else ""
         version = target.metadata.resource_version if if_unchanged else ""
         if if_unchanged and not version:
@@ -384,7 +384,7 @@ class Client:
     async def delete_all(
         self, kind: type[Resource], *, namespace: str = "", labels: Labels, fields: Fields = None
     ) -> None:
-        """Delete all matching objects (not atomically). A namespaced kind needs the namespace."""
+        """Deletes all matching objects (not atomically). A namespaced kind needs the namespace."""
         path = await self.collection(kind, namespace, writing=True)
         query = {
             "labelSelector": label_query(labels),
@@ -395,7 +395,7 @@ class Client:
         await self._sender.send(request)
 
     async def evict(self, pod: Resource, *, grace_seconds: int | None = None) -> bool:
-        """Request the eviction of a pod; False if the pod does not exist.
+        """Requests the eviction of a pod; False if the pod does not exist.
 
         Raises:
             TooManyRequests: A PodDisruptionBudget does not allow it now.
@@ -420,7 +420,7 @@ class Client:
         return True
 
     async def scale(self, target: Resource, replicas: int) -> str:
-        """Set the number of replicas through the `scale` subresource; returns the object's new resourceVersion."""
+        """Sets the number of replicas through the `scale` subresource; returns the object's new resourceVersion."""
         path = await self.object_target(type(target), target.name, target.namespace, "scale", self._options())
         body = codec.encode({"spec": {"replicas": replicas}})
         request = self._request("PATCH", path, RetryOn.THROTTLING, body, MergePatch.content_type)
@@ -442,7 +442,7 @@ class Client:
         body: object = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """Send any API request with plain JSON: `raw("GET", "/version")`.
+        """Sends any API request with plain JSON: `raw("GET", "/version")`.
 
         Raises:
             ConfigurationError: A DELETE with a body in a dry run: the server would ignore the `dryRun` parameter.
@@ -462,7 +462,7 @@ class Client:
         return codec.json_object(reply.body, str(request)) if reply.body else {}
 
     async def collection(self, kind: type[Resource], namespace: str = "", *, writing: bool = False) -> str:
-        """Return the path of a kind's objects, in one namespace or all.
+        """Returns the path of a kind's objects, in one namespace or all.
 
         Raises:
             ConfigurationError: `writing` a namespaced kind without a namespace.
@@ -477,7 +477,7 @@ class Client:
     async def object_target(
         self, kind: type[Resource], name: str, namespace: str, subresource: str = "", query: Query | None = None
     ) -> str:
-        """Return the path of an object or of its subresource, with a query.
+        """Returns the path of an object or of its subresource, with a query.
 
         Raises:
             ConfigurationError: The name is missing, or the namespace of a namespaced kind.
@@ -535,7 +535,7 @@ class Client:
         body: bytes | None = None,
         content_type: str = "application/json",
     ) -> ApiRequest:
-        """Return a request that changes state, with the fence as its guard."""
+        """Returns a request that changes state, with the fence as its guard."""
         return ApiRequest(
             method, target, retry_on, body=body, content_type=content_type, timeout=self._timeout, guard=self._fence
         )
@@ -562,7 +562,7 @@ class Client:
         return codec.decode(type(obj), reply.body)
 
     async def _classify_not_found(self, obj: Resource, subresource: str, error: NotFound) -> NotFound:
-        """Classify the 404 of a subresource: the object does not exist, or the kind has no such subresource.
+        """Classifies the 404 of a subresource: the object does not exist, or the kind has no such subresource.
         kube-apiserver returns the same Status for both if the kind is a custom resource, so the object is read.
         """
         if not error.is_object:

@@ -34,7 +34,7 @@ class ResourceList(list[R], Generic[R]):
         """Errors of the objects that were skipped because they do not fit their model."""
 
     def add_decoded(self, decode: Callable[[], R], *, skip: bool) -> None:
-        """Add the decoded object; with `skip`, an object that does not fit its model is added to `unreadable`.
+        """Adds the decoded object; with `skip`, an object that does not fit its model is added to `unreadable`.
 
         Raises:
             UnreadableObject: The object does not fit its model, and `skip` is False.
@@ -64,7 +64,7 @@ _OBJECTS = msgspec.json.Decoder(dict[str, Any])
 
 
 def page(body: bytes, request: str) -> Page:
-    """Decode a page of a list without its items.
+    """Decodes a page of a list without its items.
 
     Raises:
         UnreadableObject: The response is not a list.
@@ -95,7 +95,7 @@ _ITEMS = msgspec.json.Decoder(_Item)
 
 
 async def add_items(found: ResourceList[R], kind: type[R], page: Page, *, skip: bool) -> None:
-    """Add the objects of a page, yielding to the event loop. `skip` and errors are those of
+    """Adds the objects of a page, yielding to the event loop. `skip` and errors are those of
     `ResourceList.add_decoded`."""
     for number, raw in enumerate(page.items or []):
         found.add_decoded(lambda raw=raw: _item(kind, bytes(raw)), skip=skip)  # type: ignore[misc]
@@ -104,7 +104,7 @@ async def add_items(found: ResourceList[R], kind: type[R], page: Page, *, skip: 
 
 
 def _item(kind: type[R], body: bytes) -> R:
-    """Decode an object of a list; an error contains the object's key."""
+    """Decodes an object of a list; an error contains the object's key."""
     try:
         return kind.from_json(body)
     except ValidationError as error:
@@ -123,7 +123,7 @@ def _named(kind: type[Resource], body: bytes, error: UnreadableObject) -> Unread
 
 
 def decode(kind: type[R], body: bytes) -> R:
-    """Decode one object.
+    """Decodes one object.
 
     Raises:
         UnreadableObject: A field does not fit the model.
@@ -135,7 +135,7 @@ def decode(kind: type[R], body: bytes) -> R:
 
 
 def unreadable(kind: type[BaseModel], error: ValidationError) -> UnreadableObject:
-    """Convert a validation error, without the values, which may be secret."""
+    """Converts a validation error, without the values, which may be secret."""
     fields = "; ".join(
         f"{'.'.join(map(str, problem['loc'])) or 'object'}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)[:5]
@@ -145,7 +145,7 @@ def unreadable(kind: type[BaseModel], error: ValidationError) -> UnreadableObjec
 
 
 def json_object(body: bytes, request: str) -> dict[str, Any]:
-    """Decode a response as plain JSON.
+    """Decodes a response as plain JSON.
 
     Raises:
         UnreadableObject: It is not a JSON object.
@@ -158,12 +158,12 @@ def json_object(body: bytes, request: str) -> dict[str, Any]:
 
 
 def encode(document: object) -> bytes:
-    """Encode a document as compact JSON."""
+    """Encodes a document as compact JSON."""
     return msgspec.json.encode(document)
 
 
 def full_manifest(obj: Resource) -> dict[str, Any]:
-    """Return the complete manifest of an object.
+    """Returns the complete manifest of an object.
 
     Raises:
         ConfigurationError: Only its metadata is cached: the server would remove all other fields.
@@ -178,7 +178,7 @@ def full_manifest(obj: Resource) -> dict[str, Any]:
 
 
 def for_create(obj: Resource) -> dict[str, Any]:
-    """Return the manifest without the fields that only the server sets."""
+    """Returns the manifest without the fields that only the server sets."""
     document = full_manifest(obj)
     metadata: dict[str, Any] = document.get("metadata", {})
     for name in ("uid", "resourceVersion", *_SERVER_OWNED):
@@ -187,7 +187,7 @@ def for_create(obj: Resource) -> dict[str, Any]:
 
 
 def for_apply(obj: Resource) -> dict[str, Any]:
-    """Return the manifest for an apply request; a UID or resourceVersion is kept as a precondition.
+    """Returns the manifest for an apply request; a UID or resourceVersion is kept as a precondition.
 
     Empty labels, annotations, finalizers and owner references are left out. The server does not store them, so that the
     object would seem to differ from its manifest, and omitting them removes what was applied before as well.

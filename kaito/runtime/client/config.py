@@ -29,7 +29,7 @@ class Credentials(Protocol):
     """Credentials of requests besides a client certificate."""
 
     async def header(self) -> str:
-        """Return the value of the `Authorization` header, or an empty string for none. May refresh the credentials.
+        """Returns the value of the `Authorization` header, or an empty string for none. May refresh the credentials.
 
         Raises:
             TransportError: Obtaining credentials failed.
@@ -37,7 +37,7 @@ class Credentials(Protocol):
         ...
 
     async def renew(self, header: str) -> bool:
-        """Renew the credentials after a 401 for `header`; returns False if there are no others."""
+        """Renews the credentials after a 401 for `header`; returns False if there are no others."""
         ...
 
 
@@ -85,11 +85,11 @@ class NoCredentials:
     """No `Authorization` header: anonymous access, or a client certificate only."""
 
     async def header(self) -> str:
-        """Return no header."""
+        """Returns no header."""
         return ""
 
     async def renew(self, header: str) -> bool:  # noqa: ARG002 -- the protocol's
-        """Return False: there are no other credentials."""
+        """Returns False: there are no other credentials."""
         return False
 
 
@@ -104,13 +104,13 @@ class TokenFile:
         self._complained = False
 
     async def header(self) -> str:
-        """Return the token, read at most a minute ago; the last token if the file is unreadable."""
+        """Returns the token, read at most a minute ago; the last token if the file is unreadable."""
         if self._read_at is None or monotonic() - self._read_at >= TOKEN_FILE_SECONDS:
             await self._read()
         return f"Bearer {self._token}" if self._token else ""
 
     async def renew(self, header: str) -> bool:
-        """Read the file again: the token may have been replaced."""
+        """Reads the file again: the token may have been replaced."""
         await self._read()
         return bool(self._token) and header != f"Bearer {self._token}"
 
@@ -130,7 +130,7 @@ class TokenFile:
 def in_cluster_config(
     environment: Mapping[str, str] = os.environ, *, directory: Path = SERVICE_ACCOUNT, strict_x509: bool = False
 ) -> ClusterConfig | None:
-    """Return the configuration from a pod's service account, or None outside a pod.
+    """Returns the configuration from a pod's service account, or None outside a pod.
 
     Raises:
         ConfigurationError: The pod has no service account token.

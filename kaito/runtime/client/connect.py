@@ -16,7 +16,7 @@ from kaito.runtime.errors import ConfigurationError
 async def connect(
     kubeconfig: Path | None = None, *, context: str = "", field_manager: str, user_agent: str = ""
 ) -> AsyncGenerator[Client]:
-    """Open a client, which is closed at the end of the scope.
+    """Opens a client, which is closed at the end of the scope.
 
     Args:
         kubeconfig: Cluster and credentials; by default `$KUBECONFIG`, the pod's service account, or `~/.kube/config`.
@@ -43,7 +43,7 @@ async def find_cluster_config(
     environment: Mapping[str, str] = os.environ,
     strict_x509: bool = False,
 ) -> ClusterConfig:
-    """Return the configuration from the given kubeconfig, `$KUBECONFIG`, the pod, or `~/.kube/config`, in this order.
+    """Returns the configuration from the given kubeconfig, `$KUBECONFIG`, the pod, or `~/.kube/config`, in this order.
 
     `$POD_NAMESPACE`, which manifests set through the downward API, overrides the namespace of any of them.
 

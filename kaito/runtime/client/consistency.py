@@ -59,15 +59,15 @@ class Undecoded(Protocol[R_co]):
     """Selected cached object that is not decoded yet. Later updates of the cache do not change it."""
 
     def decode(self) -> R_co:
-        """Decode a new object, which the caller owns."""
+        """Decodes a new object, which the caller owns."""
         ...
 
     def known(self, holder: object) -> Any:
-        """Return what `remember` stored for this version of the object; None if nothing."""
+        """Returns what `remember` stored for this version of the object; None if nothing."""
         ...
 
     def remember(self, holder: object, value: Any) -> None:
-        """Store a value of this version of the object, which `known` returns until the object changes."""
+        """Stores a value of this version of the object, which `known` returns until the object changes."""
         ...
 
 
@@ -80,7 +80,7 @@ class Derivation(Protocol[R, T_co]):
         ...
 
     def compute(self, obj: R, /) -> T_co:
-        """Return the value of an object. It depends only on the object, and is not changed afterwards."""
+        """Returns the value of an object. It depends only on the object, and is not changed afterwards."""
         ...
 
 
@@ -103,7 +103,7 @@ class Reader(Protocol):
         ...
 
     def get(self, kind: type[R], key: ObjectKey) -> R | None:
-        """Get a copy of the cached object, or None.
+        """Gets a copy of the cached object, or None.
 
         Raises:
             UndeclaredKind: The kind is not declared, or the key is outside the declared namespaces.
@@ -120,7 +120,7 @@ class Reader(Protocol):
         owner: str = "",
         index: IndexKey[R] | None = None,
     ) -> list[R]:
-        """List the cached objects that match all arguments, ordered by namespace and name.
+        """Lists the cached objects that match all arguments, ordered by namespace and name.
 
         `owner` is the UID of an owner reference; an empty `namespace` means every declared namespace. Raises the errors
         of `get`.
@@ -137,14 +137,14 @@ class Reader(Protocol):
         index: IndexKey[R] | None = None,
         with_unfiled: bool = False,
     ) -> Sequence[Undecoded[R]]:
-        """List as `list`, but undecoded, so that the caller can yield to the event loop between objects.
+        """Lists as `list`, but undecoded, so that the caller can yield to the event loop between objects.
 
         `with_unfiled` adds objects on which the index function failed; decoding one of them fails.
         """
         ...
 
     def scopes(self, kind: type[Resource], namespace: str = "") -> Sequence[Scope]:
-        """Return the live requests that are equivalent to a cached list of the namespace (empty: all declared).
+        """Returns the live requests that are equivalent to a cached list of the namespace (empty: all declared).
 
         Raises:
             UndeclaredKind: The kind or the namespace is not declared.
@@ -152,7 +152,7 @@ class Reader(Protocol):
         ...
 
     def version(self, kind: type[Resource], namespace: str = "") -> str:
-        """Return the resourceVersion of cached lists of the namespace (empty: all); with several informers, the last
+        """Returns the resourceVersion of cached lists of the namespace (empty: all); with several informers, the last
         one's. Raises the errors of `scopes`."""
         ...
 
@@ -166,7 +166,8 @@ class Reader(Protocol):
         owner: str = "",
         index: IndexKey[Any] | None = None,
     ) -> bool:
-        """Wait until the cache contains every write of this process that began before this call, for one key or a list.
+        """Waits until the cache contains every write of this process that began before this call, for one key or a
+        list.
 
         The other arguments are those of the list: writes of objects that the list contains neither before nor after are
         ignored. Returns at once if no write is pending, and False if the wait timed out (2 s by default).
@@ -174,7 +175,7 @@ class Reader(Protocol):
         ...
 
     def writing(self, kind: type[Resource], key: ObjectKey) -> AbstractContextManager[None]:
-        """Record that a write is in progress; `caught_up` waits for it.
+        """Records that a write is in progress; `caught_up` waits for it.
 
         Undeclared kinds are ignored. If the scope ends with an exception after which the write may have happened
         (`errors.may_have_happened`), the reads that it affects go to the server. A key without a name means every
@@ -183,29 +184,29 @@ class Reader(Protocol):
         ...
 
     def invalidate(self, kind: type[Resource], key: ObjectKey) -> None:
-        """Record a write with unknown result: reads of the key go to the server until one of them succeeds.
+        """Records a write with unknown result: reads of the key go to the server until one of them succeeds.
 
         A key without a name means its namespace. `writing` does the same for writes whose outcome is unknown.
         """
         ...
 
     def record_live_read(self, kind: type[Resource], key: ObjectKey, began: float, found: Resource | None) -> None:
-        """Record the result of a live read of the key that began at that time (loop clock)."""
+        """Records the result of a live read of the key that began at that time (loop clock)."""
         ...
 
     def record_live_list(self, kind: type[Resource], namespace: str, began: float, resource_version: str) -> None:
-        """Record a live list of the namespace (empty: all) that began at that time, at this version."""
+        """Records a live list of the namespace (empty: all) that began at that time, at this version."""
         ...
 
     def record_write(
         self, kind: type[Resource], key: ObjectKey, resource_version: str, uid: str, result: Resource | None = None
     ) -> None:
-        """Record a successful write: reads of the key must be at least at `resource_version`; `result` if it is known.
+        """Records a successful write: reads of the key must be at least at `resource_version`; `result` if it is known.
 
         A no-op write keeps the resourceVersion: the server sends no watch event, so there is nothing to wait for.
         """
         ...
 
     def record_deletion(self, kind: type[Resource], key: ObjectKey, uid: str) -> None:
-        """Record a completed deletion: reads must not return that UID."""
+        """Records a completed deletion: reads must not return that UID."""
         ...

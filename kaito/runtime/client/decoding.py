@@ -19,7 +19,7 @@ DECODED_AT_ONCE: Final = 32
 
 
 async def decoded(chosen: Sequence[Undecoded[R]], version: str, *, skip: bool) -> ResourceList[R]:
-    """Decode a selection, yielding to the event loop: decoding a thousand pods takes a tenth of a second."""
+    """Decodes a selection, yielding to the event loop: decoding a thousand pods takes a tenth of a second."""
     objects: ResourceList[R] = ResourceList(resource_version=version)
     for number, undecoded in enumerate(chosen, 1):
         objects.add_decoded(undecoded.decode, skip=skip)
@@ -30,7 +30,7 @@ async def decoded(chosen: Sequence[Undecoded[R]], version: str, *, skip: bool) -
 
 
 async def remembered(derived: Derivation[R, T], chosen: Sequence[Undecoded[R]]) -> list[T]:
-    """Return the values of a selection, decoding only the objects of which the value is not known.
+    """Returns the values of a selection, decoding only the objects of which the value is not known.
 
     Objects that do not fit their model have no value, and each of their versions is logged once.
     """
@@ -49,7 +49,7 @@ async def remembered(derived: Derivation[R, T], chosen: Sequence[Undecoded[R]]) 
 
 
 def compute(derived: Derivation[R, T], undecoded: Undecoded[R]) -> tuple[T, ...]:
-    """Return the value of an object; none if the object does not fit its model, which is logged."""
+    """Returns the value of an object; none if the object does not fit its model, which is logged."""
     try:
         obj = undecoded.decode()
     except UnreadableObject as error:

@@ -73,7 +73,7 @@ class Migration:
 async def apply_definitions(
     client: Client, definitions: Sequence[Mapping[str, Any]], *, within: float = SERVED_SECONDS
 ) -> Sequence[AppliedDefinition]:
-    """Apply definitions, and wait until their kinds are served.
+    """Applies definitions, and waits until their kinds are served.
 
     A definition whose newest version is older than one in the cluster is not applied: during an update of the operator,
     an old replica that restarts does not undo the work of a new one. A CA bundle that the manager wrote stays.
@@ -93,7 +93,7 @@ async def apply_definitions(
 
 
 async def migrate_stored_versions(client: Client, definitions: Sequence[Mapping[str, Any]]) -> Migration:
-    """Rewrite the objects of kinds that may be stored in an old version, and remove it from `status.storedVersions`.
+    """Rewrites the objects of kinds that may be stored in an old version, and removes it from `status.storedVersions`.
 
     An interrupted migration starts again at the next call. An object that cannot be rewritten, for example because it
     is invalid by now, is logged and leaves the status of its kind as it is. Conversion webhooks have to be served
@@ -156,7 +156,7 @@ def _newest(definition: CustomResourceDefinition) -> tuple[int, int, int]:
 
 
 def _rank(version: str) -> tuple[int, int, int]:
-    """Return the sorting key of a version, newest first: v2, v1, v1beta2, v1alpha1, others."""
+    """Returns the sorting key of a version, newest first: v2, v1, v1beta2, v1alpha1, others."""
     match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
     if match is None:
         return (3, 0, 0)
@@ -192,7 +192,7 @@ async def _migrate(client: Client, name: str) -> Migration:
 
 
 async def _pages(client: Client, path: str) -> AsyncGenerator[Sequence[Mapping[str, Any]]]:
-    """Yield the metadata of all objects; from the beginning again when the list expires, as rewriting is harmless."""
+    """Yields the metadata of all objects; from the beginning again when the list expires, as rewriting is harmless."""
     token, restarts = "", 0
     while True:
         try:
@@ -212,7 +212,7 @@ async def _pages(client: Client, path: str) -> AsyncGenerator[Sequence[Mapping[s
 
 
 async def _rewrite(client: Client, path: str) -> KaitoRuntimeError | None:
-    """Store an object again without a change, and return the error; the server writes it only if its stored form is
+    """Stores an object again without a change, and returns the error; the server writes it only if its stored form is
     another one."""
     try:
         await client.raw("PATCH", path, body={}, content_type=MergePatch.content_type)
@@ -224,7 +224,7 @@ async def _rewrite(client: Client, path: str) -> KaitoRuntimeError | None:
 
 
 async def _record(client: Client, name: str, storage: str) -> None:
-    """Remove the other versions from the status, unless the stored version has changed meanwhile."""
+    """Removes the other versions from the status, unless the stored version has changed meanwhile."""
     for attempt in range(1, STATUS_ATTEMPTS + 1):
         current = await client.get(CustomResourceDefinition, name)
         if _storage_version(current) != storage:
@@ -245,7 +245,7 @@ def _storage_version(definition: CustomResourceDefinition) -> str:
 
 
 def _path(definition: CustomResourceDefinition, namespace: str = "", name: str = "") -> str:
-    """Return the path of the objects or of one object, in the stored version, or in another if that is not served."""
+    """Returns the path of the objects or of one object, in the stored version, or in another if that is not served."""
     spec = definition.spec
     served = [version for version in spec.versions if version.served]
     served.sort(key=lambda version: not version.storage)

@@ -25,7 +25,7 @@ class DeleteResult:
 
 
 def parse_delete_result(body: Mapping[str, Any]) -> DeleteResult:
-    """Interpret the response: a Status, or the object, which remains if it has finalizers or a grace period."""
+    """Interprets the response: a Status, or the object, which remains if it has finalizers or a grace period."""
     if body.get("kind") == "Status":
         details: Mapping[str, Any] = body.get("details") or {}
         return DeleteResult(existed=True, uid=str(details.get("uid", "")))

@@ -18,5 +18,5 @@ class EventSink(Protocol):
         action: str,
         related: Resource | None = None,
     ) -> None:
-        """Queue an event to be sent; does not block and does not raise."""
+        """Queues an event to be sent; does not block and does not raise."""
         ...

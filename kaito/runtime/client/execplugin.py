@@ -48,7 +48,7 @@ class ExecPlugin:
     """Credential plugin, as configured in a kubeconfig."""
 
     def __init__(self, config: Mapping[str, Any], cluster: Mapping[str, Any], *, directory: str = "") -> None:
-        """Read the `exec` entry of a user, for a cluster.
+        """Reads the `exec` entry of a user, for a cluster.
 
         Raises:
             ConfigurationError: The entry is incomplete, or the plugin is interactive.
@@ -74,7 +74,7 @@ class ExecPlugin:
         self._info = json.dumps({"apiVersion": self._api_version, "kind": "ExecCredential", "spec": spec})
 
     async def run(self) -> ExecCredential:
-        """Run the plugin.
+        """Runs the plugin.
 
         Raises:
             TransportError: It does not exist, fails, times out, or prints something else than a credential.
@@ -150,7 +150,7 @@ class ExecCredentials:
         self._directory: Path | None = None
 
     async def header(self) -> str:
-        """Return the bearer token; empty if the plugin provides certificates."""
+        """Returns the bearer token; empty if the plugin provides certificates."""
         async with self._refreshing:
             credential = self._credential
             if credential is None:
@@ -165,7 +165,7 @@ class ExecCredentials:
         return _header(credential)
 
     async def renew(self, header: str) -> bool:
-        """Run the plugin again, unless it already ran after the request with `header` was sent."""
+        """Runs the plugin again, unless it already ran after the request with `header` was sent."""
         async with self._refreshing:
             if self._credential is None or _header(self._credential) == header:
                 before = self._credential
@@ -173,7 +173,7 @@ class ExecCredentials:
         return True
 
     async def certificate_files(self) -> tuple[str, str]:
-        """Return the files of the client certificate and key, which are kept current; empty names if it provides
+        """Returns the files of the client certificate and key, which are kept current; empty names if it provides
         tokens."""
         await self.header()
         if self._directory is None:
@@ -191,7 +191,7 @@ class ExecCredentials:
         return credential
 
     def _store(self, credential: ExecCredential) -> None:
-        """Write the certificate to files: `ssl` reads no other source. The directory (0700) is deleted with this
+        """Writes the certificate to files: `ssl` reads no other source. The directory (0700) is deleted with this
         object."""
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="exec-credential-"))

@@ -29,7 +29,7 @@ class FencedConnector(aiohttp.TCPConnector):
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.connector.Connection:
-        """Connect as aiohttp does; closes the connection and raises if the guard raises."""
+        """Connects as aiohttp does; closes the connection and raises if the guard raises."""
         connection = await super().connect(req, traces, timeout)
         try:
             check_send_guard()

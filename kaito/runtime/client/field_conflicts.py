@@ -52,7 +52,7 @@ class FieldConflict:
 
 
 def field_conflicts(error: Conflict) -> Sequence[FieldConflict]:
-    """Return the fields of a conflict of server-side apply; empty for other conflicts."""
+    """Returns the fields of a conflict of server-side apply; empty for other conflicts."""
     found: list[FieldConflict] = []
     for cause in error.causes:
         match = _MANAGER.match(str(cause.get("message", "")))
@@ -73,7 +73,7 @@ def field_conflicts(error: Conflict) -> Sequence[FieldConflict]:
 async def apply_conflicts(
     client: Client, obj: Resource, *, field_manager: str | None = None
 ) -> Sequence[FieldConflict]:
-    """Return the fields that a forced apply of `obj` would take over; nothing is stored.
+    """Returns the fields that a forced apply of `obj` would take over; nothing is stored.
 
     Raises:
         ApiError: The server rejects the object.
@@ -90,7 +90,7 @@ async def apply_conflicts(
 async def apply_and_report(
     client: Client, obj: R, *, field_manager: str | None = None
 ) -> tuple[R, Sequence[FieldConflict]]:
-    """Apply an object and take over its fields; returns it, and the fields that belonged to others.
+    """Applies an object and takes over its fields; returns it, and the fields that belonged to others.
 
     Without a conflict, it is one request.
 

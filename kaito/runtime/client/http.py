@@ -76,13 +76,13 @@ class _Pool:
         self._slots = asyncio.Semaphore(UNARY_CONNECTIONS)
 
     def slot(self) -> asyncio.Semaphore:
-        """Return the semaphore that limits connections for requests; hold it during a request."""
+        """Returns the semaphore that limits connections for requests; hold it during a request."""
         self.connection_waits += self._slots.locked()
         return self._slots
 
     @contextmanager
     def used(self) -> Generator[None]:
-        """Keep the pool open for the duration of the scope."""
+        """Keeps the pool open for the duration of the scope."""
         self.users += 1
         try:
             yield
@@ -90,7 +90,7 @@ class _Pool:
             self.users -= 1
 
     async def close(self) -> None:
-        """Close all connections at once; readers get an error."""
+        """Closes all connections at once; readers get an error."""
         if isinstance(self.connections, ConnectionPool):
             self.connections.close()
         else:
@@ -108,7 +108,7 @@ class _HttpStream:
     _what: str
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives."""
+        """Yields the body as it arrives."""
         while True:
             try:
                 chunk = await self._source.next_chunk()
@@ -119,7 +119,7 @@ class _HttpStream:
             yield chunk
 
     async def read(self) -> bytes:
-        """Read the rest of the body."""
+        """Reads the rest of the body."""
         return b"".join([chunk async for chunk in self.chunks()])
 
 
@@ -133,7 +133,7 @@ class HttpTransport:
     """
 
     def __init__(self, config: ClusterConfig, *, on_lookup: Callable[[str, float], None] = lambda _, __: None) -> None:
-        """Create a transport without connecting. It is bound to the event loop of its first request."""
+        """Creates a transport without connecting. It is bound to the event loop of its first request."""
         self._config = config
         self._on_lookup = on_lookup
         self._address = ServerAddress.parse(config.server)
@@ -166,7 +166,7 @@ class HttpTransport:
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        """Send one request and read the complete response; raises the errors of `Transport.request`."""
+        """Sends one request and reads the complete response; raises the errors of `Transport.request`."""
         what = f"{method} {target}"
         try:
             with self._deadlines.limit(timeout):
@@ -200,7 +200,8 @@ class HttpTransport:
         return request_bytes(method, self._address.prefix + target, self._address.host_header, headers, body)
 
     def _connection_error(self, what: str, error: Exception) -> TransportError:
-        """Convert the error, and check the certificate files before the next connection, in case the CA was rotated."""
+        """Converts the error, and checks the certificate files before the next connection, in case the CA was
+        rotated."""
         self._checked_at = -TLS_CHECK_SECONDS
         return _translated(what, error)
 
@@ -216,7 +217,7 @@ class HttpTransport:
         idle: float | None = None,
         header_seconds: float = HEADER_SECONDS,
     ) -> AsyncGenerator[_HttpStream]:
-        """Open a streamed response; raises the errors of `Transport.stream`.
+        """Opens a streamed response; raises the errors of `Transport.stream`.
 
         Args:
             method: Method of the request.
@@ -276,7 +277,7 @@ class HttpTransport:
         headers: Mapping[str, str] = NO_HEADERS,
         connect: float = CONNECT_SECONDS,
     ) -> AsyncGenerator["HttpWebSocket"]:
-        """Open a WebSocket; raises the errors of `WebSocketTransport.websocket`."""
+        """Opens a WebSocket; raises the errors of `WebSocketTransport.websocket`."""
         from kaito.runtime.client.websocket import open_websocket
 
         what = f"GET {target.partition('?')[0]}"
@@ -343,7 +344,7 @@ class HttpTransport:
         return self._secure and monotonic() - self._checked_at >= TLS_CHECK_SECONDS
 
     async def _renewed_pool(self, pool: _Pool | None) -> _Pool:
-        """Return the same pool, or a new one if the certificates changed."""
+        """Returns the same pool, or a new one if the certificates changed."""
         material = self._config.tls
         tls_digest = await asyncio.to_thread(fingerprint, material) if self._secure else b""
         if pool is not None and pool.tls_digest == tls_digest:
@@ -384,7 +385,7 @@ class HttpTransport:
         )
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Closes every connection."""
         self._closed = True
         pools = [*self._retired, *([self._pool] if self._pool is not None else [])]
         self._retired, self._pool = [], None
@@ -395,7 +396,7 @@ class HttpTransport:
 
 
 def _proxy_login(url: str) -> dict[str, str]:
-    """Return the header for the credentials in the URL of a proxy, if it contains any."""
+    """Returns the header for the credentials in the URL of a proxy, if it contains any."""
     proxy = urlsplit(url)
     if proxy.username is None and proxy.password is None:
         return {}
@@ -404,7 +405,7 @@ def _proxy_login(url: str) -> dict[str, str]:
 
 
 def _translated(what: str, error: Exception) -> TransportError:
-    """Convert an exception of a connection."""
+    """Converts an exception of a connection."""
     if isinstance(error, TimeoutError):
         return RequestTimeout(f"{what}: {str(error) or 'timed out'}")
     return TransportError(f"{what}: {str(error) or type(error).__name__}")

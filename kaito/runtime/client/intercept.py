@@ -19,7 +19,7 @@ class Sending(Protocol):
     """Sends requests: implemented by `Sender` and `Intercepted`."""
 
     async def send(self, request: ApiRequest) -> Reply:
-        """Send a request and return the successful response. Raises the errors of `Sender.send`."""
+        """Sends a request and returns the successful response. Raises the errors of `Sender.send`."""
         ...
 
 
@@ -32,5 +32,5 @@ class Intercepted:
         self._interceptor = interceptor
 
     async def send(self, request: ApiRequest) -> Reply:
-        """Call the interceptor."""
+        """Calls the interceptor."""
         return await self._interceptor(request, self._inner.send)

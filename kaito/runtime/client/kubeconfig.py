@@ -39,7 +39,7 @@ _log = get_logger(__name__)
 
 @contextmanager
 def _without_generated_code() -> Generator[None]:
-    """Import the library's `config` package without its `client` package.
+    """Imports the library's `config` package without its `client` package.
 
     The package's `__init__` imports 859 modules of generated models and API classes (0.5 s, 62 MiB measured), of which
     the loader uses none: it only sets attributes of a configuration object. Empty packages replace them during the
@@ -91,14 +91,14 @@ class _LoaderCredentials:
         self._refreshing = asyncio.Lock()
 
     async def header(self) -> str:
-        """Return the header; the last valid one while refreshing fails."""
+        """Returns the header; the last valid one while refreshing fails."""
         async with self._refreshing:
             if monotonic() - self._loaded_at >= REFRESH_SECONDS:
                 await self._load()
         return self._current()
 
     async def renew(self, header: str) -> bool:
-        """Refresh the credentials, unless that happened after the request with `header` was sent."""
+        """Refreshes the credentials, unless that happened after the request with `header` was sent."""
         async with self._refreshing:
             if self._current() == header:
                 await self._load()
@@ -118,7 +118,7 @@ class _LoaderCredentials:
 async def load_kubeconfig(
     paths: str, context: str = "", *, environment: Mapping[str, str] = os.environ, strict_x509: bool = False
 ) -> ClusterConfig:
-    """Load the cluster configuration from kubeconfig files; `paths` is separated as `$KUBECONFIG`.
+    """Loads the cluster configuration from kubeconfig files; `paths` is separated as `$KUBECONFIG`.
 
     The proxy variables of `environment` apply to clusters without `proxy-url`.
 
@@ -188,7 +188,7 @@ async def _load_config(
 
 
 def _refuse_removed_provider(user: Mapping[str, Any]) -> None:
-    """Reject the providers that client-go removed in 1.26: the library would run their programs without a time limit.
+    """Rejects the providers that client-go removed in 1.26: the library would run their programs without a time limit.
 
     Raises:
         ConfigurationError: The user entry names one of them.
@@ -201,7 +201,7 @@ def _refuse_removed_provider(user: Mapping[str, Any]) -> None:
 
 
 def _impersonation(user: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the impersonation headers of the user entry (client-go's `NewImpersonatingRoundTripper`).
+    """Returns the impersonation headers of the user entry (client-go's `NewImpersonatingRoundTripper`).
 
     Raises:
         ConfigurationError: A uid, groups or extras without `as`; the server would reject every request.

@@ -27,7 +27,7 @@ class ManagedFieldsEntry(Model):
 
 
 def managed_fields_of(obj: Resource) -> list[ManagedFieldsEntry]:
-    """Return the managed fields of an object that the server returned; cached objects have none."""
+    """Returns the managed fields of an object that the server returned; cached objects have none."""
     entries = (obj.metadata.model_extra or {}).get("managedFields") or ()
     return [ManagedFieldsEntry.model_validate(entry) for entry in entries]
 
@@ -40,7 +40,7 @@ async def remove_former_managers(
     *,
     subresource: str = "",
 ) -> R:
-    """Apply an empty object under each former manager that owns fields, which removes fields without another owner.
+    """Applies an empty object under each former manager that owns fields, which removes fields without another owner.
 
     Args:
         result: The response to an apply of `field_manager`.

@@ -10,15 +10,15 @@ class RequestObserver(Protocol):
     """Receives every attempt of every request. Must not block and must not raise."""
 
     def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
-        """Record an attempt; `code` is the HTTP status, or `<error>` without a response; sizes are body bytes."""
+        """Records an attempt; `code` is the HTTP status, or `<error>` without a response; sizes are body bytes."""
         ...
 
     def retried(self, *, method: str, host: str, code: str) -> None:
-        """Record that an attempt is repeated because of `code`."""
+        """Records that an attempt is repeated because of `code`."""
         ...
 
     def limited(self, *, method: str, host: str, seconds: float) -> None:
-        """Record the delay of a request by the client-side rate limiter."""
+        """Records the delay of a request by the client-side rate limiter."""
         ...
 
 

@@ -15,7 +15,7 @@ def is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 def merge_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
-    """Return the JSON merge patch (RFC 7386) that turns `before` into `after`; `{}` if they are equal.
+    """Returns the JSON merge patch (RFC 7386) that turns `before` into `after`; `{}` if they are equal.
 
     The format replaces lists as a whole.
     """
@@ -38,7 +38,7 @@ class MergePatch:
 
     @classmethod
     def between(cls, before: Resource, after: Resource, *, lock: bool = False) -> Self:
-        """Return the difference of two states; with `lock` it fails with `Conflict` unless `before` is current."""
+        """Returns the difference of two states; with `lock` it fails with `Conflict` unless `before` is current."""
         document = merge_diff(before.to_dict(), after.to_dict())
         if lock and document:
             document.setdefault("metadata", {})["resourceVersion"] = before.metadata.resource_version
@@ -68,7 +68,8 @@ Patch = MergePatch | JsonPatch
 
 
 def pointer(*path: str | int) -> str:
-    """Return a JSON pointer (RFC 6901): `pointer("metadata", "annotations", "a/b")` is `/metadata/annotations/a~1b`."""
+    """Returns a JSON pointer (RFC 6901): `pointer("metadata", "annotations", "a/b")` is
+    `/metadata/annotations/a~1b`."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 

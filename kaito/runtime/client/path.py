@@ -16,7 +16,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 
 
 def group_path(api_version: str) -> str:
-    """Return the root path of a group version: `/api/v1` for the core group, else `/apis/<group>/<version>`."""
+    """Returns the root path of a group version: `/api/v1` for the core group, else `/apis/<group>/<version>`."""
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
@@ -28,7 +28,7 @@ def resource_path(
     name: str = "",
     subresource: str = "",
 ) -> str:
-    """Return the path of a collection, an object or a subresource; names are quoted."""
+    """Returns the path of a collection, an object or a subresource; names are quoted."""
     parts = [group_path(api_version)]
     if namespace:
         parts.append(f"namespaces/{_segment(namespace)}")
@@ -49,7 +49,7 @@ def _segment(name: str) -> str:
 
 
 def with_query(path: str, query: Query) -> str:
-    """Add a query to a path; parameters that are None or empty are omitted."""
+    """Adds a query to a path; parameters that are None or empty are omitted."""
     pairs = {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in query.items()
@@ -63,7 +63,7 @@ def _value(text: str) -> str:
 
 
 def selector_of(labels: LabelSelector | Mapping[str, str] | str | None) -> LabelSelector | None:
-    """Convert any accepted form of a label selector; None selects everything.
+    """Converts any accepted form of a label selector; None selects everything.
 
     Raises:
         ConfigurationError: The text is not a label selector.
@@ -77,14 +77,14 @@ def selector_of(labels: LabelSelector | Mapping[str, str] | str | None) -> Label
 
 
 def label_query(labels: LabelSelector | Mapping[str, str] | str | None) -> str:
-    """Return the `labelSelector` parameter for any accepted form of a label selector."""
+    """Returns the `labelSelector` parameter for any accepted form of a label selector."""
     if labels is None or isinstance(labels, str):
         return labels or ""
     return str(labels if isinstance(labels, LabelSelector) else LabelSelector(match_labels=dict(labels)))
 
 
 def field_query(fields: Mapping[str, str] | str | None) -> str:
-    """Return the `fieldSelector` parameter."""
+    """Returns the `fieldSelector` parameter."""
     if fields is None or isinstance(fields, str):
         return fields or ""
     return ",".join(f"{path}={value}" for path, value in sorted(fields.items()))

@@ -96,7 +96,7 @@ class _ProcessProtocol(asyncio.SubprocessProtocol):
 
 
 async def run_program(command: Sequence[str], *, environment: Mapping[str, str], seconds: float) -> CompletedProgram:
-    """Run a program without input until it exits.
+    """Runs a program without input until it exits.
 
     Args:
         command: The program and its arguments.
@@ -131,7 +131,7 @@ _Started: TypeAlias = tuple[asyncio.SubprocessTransport, _ProcessProtocol]
 
 
 async def _start(command: Sequence[str], environment: Mapping[str, str]) -> _Started:
-    """Start the program. A cancellation is delayed until the program can be killed with its child processes."""
+    """Starts the program. A cancellation is delayed until the program can be killed with its child processes."""
     async with TaskScope("program") as scope:
         starting = scope.spawn(
             asyncio.get_running_loop().subprocess_exec(
@@ -166,6 +166,6 @@ async def _end(process: asyncio.SubprocessTransport, protocol: _ProcessProtocol,
 
 
 def _kill_group(leader: int) -> None:
-    """Kill the process and its child processes, except those that started a new session."""
+    """Kills the process and its child processes, except those that started a new session."""
     with suppress(ProcessLookupError, PermissionError):  # already exited, or all processes belong to another user
         os.killpg(leader, signal.SIGKILL)

@@ -22,7 +22,7 @@ _Address: TypeAlias = IPv4Address | IPv6Address
 
 
 def find_proxy(server: str, configured: str, environment: Mapping[str, str]) -> str:
-    """Return the URL of the proxy of a server; empty for none.
+    """Returns the URL of the proxy of a server; empty for none.
 
     Args:
         server: URL of the API server.
@@ -105,7 +105,7 @@ def _excepts(entry: str, host: str, address: _Address | None, port: str) -> bool
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """Split `host`, `host:port` or `[::1]:port`; an IPv6 address without brackets has no port."""
+    """Splits `host`, `host:port` or `[::1]:port`; an IPv6 address without brackets has no port."""
     if entry.startswith("["):
         host, _, rest = entry[1:].partition("]")
         return host, rest.removeprefix(":")

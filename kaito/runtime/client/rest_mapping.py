@@ -21,7 +21,7 @@ class Discovery(Protocol):
     """Finds the resources of kinds through the server's discovery API."""
 
     async def rest_mapping(self, gvk: GroupVersionKind) -> RestMapping:
-        """Return the mapping of the kind.
+        """Returns the mapping of the kind.
 
         Raises:
             NotFound: The server does not serve the kind (its CRD may be installed later).
@@ -30,5 +30,5 @@ class Discovery(Protocol):
         ...
 
     def invalidate(self, gvk: GroupVersionKind) -> None:
-        """Discard the cached resources of the kind's group version, because they proved wrong."""
+        """Discards the cached resources of the kind's group version, because they proved wrong."""
         ...

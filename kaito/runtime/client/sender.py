@@ -101,7 +101,8 @@ class Sender:
         self._warned: OrderedDict[str, None] = OrderedDict()
 
     async def send(self, request: ApiRequest) -> Reply:
-        """Send a request and return the successful response. The exceptions of the request's guard are raised as well.
+        """Sends a request and returns the successful response. The exceptions of the request's guard are raised as
+        well.
 
         Raises:
             ApiError: The server rejected the request; typed by status.
@@ -189,7 +190,7 @@ class Sender:
         return headers
 
     def _retry_delay(self, request: ApiRequest, error: ApiError | TransportError, attempt: int) -> float | None:
-        """Return the delay in seconds before the next attempt, or None if there must be none."""
+        """Returns the delay in seconds before the next attempt, or None if there must be none."""
         if isinstance(error, TransportError):
             final = request.retry_on is RetryOn.THROTTLING or isinstance(error, ClusterRemoved)
             return None if final else self._backoff(attempt)
@@ -200,11 +201,11 @@ class Sender:
         return None
 
     def _backoff(self, attempt: int) -> float:
-        """Return 0.1 s, doubled with every attempt, with up to 100 % jitter, at most 1 s."""
+        """Returns 0.1 s, doubled with every attempt, with up to 100 % jitter, at most 1 s."""
         return min(0.1 * 2.0 ** (attempt - 1) * (1.0 + self._rng.random()), 1.0)
 
     def _log_warnings(self, header: str) -> None:
-        """Log warnings of the server (deprecated versions, unknown fields), each once per process."""
+        """Logs warnings of the server (deprecated versions, unknown fields), each once per process."""
         if not header:
             return
         for text in _WARNING.findall(header):
@@ -217,7 +218,7 @@ class Sender:
 
 
 def failure(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ApiError:
-    """Convert an error response: a Status object, or the text of a proxy."""
+    """Converts an error response: a Status object, or the text of a proxy."""
     try:
         parsed: object = json.loads(body)
     except ValueError:
@@ -227,7 +228,7 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, request: str) 
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Parse `Retry-After` in seconds; API servers do not use the date form."""
+    """Parses `Retry-After` in seconds; API servers do not use the date form."""
     try:
         return max(float(retry_after), 0.0)
     except ValueError:

@@ -143,11 +143,11 @@ class StatusScope(Generic[R]):
         return find_condition(self.conditions, type)
 
     def condition(self, type: str, holds: bool | None, reason: str, message: str = "") -> bool:  # noqa: A002 -- the API's words
-        """Set a condition from a truth value; None stands for `Unknown`. Otherwise as `set_condition`."""
+        """Sets a condition from a truth value; None stands for `Unknown`. Otherwise as `set_condition`."""
         return self.set_condition(ConditionUpdate(type, condition_status(holds), reason, message))
 
     def set_condition(self, update: ConditionUpdate) -> bool:
-        """Set a condition. `lastTransitionTime` changes only together with the condition's status.
+        """Sets a condition. `lastTransitionTime` changes only together with the condition's status.
 
         Returns:
             Whether anything differs from the condition before.
@@ -177,12 +177,12 @@ class StatusScope(Generic[R]):
         return self.find(update.type) != before
 
     def remove_condition(self, type: str) -> None:  # noqa: A002 -- the API's word
-        """Remove a condition, if it exists."""
+        """Removes a condition, if it exists."""
         self._conditions[type] = None
         self._status = self._status.evolve(conditions=remove_condition(_conditions(self._status), type))
 
     def set(self, **fields: Any) -> None:
-        """Set fields of the status, by their Python names; None removes one.
+        """Sets fields of the status, by their Python names; None removes one.
 
         Raises:
             ConfigurationError: the status has no such field.

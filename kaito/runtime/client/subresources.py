@@ -73,7 +73,7 @@ async def request_token(
     seconds: int = 3600,
     bound_to: Resource | None = None,
 ) -> AccountToken:
-    """Request a token of a service account. The role needs `create` of `serviceaccounts/token`.
+    """Requests a token of a service account. The role needs `create` of `serviceaccounts/token`.
 
     Args:
         client: Sends the request.
@@ -107,7 +107,7 @@ async def request_token(
 
 
 async def read_scale(client: Client, target: Resource) -> Scale:
-    """Read the `scale` subresource of an object; `Client.scale` sets it.
+    """Reads the `scale` subresource of an object; `Client.scale` sets it.
 
     Raises:
         NotFound: The object does not exist, or its kind has no such subresource.

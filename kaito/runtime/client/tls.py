@@ -12,7 +12,7 @@ from kaito.runtime.errors import ConfigurationError
 
 
 def fingerprint(config: TlsConfig) -> bytes:
-    """Return a digest of the files' contents. Kubernetes replaces mounted files by switching a symlink, so that names
+    """Returns a digest of the files' contents. Kubernetes replaces mounted files by switching a symlink, so that names
     and modification times are not sufficient. A missing file is allowed."""
     digest = hashlib.sha256()
     for name in (config.ca_file, config.certificate_file, config.key_file):
@@ -27,7 +27,7 @@ def fingerprint(config: TlsConfig) -> bytes:
 
 
 def client_context(config: TlsConfig) -> ssl.SSLContext:
-    """Create a TLS context with the CA and the client certificate.
+    """Creates a TLS context with the CA and the client certificate.
 
     Raises:
         ConfigurationError: A file is missing or invalid.
@@ -45,7 +45,7 @@ def client_context(config: TlsConfig) -> ssl.SSLContext:
 
 
 def _load_certificate(context: ssl.SSLContext, config: TlsConfig) -> None:
-    """Load the client certificate from a text: OpenSSL reads only files, so it is in one for this moment.
+    """Loads the client certificate from a text: OpenSSL reads only files, so it is in one for this moment.
 
     On Linux the file is in memory, which also works in containers with a read-only file system.
     """
@@ -64,7 +64,7 @@ def _unnamed_file() -> IO[bytes]:
 
 
 def _no_password() -> str:
-    """Refuse an encrypted key: OpenSSL would otherwise wait for a password on the terminal."""
+    """Refuses an encrypted key: OpenSSL would otherwise wait for a password on the terminal."""
     raise ValueError("the client key is encrypted")
 
 

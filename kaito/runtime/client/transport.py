@@ -28,7 +28,7 @@ _guard: ContextVar[Callable[[], None] | None] = ContextVar("send_guard", default
 
 @contextmanager
 def sending_guarded_by(guard: Callable[[], None] | None) -> Generator[None]:
-    """Call `guard` before requests in the scope are sent, until their first byte; an exception prevents the request.
+    """Calls `guard` before requests in the scope are sent, until their first byte; an exception prevents the request.
 
     A request may wait for a connection, a token or the event loop after its caller checked the lease, so only the
     transport can check immediately before sending.
@@ -41,7 +41,7 @@ def sending_guarded_by(guard: Callable[[], None] | None) -> Generator[None]:
 
 
 def check_send_guard() -> None:
-    """Call the guard of the current request. Transports call this immediately before the first byte."""
+    """Calls the guard of the current request. Transports call this immediately before the first byte."""
     guard = _guard.get()
     if guard is not None:
         guard()
@@ -70,11 +70,11 @@ class StreamReply(Protocol):
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, in chunks of any size. Raises `TransportError` if the connection fails."""
+        """Yields the body as it arrives, in chunks of any size. Raises `TransportError` if the connection fails."""
         ...
 
     async def read(self) -> bytes:
-        """Read the rest of the body; for error responses, which end."""
+        """Reads the rest of the body; for error responses, which end."""
         ...
 
 
@@ -95,7 +95,7 @@ class Transport(Protocol):
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        """Send one request and read the complete response.
+        """Sends one request and reads the complete response.
 
         `target` is the encoded path with its query. Calls `check_send_guard` immediately before sending.
 
@@ -114,7 +114,7 @@ class Transport(Protocol):
         connect: float = CONNECT_SECONDS,
         idle: float | None = None,
     ) -> AbstractAsyncContextManager[StreamReply]:
-        """Open a streamed response, which is closed at the end of the scope.
+        """Opens a streamed response, which is closed at the end of the scope.
 
         `idle` is the time in seconds without data after which the stream fails with `RequestTimeout`. Raises the errors
         of `request`.
@@ -122,7 +122,7 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close all connections. Further requests fail with `TransportError`."""
+        """Closes all connections. Further requests fail with `TransportError`."""
         ...
 
 
@@ -143,11 +143,12 @@ class WebSocket(Protocol):
         ...
 
     async def send(self, data: bytes) -> None:
-        """Send a message; waits while the server reads more slowly. Raises `TransportError` if the connection fails."""
+        """Sends a message; waits while the server reads more slowly. Raises `TransportError` if the connection
+        fails."""
         ...
 
     async def receive(self) -> bytes | None:
-        """Return the next message; None once the server has closed the connection in order.
+        """Returns the next message; None once the server has closed the connection in order.
 
         The server is held back after a few messages unless it is called.
 
@@ -169,7 +170,7 @@ class WebSocketTransport(Protocol):
         headers: Mapping[str, str] = NO_HEADERS,
         connect: float = CONNECT_SECONDS,
     ) -> AbstractAsyncContextManager[WebSocket]:
-        """Open a WebSocket with one of the subprotocols; it is closed at the end of the scope.
+        """Opens a WebSocket with one of the subprotocols; it is closed at the end of the scope.
 
         Raises:
             UpgradeRefused: The server answered with another response.
@@ -179,7 +180,7 @@ class WebSocketTransport(Protocol):
 
 
 def without_tracebacks(error: E) -> E:
-    """Remove the tracebacks of the error, its causes and its contexts.
+    """Removes the tracebacks of the error, its causes and its contexts.
 
     Frames of a failed connection refer to its buffers (256 KiB with TLS), and a frame of aiohttp's connector refers to
     the error. Such a cycle stays until the garbage collector runs, which counts objects and not bytes: many MiB while a

@@ -29,7 +29,7 @@ def skips_unreadable(unreadable: Unreadable | None, *, narrow: bool) -> bool:
 
 
 def log_skipped(errors: Iterable[UnreadableObject]) -> None:
-    """Log the objects that a list skipped, each version of an object once per process."""
+    """Logs the objects that a list skipped, each version of an object once per process."""
     for error in errors:
         state = f"{error} {error.resource_version}"
         if state in _logged:

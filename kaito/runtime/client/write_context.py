@@ -40,7 +40,7 @@ VARIANTS: Final = 16
 
 
 def field_manager_of(owner: str, controller: str) -> str:
-    """Return `owner/controller`, with the length and characters that the API server allows."""
+    """Returns `owner/controller`, with the length and characters that the API server allows."""
     name = "".join(letter if letter.isprintable() else "-" for letter in f"{owner}/{controller}")
     if len(name) <= FIELD_MANAGER_LENGTH:
         return name
@@ -79,7 +79,7 @@ class WriteContext:
     """The result of the last write of each object."""
 
     def latest(self, obj: R) -> R:
-        """Return the object as this reconcile wrote it last, if that is later than the given version of it."""
+        """Returns the object as this reconcile wrote it last, if that is later than the given version of it."""
         written = self.results.get((type(obj), obj.key))
         if not isinstance(written, type(obj)) or written.uid != obj.uid:
             return obj
@@ -104,7 +104,7 @@ def writing_as(controller: str) -> Generator[WriteContext]:
 
 
 def current_write_context() -> WriteContext | None:
-    """Return the context of the current reconcile; None outside of controllers."""
+    """Returns the context of the current reconcile; None outside of controllers."""
     return _current.get()
 
 
@@ -123,7 +123,7 @@ class ContentionTracker:
         self._objects: OrderedDict[int, OrderedDict[bytes, _Applied]] = OrderedDict()
 
     def count(self, kind: type[Resource], key: ObjectKey, document: bytes) -> int:
-        """Count an apply that changed the object, by the document's digest; returns the number of restores."""
+        """Counts an apply that changed the object, by the document's digest; returns the number of restores."""
         now = monotonic()
         self._forget(now - WINDOW_SECONDS)
         place = hash((kind, key))
@@ -140,7 +140,7 @@ class ContentionTracker:
         return times
 
     def _forget(self, before: float) -> None:
-        """Drop objects that were last written before that time; the least recently written come first."""
+        """Drops objects that were last written before that time; the least recently written come first."""
         while self._objects:
             place, variants = next(iter(self._objects.items()))
             if next(reversed(variants.values())).at >= before:

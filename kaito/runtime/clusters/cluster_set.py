@@ -60,13 +60,13 @@ class ClusterProvider(ABC):
 
     @abstractmethod
     async def run(self, clusters: "ClusterSet", home: HomeServices) -> None:
-        """Call `clusters.add` and `clusters.discard` until cancelled, on every replica.
+        """Calls `clusters.add` and `clusters.discard` until cancelled, on every replica.
 
         A failure ends the manager.
         """
 
     async def wait_synced(self) -> None:
-        """Wait until the clusters that exist at the start were added: controllers of the set start after that."""
+        """Waits until the clusters that exist at the start were added: controllers of the set start after that."""
         return
 
     @property
@@ -131,7 +131,7 @@ class ClusterSet(DynamicClusters):
     # -- members -----------------------------------------------------------------------------------------------------
 
     def add(self, name: str, target: Target, *, labels: Mapping[str, str] | None = None) -> Member:
-        """Add a cluster, or change one: to other credentials for the same server, or to another server.
+        """Adds a cluster, or changes one: to other credentials for the same server, or to another server.
 
         Returns at once; the connection is opened in the background and repeated until it succeeds. May be called before
         the manager starts. A transport is closed with the cluster.
@@ -163,7 +163,7 @@ class ClusterSet(DynamicClusters):
         return member
 
     def discard(self, name: str) -> None:
-        """Remove a cluster; its watches and connections end in the background. Unknown names are ignored."""
+        """Removes a cluster; its watches and connections end in the background. Unknown names are ignored."""
         member = self._members.pop(name, None)
         if member is None:
             return
@@ -175,7 +175,8 @@ class ClusterSet(DynamicClusters):
             task.cancel()
 
     async def remove(self, name: str) -> None:
-        """Remove a cluster, and wait until its watches, tasks and connections have ended. Unknown names are ignored."""
+        """Removes a cluster, and waits until its watches, tasks and connections have ended. Unknown names are
+        ignored."""
         member = self._members.get(name)
         self.discard(name)
         task = self._tasks.get(member) if member is not None else None
@@ -183,11 +184,11 @@ class ClusterSet(DynamicClusters):
             await settle(task)
 
     def find(self, name: str) -> Member | None:
-        """Return a cluster, or None if there is none of this name."""
+        """Returns a cluster, or None if there is none of this name."""
         return self._members.get(name)
 
     def get(self, name: str) -> Member:
-        """Return a cluster.
+        """Returns a cluster.
 
         Raises:
             ClusterRemoved: there is none of this name, or not any more.
@@ -198,13 +199,13 @@ class ClusterSet(DynamicClusters):
         return found
 
     def list(self, labels: LabelSelector | Mapping[str, str] | str | None = None) -> List[Member]:
-        """Return the clusters, those that cannot be reached included, in the order of their names."""
+        """Returns the clusters, those that cannot be reached included, in the order of their names."""
         selector = selector_of(labels)
         found = (self._members[name] for name in sorted(self._members))
         return [each for each in found if selector is None or selector.matches(each.labels)]
 
     def views(self) -> List[View]:
-        """Return a view of each cluster whose caches are complete, for mappers from the own cluster's objects.
+        """Returns a view of each cluster whose caches are complete, for mappers from the own cluster's objects.
 
         The caches of a cluster that cannot be reached at present contain its last known state.
         """
@@ -222,7 +223,7 @@ class ClusterSet(DynamicClusters):
         *,
         seconds: float = CALL_SECONDS,
     ) -> Outcomes[T]:
-        """Call a function for several clusters at the same time, so that none delays the others.
+        """Calls a function for several clusters at the same time, so that none delays the others.
 
         A cluster that is known to be unreachable is skipped without a request. One that does not finish in time counts
         as unreachable, and is skipped too until it answers a request for its version. When it is reachable again,
@@ -267,7 +268,7 @@ class ClusterSet(DynamicClusters):
     # -- controllers -------------------------------------------------------------------------------------------------
 
     def changes(self, to: "type[Resource] | ChangeMapper") -> Source:
-        """Return a source for `Controller.receives`: clusters that become ready or unreachable, change labels, or go.
+        """Returns a source for `Controller.receives`: clusters that become ready or unreachable, change labels, or go.
 
         Args:
             to: a kind, all cached objects of which are queued; or a function of the cluster's name and a `View` of the
@@ -288,7 +289,7 @@ class ClusterSet(DynamicClusters):
         cache: Sequence[Cached] = (),
         **options: Unpack[RunKeywords[ClusterKey]],
     ) -> Keyed[ClusterKey]:
-        """Return a controller of the objects of a kind in every cluster of the set.
+        """Returns a controller of the objects of a kind in every cluster of the set.
 
         Args:
             kind: the kind.
@@ -324,22 +325,22 @@ class ClusterSet(DynamicClusters):
         discard: Discard,
         scope: TaskScope,
     ) -> StartedMembers:
-        """Deliver the events of a kind from every member. Called by controllers."""
+        """Delivers the events of a kind from every member. Called by controllers."""
         return StartedMembers(self, source, cached, home=home, queue=queue, discard=discard, scope=scope)
 
     # -- called by sources and providers -----------------------------------------------------------------------------
 
     def subscribe(self, listener: Callable[[Member, MemberEvent], None]) -> None:
-        """Call a function at every change of a member."""
+        """Calls a function at every change of a member."""
         self._listeners.append(listener)
 
     def unsubscribe(self, listener: Callable[[Member, MemberEvent], None]) -> None:
-        """Undo `subscribe`. Unknown functions are ignored."""
+        """Undoes `subscribe`. Unknown functions are ignored."""
         if listener in self._listeners:
             self._listeners.remove(listener)
 
     async def wait_known(self) -> None:
-        """Wait until the provider has added the clusters that exist at the start."""
+        """Waits until the provider has added the clusters that exist at the start."""
         await self._known.wait()
 
     @property
@@ -361,7 +362,7 @@ class ClusterSet(DynamicClusters):
     def check(
         self, needs: Mapping[str, Sequence[CacheNeed]], watched_fields: Mapping[str, Sequence[WatchedFields]]
     ) -> None:
-        """Raise ConfigurationError if the caches cannot satisfy the needs and the predicates of the controllers."""
+        """Raises ConfigurationError if the caches cannot satisfy the needs and the predicates of the controllers."""
         plans = plan_cache(
             self._options.cached,
             needs,
@@ -373,7 +374,7 @@ class ClusterSet(DynamicClusters):
         check_watched_fields(watched_fields, plans, cluster=self)
 
     async def run(self, home: HomeServices) -> None:
-        """Run the members until cancelled.
+        """Runs the members until cancelled.
 
         Raises:
             ConfigurationError: the set belongs to another manager, or one of its names is taken.
@@ -404,7 +405,7 @@ class ClusterSet(DynamicClusters):
         task.add_done_callback(lambda _: self._tasks.pop(member, None))
 
     async def _supervise(self, member: Member, home: HomeServices) -> None:
-        """Run a member; one that fails is replaced by a new one after a while, and affects no other."""
+        """Runs a member; one that fails is replaced by a new one after a while, and affects no other."""
         try:
             await member.run(home)
         except Exception as error:  # noqa: BLE001 -- a fault with one cluster must not end the process

@@ -71,18 +71,18 @@ class _FixedCredentials:
     _header: str = field(repr=False)
 
     async def header(self) -> str:
-        """Return the header."""
+        """Returns the header."""
         return self._header
 
     async def renew(self, header: str) -> bool:  # noqa: ARG002 -- the protocol's
-        """Return False: a new kubeconfig brings new credentials."""
+        """Returns False: a new kubeconfig brings new credentials."""
         return False
 
 
 def parse_kubeconfig(
     text: bytes, *, context: str = "", insecure: bool = False, environment: Mapping[str, str] = os.environ
 ) -> ClusterConfig:
-    """Return the configuration of one context.
+    """Returns the configuration of one context.
 
     Args:
         text: the document.

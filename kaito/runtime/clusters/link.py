@@ -38,7 +38,7 @@ class _Connection:
 
     @contextmanager
     def used(self) -> Generator[Transport]:
-        """Count a request."""
+        """Counts a request."""
         self._requests += 1
         self._idle.clear()
         try:
@@ -49,7 +49,7 @@ class _Connection:
                 self._idle.set()
 
     async def wait_idle(self, seconds: float) -> None:
-        """Wait until no request uses it, for some seconds at most."""
+        """Waits until no request uses it, for some seconds at most."""
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -84,7 +84,7 @@ class Link:
         return 1 + len(self._replaced)
 
     async def replace(self, transport: Transport) -> None:
-        """Use another connection from now on; returns when the old one is closed."""
+        """Uses another connection from now on; returns when the old one is closed."""
         old, self._connection = self._connection, _Connection(transport)
         self._replaced.append(old)
         try:
@@ -95,7 +95,7 @@ class Link:
                 await old.transport.close()
 
     def revoke(self) -> None:
-        """Fail all requests, those in progress too."""
+        """Fails all requests, those in progress too."""
         self._revoked = True
         now = asyncio.get_running_loop().time()
         for request in self._requests:
@@ -103,7 +103,7 @@ class Link:
                 request.reschedule(now)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Closes all connections."""
         self._revoked = True
         connections = [self._connection, *self._replaced]
         self._replaced.clear()
@@ -119,7 +119,7 @@ class Link:
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        """Send one request; raises the errors of `Transport.request`, and `ClusterRemoved`."""
+        """Sends one request; raises the errors of `Transport.request`, and `ClusterRemoved`."""
         self._check()
         try:
             with self._connection.used() as transport:
@@ -142,7 +142,7 @@ class Link:
         connect: float = CONNECT_SECONDS,
         idle: float | None = None,
     ) -> AsyncGenerator[StreamReply]:
-        """Open a streamed response, which ends with its connection; raises the errors of `request`."""
+        """Opens a streamed response, which ends with its connection; raises the errors of `request`."""
         self._check()
         transport = self._connection.transport
         async with transport.stream(method, target, headers=headers, connect=connect, idle=idle) as reply:
@@ -157,7 +157,7 @@ class Link:
         headers: Mapping[str, str] = NO_HEADERS,
         connect: float = CONNECT_SECONDS,
     ) -> AsyncGenerator[WebSocket]:
-        """Open a WebSocket, which ends with its connection; raises the errors of `WebSocketTransport.websocket`."""
+        """Opens a WebSocket, which ends with its connection; raises the errors of `WebSocketTransport.websocket`."""
         self._check()
         transport = self._connection.transport
         if not isinstance(transport, WebSocketTransport):

@@ -129,14 +129,14 @@ class Member:
         return "removed from its set" if self.is_removed else self._overdue or self._problem
 
     def check(self) -> None:
-        """Raise `ClusterUnavailable` unless it can be used."""
+        """Raises `ClusterUnavailable` unless it can be used."""
         if self.is_removed:
             raise ClusterRemoved(self.name, self.problem)
         if self.problem:
             raise ClusterUnavailable(self.name, self.problem)
 
     async def wait_connected(self) -> None:
-        """Wait until it is ready or has a problem other than being new, for `CONNECTING_SECONDS` at most."""
+        """Waits until it is ready or has a problem other than being new, for `CONNECTING_SECONDS` at most."""
         left = self._added_at + CONNECTING_SECONDS - monotonic()
         if left > 0 and self.problem and not self.is_removed:
             try:
@@ -168,19 +168,19 @@ class Member:
         return self._reported in {"ready", "unreachable"}
 
     def report_overdue(self, seconds: float) -> None:
-        """Record that a call was not answered in time: the member is unreachable until a probe is answered."""
+        """Records that a call was not answered in time: the member is unreachable until a probe is answered."""
         self._overdue = f"no answer within {seconds:g} s"
         self._wake.set()
         self._export()
 
     def set_labels(self, labels: Mapping[str, str]) -> None:
-        """Replace the labels."""
+        """Replaces the labels."""
         if dict(labels) != self.labels:
             self.labels = dict(labels)
             self._notify(self, "labels")
 
     def rotate(self, config: ClusterConfig) -> None:
-        """Use another configuration of the same cluster."""
+        """Uses another configuration of the same cluster."""
         self.target = config
         if self._link is None or self._scope is None:
             return  # `run` opens it
@@ -189,13 +189,13 @@ class Member:
         self._wake.set()
 
     def fail(self, problem: str) -> None:
-        """Record why it does not run."""
+        """Records why it does not run."""
         self._problem = problem
         self._settled.set()
         self._export()
 
     def retire(self) -> None:
-        """End it at once for all users; `run` then closes its connections when it is cancelled."""
+        """Ends it at once for all users; `run` then closes its connections when it is cancelled."""
         if self.is_removed:
             return
         self.is_removed = True
@@ -209,7 +209,7 @@ class Member:
         self._notify(self, "removed")
 
     async def run(self, home: HomeServices) -> None:
-        """Connect and keep the caches current until cancelled."""
+        """Connects and keeps the caches current until cancelled."""
         link = self._link = Link(self.name, await self._open())
         self._host = link.host
         try:
@@ -279,7 +279,7 @@ class Member:
             await self._pause(cache)
 
     async def _pause(self, cache: Cache) -> None:
-        """Wait for the next check, which follows at once when the first lists are complete."""
+        """Waits for the next check, which follows at once when the first lists are complete."""
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
                 if cache.synced:
@@ -291,7 +291,7 @@ class Member:
         self._wake.clear()
 
     async def _probe(self, client: Client) -> str:
-        """Request the server's version; why that failed, else an empty text."""
+        """Requests the server's version; why that failed, else an empty text."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await client.raw("GET", "/version")

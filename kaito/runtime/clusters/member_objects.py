@@ -35,7 +35,7 @@ class ClusterKey:
 
 
 def same_object(obj: Resource, view: View) -> ClusterKey:
-    """Map an object to its key with its cluster; a mapper for `Controller.keyed(ClusterKey, ...)`."""
+    """Maps an object to its key with its cluster; a mapper for `Controller.keyed(ClusterKey, ...)`."""
     return ClusterKey(view.cluster, obj.namespace, obj.name)
 
 
@@ -54,7 +54,7 @@ def work_on(
     kind: type[R],
     reconcile: Callable[[ClusterRequest[R]], Awaitable[Again | None]],
 ) -> KeyedFunction[ClusterKey]:
-    """Return the function of a keyed controller that calls `reconcile` with the object, if both still exist.
+    """Returns the function of a keyed controller that calls `reconcile` with the object, if both still exist.
 
     `find` returns the cluster of a name.
 

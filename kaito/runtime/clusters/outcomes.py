@@ -19,5 +19,5 @@ class Outcomes(Generic[T]):
     """`ClusterUnavailable` for clusters that were skipped or did not answer in time."""
 
     def raise_errors(self) -> None:
-        """Raise the only error, or a group of all; do nothing if there is none."""
+        """Raises the only error, or a group of all; does nothing if there is none."""
         raise_collected(list(self.errors.values()), "clusters")

@@ -115,7 +115,7 @@ class KubeconfigSecrets(ClusterProvider):
 
     @classmethod
     def cluster_api(cls, namespace: str, *, report: Report | None = None) -> "KubeconfigSecrets":
-        """Return a provider for the Secrets `<cluster>-kubeconfig` of Cluster API in one namespace."""
+        """Returns a provider for the Secrets `<cluster>-kubeconfig` of Cluster API in one namespace."""
         label = "cluster.x-k8s.io/cluster-name"
         return cls(
             namespace,
@@ -128,7 +128,7 @@ class KubeconfigSecrets(ClusterProvider):
     # -- ClusterProvider ---------------------------------------------------------------------------------------------
 
     async def run(self, clusters: ClusterSet, home: HomeServices) -> None:
-        """Watch the Secrets until cancelled."""
+        """Watches the Secrets until cancelled."""
         if self._cache is not None:
             message = "KubeconfigSecrets belongs to a cluster set already: make another one"
             raise ConfigurationError(message)
@@ -157,7 +157,7 @@ class KubeconfigSecrets(ClusterProvider):
             clusters.unsubscribe(self._on_change)
 
     async def wait_synced(self) -> None:
-        """Wait until the clusters of the existing Secrets were added."""
+        """Waits until the clusters of the existing Secrets were added."""
         await self._synced.wait()
 
     @property
@@ -200,7 +200,7 @@ class KubeconfigSecrets(ClusterProvider):
         self._queue_report(key)
 
     def _check_owner(self, name: str, key: ObjectKey, clusters: ClusterSet) -> None:
-        """Raise ConfigurationError if the name is that of another cluster: a Secret must not take it over."""
+        """Raises ConfigurationError if the name is that of another cluster: a Secret must not take it over."""
         owner = self._owners.get(name)
         if owner is not None and owner != key:
             message = f"kubeconfig refused: the name of cluster {name} is taken by Secret {owner}"
@@ -242,7 +242,7 @@ class KubeconfigSecrets(ClusterProvider):
         self._has_unreported.set()
 
     async def _run_reports(self, clusters: ClusterSet, home: HomeServices) -> None:
-        """Report changes on the leader, which also reports those from before its election."""
+        """Reports changes on the leader, which also reports those from before its election."""
         await home.wait_elected()
         while True:
             await self._has_unreported.wait()

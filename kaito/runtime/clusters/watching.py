@@ -50,15 +50,15 @@ class WatchedSet(Protocol):
         ...
 
     async def wait_known(self) -> None:
-        """Wait until it has."""
+        """Waits until it has."""
         ...
 
     def list(self) -> Sequence[Member]:
-        """Return the clusters of the set."""
+        """Returns the clusters of the set."""
         ...
 
     def subscribe(self, listener: Callable[[Member, MemberEvent], None]) -> None:
-        """Call a function at each change of a cluster."""
+        """Calls a function at each change of a cluster."""
         ...
 
     def unsubscribe(self, listener: Callable[[Member, MemberEvent], None]) -> None:
@@ -77,7 +77,7 @@ class _StartedInSet:
         raise NotImplementedError
 
     async def wait_synced(self) -> None:
-        """Wait until the set has the clusters that its providers know at the start."""
+        """Waits until the set has the clusters that its providers know at the start."""
         await self._clusters.wait_known()
 
     @property
@@ -91,7 +91,7 @@ class _StartedInSet:
         return self._clusters.provider_error
 
     def stop(self) -> None:
-        """Ignore further changes. May be called repeatedly."""
+        """Ignores further changes. May be called repeatedly."""
         self._clusters.unsubscribe(self._on_event)
 
 
@@ -163,13 +163,13 @@ class StartedMembers(_StartedInSet):
         return not self._starting and all(started.idle for started in self._started.values())
 
     def replay(self) -> None:
-        """Deliver every object of every member again, as in the initial list."""
+        """Delivers every object of every member again, as in the initial list."""
         for started in self._started.values():
             if isinstance(started, Replayable):
                 started.replay()
 
     def stop(self) -> None:
-        """Stop the sources of all members. May be called repeatedly."""
+        """Stops the sources of all members. May be called repeatedly."""
         super().stop()
         for member in {*self._starting, *self._started}:
             self._disengage(member)
@@ -188,7 +188,7 @@ class ClusterChanges:
         self._to = to
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> StartedSource:
-        """Start to deliver changes."""
+        """Starts to deliver changes."""
         return _StartedChanges(self._clusters, lambda name: self._keys(name, cache), queue, scope)
 
     def _keys(self, name: str, cache: Cache) -> Iterable[ObjectKey]:
@@ -245,7 +245,7 @@ class _StartedChanges(_StartedInSet):
         return True
 
     def stop(self) -> None:
-        """Ignore further changes. May be called repeatedly."""
+        """Ignores further changes. May be called repeatedly."""
         super().stop()
         for retry in self._retries:
             retry.cancel()

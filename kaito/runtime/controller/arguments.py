@@ -23,12 +23,12 @@ _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9_.]*[a-z0-9])?")
 
 
 def reject(message: str) -> NoReturn:
-    """Raise ConfigurationError."""
+    """Raises ConfigurationError."""
     raise ConfigurationError(message)
 
 
 def check_kind(kind: object, where: str) -> None:
-    """Raise ConfigurationError unless the value is a subclass of `Resource` with an API version and a kind."""
+    """Raises ConfigurationError unless the value is a subclass of `Resource` with an API version and a kind."""
     if isinstance(kind, Resource):
         reject(f"{where}: give the class {type(kind).__name__}, not one of its objects")
     if not (isinstance(kind, type) and issubclass(kind, Resource)) or not kind.kind or not kind.api_version:
@@ -36,19 +36,19 @@ def check_kind(kind: object, where: str) -> None:
 
 
 def check_name(name: object, what: str = "controller") -> None:
-    """Raise ConfigurationError unless the name can be a label of metrics and a part of object names."""
+    """Raises ConfigurationError unless the name can be a label of metrics and a part of object names."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         reject(f"{what} name {name!r}: lower case letters, digits, '-', '_' and '.' only")
 
 
 def check_finalizer(controller: str, finalizer: object) -> None:
-    """Raise ConfigurationError unless the API server accepts the finalizer."""
+    """Raises ConfigurationError unless the API server accepts the finalizer."""
     if not isinstance(finalizer, str) or not is_finalizer_name(finalizer):
         reject(f"controller {controller}: finalizer {finalizer!r} is not of the form domain/name")
 
 
 def check_cached(controller: str, cached: object) -> None:
-    """Raise ConfigurationError unless the value is a list of `Cached`."""
+    """Raises ConfigurationError unless the value is a list of `Cached`."""
     if isinstance(cached, Cached):
         reject(f"controller {controller}: cache= takes a list: write cache=[{cached!r}]")
     for each in cast("Iterable[object]", cached):
@@ -58,20 +58,20 @@ def check_cached(controller: str, cached: object) -> None:
 
 
 def check_source(controller: str, source: object) -> None:
-    """Raise ConfigurationError unless the value is a `Channel` or a `Source`."""
+    """Raises ConfigurationError unless the value is a `Channel` or a `Source`."""
     if not isinstance(source, Channel | Polling | Inbound | Source):
         hint = ": write FunctionSource(...) around a function" if callable(source) else ""
         reject(f"controller {controller}: receives() takes a Channel, Polling, Inbound or Source, not {source!r}{hint}")
 
 
 def check_predicate(controller: str, when: object) -> None:
-    """Raise ConfigurationError unless the value is a predicate or None."""
+    """Raises ConfigurationError unless the value is a predicate or None."""
     if when is not None and not callable(when):
         reject(f"controller {controller}: when={when!r} is not a predicate: write when=changed({when!r}) or the like")
 
 
 def check_mapper(to: object, where: str) -> None:
-    """Raise ConfigurationError unless the value can be called with an object and a view."""
+    """Raises ConfigurationError unless the value can be called with an object and a view."""
     if not callable(to):
         reject(f"{where} needs a function, not {to!r}")
     if inspect.isasyncgenfunction(to):
@@ -81,7 +81,7 @@ def check_mapper(to: object, where: str) -> None:
 
 
 def check_handler(handler: object, where: str) -> None:
-    """Raise ConfigurationError unless the value can be called with an event, a queue and a view."""
+    """Raises ConfigurationError unless the value can be called with an event, a queue and a view."""
     if not callable(handler):
         reject(f"{where} needs a function, not {handler!r}")
     if (mismatch := _signature_mismatch(handler, object(), object(), object())) is not None:
@@ -89,7 +89,7 @@ def check_handler(handler: object, where: str) -> None:
 
 
 def check_function(function: object, what: str, *, kind: type[Resource] | None, keyed: bool = False) -> None:
-    """Raise ConfigurationError unless the value is an async function that takes the controller's request.
+    """Raises ConfigurationError unless the value is an async function that takes the controller's request.
 
     Args:
         function: the reconcile, cleanup, periodic or keyed function.
@@ -115,7 +115,7 @@ def check_function(function: object, what: str, *, kind: type[Resource] | None, 
 
 
 def check_report(function: object, after: object, where: str) -> None:
-    """Raise ConfigurationError unless the arguments are an async function of two arguments and a positive integer."""
+    """Raises ConfigurationError unless the arguments are an async function of two arguments and a positive integer."""
     call: object = getattr(function, "__call__", None)  # noqa: B004 - objects with async call
     if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(call):
         reject(f"{where}: {_with_location(function)} is not an async function")

@@ -57,7 +57,7 @@ class BaseController(ABC, Generic[K]):
         """The predicates, with the kinds whose fields they compare."""
 
     def seal(self) -> None:
-        """Reject further declarations: the manager has read this one and would not notice a change."""
+        """Rejects further declarations: the manager has read this one and would not notice a change."""
         self._sealed = True
 
     def _report_failures(self, function: Callable[[Any, Failure], Awaitable[None]], after: int) -> None:

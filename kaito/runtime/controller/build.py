@@ -59,7 +59,7 @@ class ControllerServices:
 
 
 def build(declared: AnyController, services: ControllerServices) -> RunningController:
-    """Build the controller; nothing runs yet."""
+    """Builds the controller; nothing runs yet."""
     api, clock, state = services.api, services.clock, services.state
     if isinstance(declared, Keyed):
         work = keyed_work(declared, api, clock, state)

@@ -85,7 +85,7 @@ class CacheNeeds:
         cluster: AnyCluster | None = None,
         optional: bool = False,
     ) -> None:
-        """Add a kind, in an explicit form if there are options.
+        """Adds a kind, in an explicit form if there are options.
 
         Raises:
             ConfigurationError: an earlier form differs, or the kind is optional and of another cluster.
@@ -99,7 +99,7 @@ class CacheNeeds:
         self._merge(CacheNeed(Cached(kind, labels=labels, only=only, indexes=indexes), cluster, explicit, optional))
 
     def add_declared(self, cached: Sequence[Cached]) -> None:
-        """Add kinds in an explicit form.
+        """Adds kinds in an explicit form.
 
         Raises:
             ConfigurationError: one of them is not a declaration, or differs from an earlier form.

@@ -35,7 +35,7 @@ class BaseClusterSet(ABC):
         discard: Discard,
         scope: TaskScope,
     ) -> StartedSource:
-        """Deliver the events of a kind from every cluster of the set, and drop the keys of removed clusters.
+        """Delivers the events of a kind from every cluster of the set, and drops the keys of removed clusters.
 
         Args:
             source: the kind and its handler.
@@ -48,6 +48,6 @@ class BaseClusterSet(ABC):
 
 
 def cluster_of(key: Hashable) -> str:
-    """Return the cluster that a key names in its attribute `cluster`; empty if it has none."""
+    """Returns the cluster that a key names in its attribute `cluster`; empty if it has none."""
     name: object = getattr(key, "cluster", "")
     return name if isinstance(name, str) else ""

@@ -112,7 +112,7 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         indexes: Sequence[Index[Any]] = (),
         optional: bool = False,
     ) -> Self:
-        """Reconcile the owner, of the controller's kind, when an object of this kind changes.
+        """Reconciles the owner, of the controller's kind, when an object of this kind changes.
 
         Args:
             kind: the dependents' kind.
@@ -154,7 +154,7 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         cluster: AnyCluster | None = None,
         optional: bool = False,
     ) -> Self:
-        """Reconcile the keys that `to` returns when an object of this kind changes.
+        """Reconciles the keys that `to` returns when an object of this kind changes.
 
         Args:
             kind: the watched kind.
@@ -179,7 +179,7 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         return self
 
     def receives(self, source: Channel[Any] | Polling[R, Any] | Inbound | Source) -> Self:
-        """Reconcile the keys of a source outside of the cluster.
+        """Reconciles the keys of a source outside of the cluster.
 
         Args:
             source: a `Channel`, a `Polling` of the controller's kind, an `Inbound`, a `FunctionSource`, or another
@@ -208,7 +208,7 @@ class Controller(BaseController[ObjectKey], Generic[R]):
         return self
 
     def finalizes(self, finalizer: str, cleanup: Reconciler[R]) -> Self:
-        """Call a cleanup function before an object is deleted.
+        """Calls a cleanup function before an object is deleted.
 
         The finalizer is stored before the first reconcile of an object, so that no side effect precedes it. For an
         object that is being deleted, cleanups run instead of the reconcile function, in the order of declaration; when
@@ -236,7 +236,7 @@ class Controller(BaseController[ObjectKey], Generic[R]):
     def reports_failures(
         self, function: Callable[[Request[R], Failure], Awaitable[None]], *, after: int = REPORT_AFTER
     ) -> Self:
-        """Call a function when a key fails repeatedly, when it is given up, and when it recovers.
+        """Calls a function when a key fails repeatedly, when it is given up, and when it recovers.
 
         The function usually writes the status. It is called once for each of these stages, while no reconcile of the
         key runs, and gets the newest state of the object; an object that does not exist any more is not reported. If it

@@ -109,7 +109,7 @@ class Engine(Generic[K]):
     # -- sources -----------------------------------------------------------------------------------------------------
 
     async def run_sources(self, sources: Sequence[Callable[[TaskScope], StartedSource]]) -> None:
-        """Start the sources, wait until they are synced, and keep them until cancelled.
+        """Starts the sources, waits until they are synced, and keeps them until cancelled.
 
         Raises:
             CacheNotSynced: not within `sync_timeout` seconds; the message contains the server's errors.
@@ -141,7 +141,7 @@ class Engine(Generic[K]):
             raise CacheNotSynced(message) from error
 
     async def wait_ready(self) -> None:
-        """Wait until every source is synced."""
+        """Waits until every source is synced."""
         await self._ready.wait()
 
     @property
@@ -155,7 +155,7 @@ class Engine(Generic[K]):
         return self._gate is not None
 
     def requeue_all(self) -> None:
-        """Deliver every cached object of the sources again, as in the initial list."""
+        """Delivers every cached object of the sources again, as in the initial list."""
         for started in self._sources:
             if isinstance(started, Replayable):
                 started.replay()
@@ -163,7 +163,7 @@ class Engine(Generic[K]):
     # -- workers -----------------------------------------------------------------------------------------------------
 
     async def run_workers(self) -> None:
-        """Run the workers until the queue is closed, or cancelled.
+        """Runs the workers until the queue is closed, or cancelled.
 
         Raises:
             InvariantError: a fault of the framework.
@@ -180,7 +180,7 @@ class Engine(Generic[K]):
             self._working.clear()
 
     async def wait_working(self) -> None:
-        """Wait until the workers run: on the leader, after every source is synced."""
+        """Waits until the workers run: on the leader, after every source is synced."""
         await self._working.wait()
 
     @property
@@ -200,7 +200,7 @@ class Engine(Generic[K]):
             await asyncio.sleep(0)  # a reconcile that never suspends must not starve the other tasks of the loop
 
     async def _handle_in_shard(self, item: Item[K], gate: ShardGate) -> None:
-        """Reconcile a key of a shard that this replica holds; drop others, because `requeue_all` brings them back."""
+        """Reconciles a key of a shard that this replica holds; drops others, because `requeue_all` brings them back."""
         hold = gate.hold_of(item.key)
         if hold is not None and await hold.run(self._handle(item)):
             return
@@ -266,7 +266,7 @@ class Engine(Generic[K]):
         return deadline
 
     async def _follow_up(self, item: Item[K], outcome: Outcome, span: Span) -> Failure | None:
-        """Count and queue; returns what may have to be reported."""
+        """Counts and queues; returns what may have to be reported."""
         self._results[outcome.result].inc()
         span.set_attribute("outcome", outcome.result)
         if outcome.error is not None:
@@ -291,7 +291,7 @@ class Engine(Generic[K]):
         return recovery
 
     def _hold_contested(self, item: Item[K], contentions: Sequence[FieldContention]) -> None:
-        """Delay the next reconcile of a key whose fields another writer keeps changing back.
+        """Delays the next reconcile of a key whose fields another writer keeps changing back.
 
         Each of the two writers triggers the other with its write: without a delay they would loop at full speed.
         """
@@ -382,15 +382,15 @@ class Engine(Generic[K]):
         return self._gate is None or self._gate.hold_of(key) is not None
 
     def discard(self, match: Callable[[K], bool]) -> None:
-        """Drop the matching keys from the queue and from the failing keys."""
+        """Drops the matching keys from the queue and from the failing keys."""
         self.queue.discard(match)
         self._failures.discard(match)
 
     def watch_stuck(self, stuck: Callable[[], Sequence[str]]) -> None:
-        """Include work of a source that ignores its cancellation in `stuck`."""
+        """Includes work of a source that ignores its cancellation in `stuck`."""
         self._stuck.append(stuck)
 
     def close(self) -> None:
-        """Close the queue: workers end after the key in hand. Its failing keys are dropped from the gauges."""
+        """Closes the queue: workers end after the key in hand. Its failing keys are dropped from the gauges."""
         self.queue.close()
         self._failures.close()

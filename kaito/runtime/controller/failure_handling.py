@@ -96,7 +96,7 @@ class FailureHandler(Generic[K]):
         )
 
     async def on_failure(self, item: Item[K], outcome: Outcome, error: Exception) -> Failure:
-        """Record a failure; `retry_in` of the result is the delay of the next attempt, None if there is none."""
+        """Records a failure; `retry_in` of the result is the delay of the next attempt, None if there is none."""
         state = self.tracker.record(
             item.key,
             describe(error)[:MESSAGE_LENGTH],
@@ -114,7 +114,7 @@ class FailureHandler(Generic[K]):
         return Failure(stage, state.failures, state.message, state.since, delay, error)
 
     def on_success(self, item: Item[K]) -> Failure | None:
-        """Record a success; returns the recovery that has to be reported."""
+        """Records a success; returns the recovery that has to be reported."""
         self._queue.forget(item.key)
         state = self.tracker.recover(item.key)
         if state is None:
@@ -159,18 +159,18 @@ class FailureHandler(Generic[K]):
         return delay
 
     def drop(self, key: K) -> None:
-        """Forget a key that another replica reconciles now."""
+        """Forgets a key that another replica reconciles now."""
         if self.tracker.recover(key) is not None:
             self._export()
 
     def discard(self, match: Callable[[K], bool]) -> None:
-        """Drop the matching keys, which do not exist any more."""
+        """Drops the matching keys, which do not exist any more."""
         for key in self.tracker.matching(match):
             self.tracker.recover(key)
         self._export()
 
     def close(self) -> None:
-        """Drop all failing keys: nothing reconciles them any more."""
+        """Drops all failing keys: nothing reconciles them any more."""
         self.tracker = FailureTracker()
         self._export()
 
@@ -181,7 +181,7 @@ class FailureHandler(Generic[K]):
     # -- reports -----------------------------------------------------------------------------------------------------
 
     async def report(self, item: Item[K], failure: Failure) -> None:
-        """Call the declared function, if there is one and this stage has not been reported."""
+        """Calls the declared function, if there is one and this stage has not been reported."""
         function, state = self._hooks.report, self.tracker.get(item.key)
         if function is None or state is None or state.reported == failure.stage:
             return

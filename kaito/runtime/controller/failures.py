@@ -37,14 +37,14 @@ class FailurePolicy:
     """Failures in a row after which the key is given up, instead of the controller's `attempts`."""
 
     def __post_init__(self) -> None:
-        """Validate the fields."""
+        """Validates the fields."""
         check_attempts("FailurePolicy", self.attempts)
         if not self.retry and (self.backoff is not None or self.attempts is not None):
             reject("FailurePolicy(retry=False) has no further attempts: remove backoff= and attempts=")
 
 
 def check_attempts(where: str, attempts: object) -> None:
-    """Raise ConfigurationError unless the value is a positive integer or None."""
+    """Raises ConfigurationError unless the value is a positive integer or None."""
     if attempts is None:
         return
     if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
@@ -52,7 +52,7 @@ def check_attempts(where: str, attempts: object) -> None:
 
 
 def check_policies(controller: str, policies: object) -> None:
-    """Raise ConfigurationError unless the value maps classes of exceptions to policies."""
+    """Raises ConfigurationError unless the value maps classes of exceptions to policies."""
     if not isinstance(policies, Mapping):
         reject(f"controller {controller}: on_error={policies!r}: write on_error={{OSError: FailurePolicy(...)}}")
     for error, policy in policies.items():  # pyright: ignore[reportUnknownVariableType] -- checked here
@@ -66,7 +66,7 @@ _DEFAULT: Final = FailurePolicy()
 
 
 def policy_of(error: BaseException, policies: Mapping[type[Exception], FailurePolicy]) -> FailurePolicy:
-    """Return the policy of the error's class, else of its nearest base class, else the default."""
+    """Returns the policy of the error's class, else of its nearest base class, else the default."""
     return next((policies[each] for each in type(error).__mro__ if each in policies), _DEFAULT)
 
 
@@ -142,7 +142,7 @@ class FailureTracker(Generic[K]):
         self._states: dict[K, FailureState] = {}
 
     def record(self, key: K, message: str, *, now: datetime, generation: int | None) -> FailureState:
-        """Count a failure of the key. A generation other than that of the last failure restarts `of_generation`."""
+        """Counts a failure of the key. A generation other than that of the last failure restarts `of_generation`."""
         state = self._states.setdefault(key, FailureState(now, generation))
         if generation is not None and generation != state.generation:
             state.generation = generation
@@ -154,19 +154,19 @@ class FailureTracker(Generic[K]):
         return state
 
     def get(self, key: K) -> FailureState | None:
-        """Return the state of a failing key."""
+        """Returns the state of a failing key."""
         return self._states.get(key)
 
     def recover(self, key: K) -> FailureState | None:
-        """Drop the state of a key that succeeded, and return it."""
+        """Drops the state of a key that succeeded, and returns it."""
         return self._states.pop(key, None)
 
     def matching(self, match: Callable[[K], bool]) -> list[K]:
-        """Return the failing keys that match."""
+        """Returns the failing keys that match."""
         return [key for key in self._states if match(key)]
 
     def keep(self, key: K, state: FailureState) -> None:
-        """Keep the state of a key whose recovery has not been reported."""
+        """Keeps the state of a key whose recovery has not been reported."""
         self._states[key] = state
 
     def __len__(self) -> int:

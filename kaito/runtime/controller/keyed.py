@@ -51,7 +51,7 @@ class Keyed(BaseController[K], Generic[K]):
         cluster: AnyCluster | None = None,
         optional: bool = False,
     ) -> Self:
-        """Reconcile the keys that `to` returns when an object of this kind changes.
+        """Reconciles the keys that `to` returns when an object of this kind changes.
 
         Args:
             kind: the watched kind.
@@ -75,7 +75,7 @@ class Keyed(BaseController[K], Generic[K]):
     def reports_failures(
         self, function: Callable[[KeyedRequest[K], Failure], Awaitable[None]], *, after: int = REPORT_AFTER
     ) -> Self:
-        """Call a function when a key fails repeatedly, when it is given up, and when it recovers.
+        """Calls a function when a key fails repeatedly, when it is given up, and when it recovers.
 
         As `Controller.reports_failures`, with a `KeyedRequest`.
         """

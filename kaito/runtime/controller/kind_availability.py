@@ -36,7 +36,7 @@ class KindAvailability:
         self._log = _log.bind(controller=controller)
 
     async def wait_served(self) -> None:
-        """Wait until the server serves all of them. Errors of the server are retried."""
+        """Waits until the server serves all of them. Errors of the server are retried."""
         is_logged = False
         while missing := await self._missing(missing_on_error=True):
             if not is_logged:
@@ -45,7 +45,7 @@ class KindAvailability:
             await asyncio.sleep(LOOKUP_SECONDS)
 
     async def wait_removed(self) -> None:
-        """Wait until the server no longer serves one of them. An error of the server is not a removal."""
+        """Waits until the server no longer serves one of them. An error of the server is not a removal."""
         while True:
             await asyncio.sleep(LOOKUP_SECONDS)
             if self._has_watches():

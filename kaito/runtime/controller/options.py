@@ -76,7 +76,7 @@ class RunOptions(Generic[K]):
     manager's graceful period; 0 cancels at once. The next start finds what was not finished."""
 
     def __post_init__(self) -> None:
-        """Validate all options."""
+        """Validates all options."""
         check_name(self.name)
         workers = cast("object", self.workers)
         if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
@@ -108,7 +108,8 @@ class RunOptions(Generic[K]):
 
 
 def check_seconds(controller: str, option: str, value: object, *, zero: bool, none: str = "") -> None:
-    """Raise ConfigurationError unless the value is a duration in seconds. `none`: what None means, if it is allowed."""
+    """Raises ConfigurationError unless the value is a duration in seconds. `none`: what None means, if it is
+    allowed."""
     if value is None and none:
         return
     hint = f"; use None for {none}" if none else ""

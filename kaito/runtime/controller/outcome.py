@@ -57,7 +57,7 @@ class Outcome:
 
     @classmethod
     def of_result(cls, result: object) -> Self:
-        """Classify what a reconcile function returned."""
+        """Classifies what a reconcile function returned."""
         if result is None:
             return cls("success")
         if isinstance(result, Again):
@@ -67,7 +67,7 @@ class Outcome:
 
     @classmethod
     def of_error(cls, error: Exception) -> Self:
-        """Classify what a reconcile function raised."""
+        """Classifies what a reconcile function raised."""
         errors = list(leaf_errors(error))
         terminal = all(isinstance(each, Terminal) for each in errors)
         delays = [_own_delay(each) for each in errors]

@@ -70,7 +70,7 @@ class RunningController:
         return self._availability is not None
 
     async def stop(self, drain_seconds: float) -> None:
-        """Close the queue, after workers have drained it for `drain_seconds` at most if the controller wants that."""
+        """Closes the queue, after workers have drained it for `drain_seconds` at most if the controller wants that."""
         drain = min(self.engine.options.drain, drain_seconds)
         if drain > 0:
             await self.engine.queue.drain(drain)
@@ -79,7 +79,7 @@ class RunningController:
     # -- informers ---------------------------------------------------------------------------------------------------
 
     def acquire_informers(self) -> None:
-        """Acquire the informers of the needed kinds; a running cache starts them. `run_sources` adds the indexes.
+        """Acquires the informers of the needed kinds; a running cache starts them. `run_sources` adds the indexes.
 
         Raises:
             ConfigurationError: one of the kinds is cached in another form.
@@ -96,7 +96,7 @@ class RunningController:
         return cache.acquire(need.cached.kind if cache.declares(need.cached.kind) else need.cached)
 
     def release_informers(self) -> None:
-        """Release the informers; those that are not needed elsewhere stop."""
+        """Releases the informers; those that are not needed elsewhere stop."""
         while self._informers:
             self._informers.pop().release()
 
@@ -111,7 +111,7 @@ class RunningController:
     # -- sources -----------------------------------------------------------------------------------------------------
 
     async def run_sources(self) -> None:
-        """Run the sources, which fill the queue, until cancelled; see `Engine.run_sources`."""
+        """Runs the sources, which fill the queue, until cancelled; see `Engine.run_sources`."""
         async with TaskScope(f"optional.{self.engine.name}") as scope:
             for source in self._optional:
                 scope.spawn(self._run_optional(source), name=source.need.cached.kind.kind)

@@ -15,7 +15,7 @@ _current: ContextVar["ShardHold | None"] = ContextVar("shard_hold", default=None
 
 
 def current_shard_hold() -> "ShardHold | None":
-    """Return the hold in which the caller's reconcile runs; None outside of reconciles of shards."""
+    """Returns the hold in which the caller's reconcile runs; None outside of reconciles of shards."""
     return _current.get()
 
 
@@ -36,7 +36,7 @@ class ShardHold:
         self._idle.set()
 
     def check(self) -> None:
-        """Fence a write.
+        """Fences a write.
 
         Raises:
             NotLeader: another replica may hold the shard.
@@ -49,7 +49,7 @@ class ShardHold:
         return not self._tasks
 
     async def run(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Run a reconcile; False if the end of the hold cancelled it."""
+        """Runs a reconcile; False if the end of the hold cancelled it."""
         async with TaskScope(f"shard-{self.shard}") as scope:
             token = _current.set(self)
             try:  # a task of its own: the end of the hold cancels it, and not the worker
@@ -68,7 +68,7 @@ class ShardHold:
             self._idle.set()
 
     async def wait_idle(self, seconds: float) -> bool:
-        """Wait until no reconcile runs in it; False if one still runs after some seconds."""
+        """Waits until no reconcile runs in it; False if one still runs after some seconds."""
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -77,7 +77,7 @@ class ShardHold:
         return True
 
     def end(self) -> None:
-        """Cancel the reconciles that run in it."""
+        """Cancels the reconciles that run in it."""
         for task in self._tasks:
             task.cancel()
 
@@ -86,5 +86,5 @@ class ShardGate(Protocol):
     """Which keys this replica reconciles."""
 
     def hold_of(self, key: Hashable) -> ShardHold | None:
-        """Return the hold of the key's shard; None if this replica does not hold it."""
+        """Returns the hold of the key's shard; None if this replica does not hold it."""
         ...

@@ -32,7 +32,7 @@ def watched_kind(
     when: Predicate | None,
     cluster: AnyCluster | None,
 ) -> WatchedKind:
-    """Validate the arguments of `watches`.
+    """Validates the arguments of `watches`.
 
     Raises:
         ConfigurationError: neither or both of `to` and `handler`, or an argument that is not a kind, function or

@@ -128,7 +128,7 @@ def is_selected(cache: Cache, kind: type[Resource], namespace: str) -> bool:
 
 
 async def _clean_up(controller: Controller[R], obj: R, request: Callable[[R], Request[R]]) -> Again | None:
-    """Run each cleanup whose finalizer is still there. A failure of one does not prevent the others."""
+    """Runs each cleanup whose finalizer is still there. A failure of one does not prevent the others."""
     soonest: Again | None = None
     errors: list[Exception] = []
     for finalizer, cleanup in controller.finalizers.items():

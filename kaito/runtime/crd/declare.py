@@ -29,7 +29,7 @@ class Rule:
     """Evaluate on creation as well, with an optional `oldSelf`."""
 
     def to_schema(self) -> dict[str, Any]:
-        """Return the entry of `x-kubernetes-validations`."""
+        """Returns the entry of `x-kubernetes-validations`."""
         entry: dict[str, Any] = {
             "rule": self.rule,
             "message": self.message,
@@ -42,7 +42,7 @@ class Rule:
 
 
 def rules(*given: Rule, **schema: Any) -> dict[str, Any]:
-    """Return the rules of a field: `size: int = Field(json_schema_extra=rules(Rule("self >= oldSelf", "cannot
+    """Returns the rules of a field: `size: int = Field(json_schema_extra=rules(Rule("self >= oldSelf", "cannot
     shrink")))`."""
     return {"x-kubernetes-validations": [rule.to_schema() for rule in given], **schema}
 
@@ -60,7 +60,7 @@ class Column:
     format: str = ""
 
     def to_schema(self) -> dict[str, Any]:
-        """Return the entry of `additionalPrinterColumns`."""
+        """Returns the entry of `additionalPrinterColumns`."""
         entry: dict[str, Any] = {
             "name": self.name,
             "type": self.type,
@@ -81,7 +81,7 @@ class Scale:
     selector: str = ""
 
     def to_schema(self) -> dict[str, Any]:
-        """Return the `scale` entry of `subresources`."""
+        """Returns the `scale` entry of `subresources`."""
         paths = {"specReplicasPath": self.replicas, "statusReplicasPath": self.status_replicas}
         return paths | ({"labelSelectorPath": self.selector} if self.selector else {})
 

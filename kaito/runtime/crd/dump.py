@@ -24,7 +24,7 @@ _Dumper.add_representer(str, _text)
 
 
 def to_yaml(*manifests: Mapping[str, Any], header: Iterable[str] = ()) -> str:
-    """Return YAML documents separated by `---`; `header` lines become comments at the top. Keys keep their order."""
+    """Returns YAML documents separated by `---`; `header` lines become comments at the top. Keys keep their order."""
     documents = [
         yaml.dump(dict(manifest), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
         for manifest in manifests

@@ -16,7 +16,7 @@ def crd(
     singular: str = "",
     conversion: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Build the manifest.
+    """Builds the manifest.
 
     The status subresource is enabled for every version whose model has a `status`.
 

@@ -79,11 +79,11 @@ class _Generator(GenerateJsonSchema):
     """Pydantic's generator, with hooks where its output would lose information."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        """Make an optional field not nullable: it may be absent, and the API server drops nulls of such fields."""
+        """Makes an optional field not nullable: it may be absent, and the API server drops nulls of such fields."""
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Keep only defaults that are not empty: the API server would write an empty one into every object."""
+        """Keeps only defaults that are not empty: the API server would write an empty one into every object."""
         default = schema.get("default")
         if isinstance(default, Model):
             inner = self.generate_inner(schema["schema"])
@@ -95,7 +95,7 @@ class _Generator(GenerateJsonSchema):
         return inner
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """Add CEL rules, and preserve unknown fields of built-in structs.
+        """Adds CEL rules, and preserves unknown fields of built-in structs.
 
         Models of built-in structs have the fields of one release: the API server would prune those of a later one.
         """
@@ -117,7 +117,7 @@ class _Generator(GenerateJsonSchema):
         return produced
 
     def any_schema(self, schema: core_schema.AnySchema) -> JsonSchemaValue:  # noqa: ARG002 -- pydantic's hook
-        """Return the schema of any value."""
+        """Returns the schema of any value."""
         return {PRESERVE: True}
 
 
@@ -132,7 +132,7 @@ def _describe(properties: dict[str, Schema], model: type[Model]) -> None:
 
 
 def structural_schema(model: type[Resource]) -> Schema:
-    """Return the `openAPIV3Schema` of a kind.
+    """Returns the `openAPIV3Schema` of a kind.
 
     Raises:
         ConfigurationError: A field's type has no structural schema; the message contains the field.
@@ -163,7 +163,7 @@ class _Builder:
         self._definitions = definitions
 
     def build(self, raw: Schema, path: str, inside: tuple[str, ...]) -> Schema:
-        """Convert the schema of a value; `inside` contains the definitions being expanded, to detect recursion."""
+        """Converts the schema of a value; `inside` contains the definitions being expanded, to detect recursion."""
         raw, inside = self._resolve(raw, path, inside)
         schema: Schema = {}
         for name, value in raw.items():
@@ -190,7 +190,7 @@ class _Builder:
         return {name: schema[name] for name in (*_ORDER, *extensions) if name in schema}
 
     def _resolve(self, raw: Schema, path: str, inside: tuple[str, ...]) -> tuple[Schema, tuple[str, ...]]:
-        """Resolve references and `allOf` with one element.
+        """Resolves references and `allOf` with one element.
 
         Keys beside the reference take precedence over those of the target. Rules are merged, because those of a model
         apply wherever it is used.
@@ -208,7 +208,7 @@ class _Builder:
                 return raw, inside
 
     def _complete(self, schema: Schema, path: str) -> None:
-        """Add the missing type, or preserve unknown fields of a value without one."""
+        """Adds the missing type, or preserves unknown fields of a value without one."""
         if "anyOf" in schema and not schema.get("x-kubernetes-int-or-string"):
             self._refuse(path, "a union of types has no structural schema; only int-or-string has one")
         if "enum" in schema and "type" not in schema:
@@ -220,7 +220,7 @@ class _Builder:
             schema[PRESERVE] = True
 
     def _mapping(self, value: Any, path: str, inside: tuple[str, ...]) -> Schema:
-        """Convert the values of a mapping. For models the value is `true`: unknown fields are allowed."""
+        """Converts the values of a mapping. For models the value is `true`: unknown fields are allowed."""
         if not isinstance(value, dict):
             return {}
         built = self.build(value, f"{path}.*", inside)  # pyright: ignore[reportUnknownArgumentType] -- JSON
@@ -239,7 +239,7 @@ class _Builder:
 
 
 def _paragraphs(docstring: str) -> Schema:
-    """Join the wrapped lines of a docstring: `kubectl explain` wraps the text again."""
+    """Joins the wrapped lines of a docstring: `kubectl explain` wraps the text again."""
     paragraphs = re.split(r"\n\s*\n", docstring.strip())
     return {"description": "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)}
 
@@ -257,7 +257,7 @@ _IGNORED = frozenset({"title", "$defs", "examples", "deprecated", "propertyNames
 
 
 def _at_place(target: Schema, place: Schema, reference: str) -> Schema:
-    """Merge the target of a reference with the keys beside it."""
+    """Merges the target of a reference with the keys beside it."""
     combined = target | {key: value for key, value in place.items() if key != reference}
     if RULES in target and RULES in place:
         combined[RULES] = [*target[RULES], *place[RULES]]
@@ -265,7 +265,7 @@ def _at_place(target: Schema, place: Schema, reference: str) -> Schema:
 
 
 def _drop_defaults(schema: Schema) -> None:
-    """Remove defaults: status contains observations only."""
+    """Removes defaults: status contains observations only."""
     schema.pop("default", None)
     for part in (*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")):
         if isinstance(part, dict):

@@ -38,7 +38,7 @@ AnyChild: TypeAlias = Child[Resource]
 
 
 def stages_of(stages: Sequence[Stage]) -> list[list[AnyChild]]:
-    """Return the children of each stage.
+    """Returns the children of each stage.
 
     Raises:
         ConfigurationError: something else than objects and children.
@@ -108,7 +108,7 @@ def completed(job: Job) -> bool | str:
 
 
 def has_condition(condition_type: str) -> Readiness[Resource]:
-    """Return a readiness that needs a condition to be True, for its observed generation if it has one."""
+    """Returns a readiness that needs a condition to be True, for its observed generation if it has one."""
 
     def ready(obj: Resource) -> bool | str:
         condition = condition_of(obj, condition_type)

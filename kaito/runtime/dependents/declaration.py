@@ -41,7 +41,7 @@ class Owning(Protocol):
     """A controller, as far as `watched_by` needs it."""
 
     def owns(self, kind: type[Resource], *, optional: bool = ...) -> Self:
-        """Reconcile the owner when a dependent changes."""
+        """Reconciles the owner when a dependent changes."""
         ...
 
 
@@ -85,7 +85,7 @@ class Dependents:
             raise ConfigurationError(message)
 
     def watched_by(self, controller: C) -> C:
-        """Let a controller own the kinds, so that a change of a dependent reconciles its owner; returns it."""
+        """Lets a controller own the kinds, so that a change of a dependent reconciles its owner; returns it."""
         for kind in self.kinds:
             if kind.gvk() in self._optional:
                 controller.owns(kind, optional=True)
@@ -96,7 +96,7 @@ class Dependents:
     # -- applying ----------------------------------------------------------------------------------------------------
 
     async def apply(self, request: Request[R], *stages: Stage) -> DependentsResult:
-        """Apply the children in stages, and delete dependents that are not among them once every stage was applied.
+        """Applies the children in stages, and deletes dependents that are not among them once every stage was applied.
 
         A stage waits until all children of the earlier stages are ready; a reconcile follows when one of them changes.
         Waiting children that exist already stay as they are, and nothing is deleted meanwhile. If a child cannot be
@@ -161,7 +161,7 @@ class Dependents:
         return obj.with_metadata(labels={**obj.labels, DEPENDENTS_LABEL: self.name})
 
     def _check_ownership(self, present: Resource, owner: Resource, *, adopt: bool) -> None:
-        """Raise AlreadyOwned for an object that is not, or not yet, a dependent of this set."""
+        """Raises AlreadyOwned for an object that is not, or not yet, a dependent of this set."""
         controller = controller_of(present.metadata)
         what = f"{present.kind} {present.key}"
         if controller is None:
@@ -226,7 +226,7 @@ class Dependents:
         return found
 
     async def _delete(self, request: Request[Any], candidate: Resource) -> _Deletion:
-        """Delete a dependent unless it turns out not to be one."""
+        """Deletes a dependent unless it turns out not to be one."""
         api, owner = request.api, request.object
         managers = field_managers(api, self._former)
         try:
@@ -244,7 +244,7 @@ class Dependents:
             return "pending"
 
     async def delete(self, request: Request[R]) -> Sequence[ObjectKey]:
-        """Delete all dependents, kind by kind in the reverse order of the kinds, for a clean-up that needs an order.
+        """Deletes all dependents, kind by kind in the reverse order of the kinds, for a clean-up that needs an order.
 
         A kind is deleted when no dependent of the kinds after it is left. Without a finalizer the garbage collector
         deletes all of them, in no order. Foreign objects are left out, as in `apply`.
@@ -273,7 +273,7 @@ class Dependents:
     # -- planning ----------------------------------------------------------------------------------------------------
 
     async def plan(self, request: Request[R], *stages: Stage) -> Plan:
-        """Return what `apply` would change if every stage were ready. Nothing is stored: the server runs it dry.
+        """Returns what `apply` would change if every stage were ready. Nothing is stored: the server runs it dry.
 
         Raises:
             ConfigurationError: as `apply`.

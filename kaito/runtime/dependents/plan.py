@@ -74,7 +74,8 @@ class Plan:
 
 
 def differences(before: Resource, after: Resource) -> list[FieldChange]:
-    """Return the fields that differ, without the status and what the server maintains. Values of Secrets are hidden."""
+    """Returns the fields that differ, without the status and what the server maintains. Values of Secrets are
+    hidden."""
     changes = _compare(_comparable(before), _comparable(after), "")
     if before.kind == "Secret" and before.group() == "":
         return [

@@ -22,7 +22,7 @@ DEPENDENTS_LABEL: Final = "runtime.kaito.dev/dependents"
 
 
 def field_managers(api: Api, former: Collection[str]) -> frozenset[str]:
-    """Return the field managers that apply dependents: the controller's, that of its manager, and former ones."""
+    """Returns the field managers that apply dependents: the controller's, that of its manager, and former ones."""
     own = api.client.field_manager
     run = current_write_context()
     return frozenset({own, *former} | ({field_manager_of(own, run.controller)} if run is not None else set()))
@@ -42,7 +42,7 @@ def is_dependent(obj: Resource, owner: Resource, name: str) -> bool:
 async def undeclared(
     api: Api, kind: type[Resource], owner: Resource, name: str, declared: Collection[ObjectKey]
 ) -> list[Resource]:
-    """List the cached dependents of a kind that are not declared. Objects that do not fit the model are left out."""
+    """Lists the cached dependents of a kind that are not declared. Objects that do not fit the model are left out."""
     namespace = owner.namespace if kind.namespaced else ""
     found = await api.list(kind, namespace=namespace, owned_by=owner, unreadable="skip")
     return [obj for obj in found if is_dependent(obj, owner, name) and not obj.deleting and obj.key not in declared]
@@ -51,7 +51,7 @@ async def undeclared(
 async def confirmed(
     api: Api, candidate: Resource, owner: Resource, name: str, managers: Collection[str]
 ) -> Resource | None:
-    """Read a candidate from the server; None if it does not exist, or is not a dependent of the set.
+    """Reads a candidate from the server; None if it does not exist, or is not a dependent of the set.
 
     One that is being deleted is returned, too.
     """

@@ -49,7 +49,7 @@ class DependentsResult:
     def condition(
         self, condition_type: str = "Ready", *, ready: str = "AllReady", not_ready: str = "Progressing"
     ) -> ConditionUpdate:
-        """Return a condition: True if everything is ready, else False with what is not.
+        """Returns a condition: True if everything is ready, else False with what is not.
 
         Args:
             condition_type: type of the condition.

@@ -438,7 +438,7 @@ __all__ = [*_HOME_OF]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunde
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from its module."""
+    """Loads a name from its module."""
     return load(__name__, name, _HOME_OF)
 
 

@@ -23,20 +23,20 @@ class Secret(Resource, api="v1", kind="Secret", hide_input_in_errors=True):
     immutable: bool | None = None
 
     def value(self, key: str) -> bytes | None:
-        """Return the decoded value of a key, if present."""
+        """Returns the decoded value of a key, if present."""
         encoded = self.data.get(key)
         return None if encoded is None else base64.b64decode(encoded)
 
     def with_values(self, **values: bytes) -> Self:
-        """Return a copy with these keys set; use `with_value` for keys that are not identifiers."""
+        """Returns a copy with these keys set; use `with_value` for keys that are not identifiers."""
         return self.evolve(data=self.data | {key: base64.b64encode(value).decode() for key, value in values.items()})
 
     def with_value(self, key: str, value: bytes) -> Self:
-        """Return a copy with one key set, for example `tls.crt`."""
+        """Returns a copy with one key set, for example `tls.crt`."""
         return self.evolve(data=self.data | {key: base64.b64encode(value).decode()})
 
     def __repr__(self) -> str:
-        """Return a text without the values, because objects are logged."""
+        """Returns a text without the values, because objects are logged."""
         return f"Secret({self.key}, keys={sorted(getattr(self, 'data', {}))})"  # metadata-only ones have no data
 
     __str__ = __repr__

@@ -191,7 +191,7 @@ class Node(Resource, api="v1", kind="Node", namespaced=False):
     status: NodeStatus = Field(default_factory=NodeStatus)
 
     def condition(self, condition_type: str) -> NodeCondition | None:
-        """Return the condition of the type, if present."""
+        """Returns the condition of the type, if present."""
         return next((condition for condition in self.status.conditions if condition.type == condition_type), None)
 
     @property

@@ -502,7 +502,7 @@ class Pod(Resource, api="v1", kind="Pod"):
     status: PodStatus = Field(default_factory=PodStatus)
 
     def condition(self, condition_type: str) -> PodCondition | None:
-        """Return the condition of the type, if present."""
+        """Returns the condition of the type, if present."""
         return next((condition for condition in self.status.conditions if condition.type == condition_type), None)
 
     @property

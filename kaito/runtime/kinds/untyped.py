@@ -14,7 +14,7 @@ class ListMeta(Model):
 
 
 def untyped_kind(api: str, kind: str, *, plural: str = "", namespaced: bool = True) -> type["Untyped"]:
-    """Create a class for a kind without a model; `Untyped.field` reads all fields except metadata.
+    """Creates a class for a kind without a model; `Untyped.field` reads all fields except metadata.
 
     Without a plural the client discovers plural and scope.
     """
@@ -31,7 +31,7 @@ class Untyped(Resource):
     """Object without a model, with all fields as unknown fields."""
 
     def field(self, path: str) -> Any:
-        """Return the value at a dotted path of JSON names, or None: `obj.field("spec.replicas")`."""
+        """Returns the value at a dotted path of JSON names, or None: `obj.field("spec.replicas")`."""
         value: Any = self.model_extra or {}
         for name in path.split("."):
             if not isinstance(value, dict):

@@ -28,18 +28,18 @@ class BaseLeadership(ABC):
         """The elector, as soon as its numbers mean something."""
 
     async def elected(self) -> None:
-        """Wait until this process leads."""
+        """Waits until this process leads."""
         await self._elected.wait()
 
     async def lost(self) -> str:
-        """Wait until this process no longer leads; the reason."""
+        """Waits until this process no longer leads; the reason."""
         if self._lost is None:
             message = "lost() before start()"
             raise InvariantError(message)
         return await asyncio.shield(self._lost)
 
     def check(self) -> None:
-        """Fence a write; see `Elector.check`."""
+        """Fences a write; see `Elector.check`."""
         if self._elector is None:
             message = f"lease {self._terms.namespace}/{self._terms.name} is not held: write rejected"
             raise NotLeader(message)
@@ -62,7 +62,7 @@ class BaseLeadership(ABC):
             self._lost.set_result(reason)
 
     def _fail(self, error: BaseException) -> None:
-        """Raise an error of the election in `lost`; `elected` returns so that `lost` is awaited."""
+        """Raises an error of the election in `lost`; `elected` returns so that `lost` is awaited."""
         if self._lost is not None and not self._lost.done():
             self._lost.set_exception(error)
         self._elected.set()

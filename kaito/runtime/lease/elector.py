@@ -110,7 +110,7 @@ class Elector:
         return self._renewed_at + self.terms.duration - self.terms.margin - self._now()
 
     def check(self) -> None:
-        """Fence a write.
+        """Fences a write.
 
         Raises:
             NotLeader: the lease is not held, or could expire before the write arrives.
@@ -133,22 +133,22 @@ class Elector:
     # -- the campaign ------------------------------------------------------------------------------------------------
 
     def observe(self, record: Lease, seen_at: float) -> None:
-        """Record that the lease had this content at a time of the clock `now`, before the first attempt."""
+        """Records that the lease had this content at a time of the clock `now`, before the first attempt."""
         self._record, self._record_seen_at = record, seen_at
 
     async def try_acquire(self) -> bool:
-        """Try once to acquire or renew; False if another process holds the lease, or the request failed."""
+        """Tries once to acquire or renew; False if another process holds the lease, or the request failed."""
         return await self._try_once()
 
     async def acquire(self) -> None:
-        """Try until this process holds the lease."""
+        """Tries until this process holds the lease."""
         while not await self._try_once():
             period = self.terms.retry_period
             await asyncio.sleep(period + period * RETRY_JITTER * self._jitter())
         _log.info("became leader", lease=self.terms.name, identity=self.terms.identity)
 
     async def renew(self) -> str:
-        """Renew until that fails for `renew_deadline` seconds, or another holds the lease. Returns the reason."""
+        """Renews until that fails for `renew_deadline` seconds, or another holds the lease. Returns the reason."""
         terms = self.terms
         try:
             while True:
@@ -172,7 +172,8 @@ class Elector:
             _log.warning("lease request timed out", lease=self.terms.name)
 
     async def _try_once(self) -> bool:
-        """Try to acquire or renew. False if another process holds the lease, or the API server rejects the request."""
+        """Tries to acquire or renew. False if another process holds the lease, or the API server rejects the
+        request."""
         try:
             return await self._attempt()
         except (Conflict, AlreadyExists):
@@ -238,7 +239,7 @@ class Elector:
         self._renewed_at = sent_at
 
     def _observe(self, record: Lease) -> None:
-        """Keep the record, and when its content was first seen.
+        """Keeps the record, and when its content was first seen.
 
         The comparison is of the content, not of the resource version: a write that changes only metadata does not
         extend the lease.
@@ -248,7 +249,7 @@ class Elector:
         self._record = record
 
     async def release(self) -> None:
-        """Release the lease, so that another process leads at once; only safe after all work under it has stopped.
+        """Releases the lease, so that another process leads at once; only safe after all work under it has stopped.
 
         A failure is logged: the lease then expires.
         """

@@ -26,7 +26,7 @@ class LocalLeadership(BaseLeadership):
         return self._local_elector
 
     async def start(self) -> None:
-        """Start to campaign."""
+        """Starts to campaign."""
         self._lost = asyncio.get_running_loop().create_future()
         self._pool.spawn(self._campaign(), name=self._terms.name)
 
@@ -40,7 +40,7 @@ class LocalLeadership(BaseLeadership):
             self._fail(error)
 
     async def stop(self, *, release: bool) -> None:
-        """Stop campaigning, and release the lease if that is safe."""
+        """Stops campaigning, and releases the lease if that is safe."""
         await self._pool.stop(RELEASE_SECONDS)
         if release and self._elected.is_set():
             with suppress(TimeoutError):  # the lease then expires

@@ -74,7 +74,7 @@ class ThreadLeadership(BaseLeadership):
         return self._thread_elector
 
     async def start(self) -> None:
-        """Start the thread, which campaigns."""
+        """Starts the thread, which campaigns."""
         self._main_loop = asyncio.get_running_loop()
         self._lost = self._main_loop.create_future()
         threading.Thread(target=self._run, name=f"lease-{self._terms.name}", daemon=True).start()
@@ -128,14 +128,14 @@ class ThreadLeadership(BaseLeadership):
             await transport.close()
 
     def _call_in_main_loop(self, callback: Callable[..., None], *args: object) -> None:
-        """Schedule a call in the main loop, unless it is closed."""
+        """Schedules a call in the main loop, unless it is closed."""
         if self._main_loop is not None and not self._main_loop.is_closed():
             self._main_loop.call_soon_threadsafe(callback, *args)
 
     # -- in the main loop --------------------------------------------------------------------------------------------
 
     async def stop(self, *, release: bool) -> None:
-        """Stop campaigning, and release the lease if that is safe. Returns at once before `start`."""
+        """Stops campaigning, and releases the lease if that is safe. Returns at once before `start`."""
         self._release = release
         self._stopping = True
         if self._main_loop is None:

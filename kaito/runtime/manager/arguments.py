@@ -28,7 +28,7 @@ _EXPECTED: Final = {
 
 
 def check_arguments(settings: object, **lists: object) -> None:
-    """Raise ConfigurationError if an argument of `Manager` is of another type; the message names the expected one."""
+    """Raises ConfigurationError if an argument of `Manager` is of another type; the message names the expected one."""
     if settings is not None and not isinstance(settings, Settings):
         message = f"Manager(settings): {settings!r} is not Settings; controllers are given as controllers=[...]"
         raise ConfigurationError(message)
@@ -44,7 +44,7 @@ def check_arguments(settings: object, **lists: object) -> None:
 
 
 def check_names(lease: object, shards: object, field_managers: Sequence[str]) -> None:
-    """Raise ConfigurationError if a lease or a field manager has a name that the API server rejects."""
+    """Raises ConfigurationError if a lease or a field manager has a name that the API server rejects."""
     if lease is not None and not (isinstance(lease, str) and _LEASE_NAME.fullmatch(lease)):
         message = f"lease={lease!r}: lower case letters, digits, '-' and '.' only, as object names are"
         raise ConfigurationError(message)

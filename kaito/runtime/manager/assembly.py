@@ -80,7 +80,7 @@ class ClusterServices:
 async def open_connection(
     settings: Settings, transport: Transport | None, stack: AsyncExitStack, metrics: Metrics
 ) -> Connection:
-    """Use the given transport, or open one with the cluster configuration of the settings, which `stack` closes.
+    """Uses the given transport, or opens one with the cluster configuration of the settings, which `stack` closes.
 
     Raises:
         ConfigurationError: no cluster configuration was found.

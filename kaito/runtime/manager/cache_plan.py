@@ -98,7 +98,7 @@ def _contradiction(known: CachePlan, new: CachePlan, argument: str) -> Configura
 
 
 def check_live(live: Iterable[type[Resource]], plans: Iterable[CachePlan]) -> None:
-    """Raise ConfigurationError if a kind is both cached and read from the server each time."""
+    """Raises ConfigurationError if a kind is both cached and reads from the server each time."""
     cached = {plan.cached.kind.gvk(): plan.declared_by for plan in plans}
     for kind in live:
         declared_by = cached.get(kind.gvk())
@@ -110,7 +110,7 @@ def check_live(live: Iterable[type[Resource]], plans: Iterable[CachePlan]) -> No
 def check_watched_fields(
     watched_fields: Mapping[str, Sequence[WatchedFields]], plans: Iterable[CachePlan], *, cluster: AnyCluster
 ) -> None:
-    """Raise ConfigurationError if a predicate compares fields that the cache drops: it would never see a change."""
+    """Raises ConfigurationError if a predicate compares fields that the cache drops: it would never see a change."""
     by_kind = {plan.cached.kind.gvk(): plan for plan in plans}
     for controller, of_controller in watched_fields.items():
         for watched in of_controller:
@@ -127,7 +127,7 @@ def check_watched_fields(
 
 
 def check_clusters(clusters: Sequence[AnyCluster], needs: Mapping[str, Sequence[CacheNeed]]) -> None:
-    """Raise ConfigurationError if two clusters have one name, or a controller watches a cluster that is not listed."""
+    """Raises ConfigurationError if two clusters have one name, or a controller watches a cluster that is not listed."""
     names = [cluster.name for cluster in clusters]
     for name in names:
         if names.count(name) > 1:

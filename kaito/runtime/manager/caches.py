@@ -38,7 +38,7 @@ class Caches:
         self._claimed: dict[str, str] = {}
 
     def check(self, *added: AnyController) -> None:
-        """Raise ConfigurationError if the caches cannot satisfy the controllers, those to be added included.
+        """Raises ConfigurationError if the caches cannot satisfy the controllers, those to be added included.
 
         Raises:
             ConfigurationError: declarations that contradict each other, an unknown cluster, a kind that is both cached
@@ -62,7 +62,7 @@ class Caches:
         }
 
     async def connect(self, shared: SharedServices, stack: AsyncExitStack) -> None:
-        """Connect the clusters that exist as long as the manager, and make their caches; no request is sent yet.
+        """Connects the clusters that exist as long as the manager, and makes their caches; no request is sent yet.
 
         Kinds of controllers that wait for them are left out: those controllers add them later.
 
@@ -77,7 +77,7 @@ class Caches:
     async def start(
         self, shared: SharedServices, wait_elected: Callable[[], Awaitable[None]], sync_seconds: float
     ) -> None:
-        """Start the caches and wait for those that exist as long as the manager; start to send events.
+        """Starts the caches and waits for those that exist as long as the manager; starts to send events.
 
         Raises:
             CacheNotSynced: not within this time.
@@ -115,7 +115,7 @@ class Caches:
         return [*busy, *(phrase for each in self._sets for phrase in each.busy())]
 
     def _claim(self, name: str, owner: BaseClusterSet) -> None:
-        """Reserve a name: it identifies the cluster in metrics, keys and logs."""
+        """Reserves a name: it identifies the cluster in metrics, keys and logs."""
         fixed = {each.name for each in self.clusters} | {each.name for each in self._sets}
         taken = self._claimed.get(name) or (f"cluster {name}" if name in fixed else "")
         if taken:

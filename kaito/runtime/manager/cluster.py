@@ -106,7 +106,7 @@ class Cluster:
     def check(
         self, needs: Mapping[str, Sequence[CacheNeed]], watched_fields: Mapping[str, Sequence[WatchedFields]]
     ) -> None:
-        """Raise ConfigurationError if its cache cannot satisfy the needs and the predicates of the controllers."""
+        """Raises ConfigurationError if its cache cannot satisfy the needs and the predicates of the controllers."""
         plans = self.plan(needs)
         check_live(self.live, plans)
         check_watched_fields(watched_fields, plans, cluster=self)
@@ -114,7 +114,7 @@ class Cluster:
     async def connect(
         self, shared: SharedServices, needs: Mapping[str, Sequence[CacheNeed]], stack: AsyncExitStack
     ) -> ClusterServices:
-        """Connect and assemble client and cache; no request is sent yet.
+        """Connects and assembles client and cache; no request is sent yet.
 
         Raises:
             ConfigurationError: no cluster configuration was found, or the cluster belongs to another manager.

@@ -38,11 +38,11 @@ class DynamicClusters(BaseClusterSet):
     def check(
         self, needs: Mapping[str, Sequence[CacheNeed]], watched_fields: Mapping[str, Sequence[WatchedFields]]
     ) -> None:
-        """Raise ConfigurationError if the caches cannot satisfy the needs and the predicates of the controllers."""
+        """Raises ConfigurationError if the caches cannot satisfy the needs and the predicates of the controllers."""
 
     @abstractmethod
     async def run(self, home: HomeServices) -> None:
-        """Run the clusters until cancelled."""
+        """Runs the clusters until cancelled."""
 
     @abstractmethod
     def caches(self) -> Mapping[str, Cache]:

@@ -56,7 +56,7 @@ class Candidate:
         return self.watchdog.overdue < self.settings.renew_deadline_seconds
 
     def leadership(self) -> Leadership:
-        """Make the leader election, which does not campaign yet.
+        """Makes the leader election, which does not campaign yet.
 
         It runs in the main loop if the connection has only one transport, as in tests.
         """
@@ -94,7 +94,7 @@ class Candidate:
         on_acquired: Callable[[], None],
         on_end: Callable[[str, BaseException | None], None],
     ) -> ShardCoordinator:
-        """Make the coordinator of the shards, which holds none yet. The arguments are those of `ShardCoordinator`."""
+        """Makes the coordinator of the shards, which holds none yet. The arguments are those of `ShardCoordinator`."""
         return ShardCoordinator(
             shards,
             self._client(),
@@ -109,7 +109,7 @@ class Candidate:
         )
 
     def record(self, change: str, recorder: EventRecorder) -> None:
-        """Record that this process became or stopped being the leader, as an event and in the metrics."""
+        """Records that this process became or stopped being the leader, as an event and in the metrics."""
         lease = Lease(metadata=ObjectMeta(name=self.lease, namespace=self.terms.namespace))
         recorder.record(lease, "Normal", "LeaderElection", f"{self.identity} {change}", action="LeaderElection")
         self.metrics.leader.labels(self.lease).set(change == "became leader")

@@ -7,19 +7,19 @@ class Leadership(Protocol):
     """Acquires one lease and renews it."""
 
     async def start(self) -> None:
-        """Start to campaign."""
+        """Starts to campaign."""
         ...
 
     async def elected(self) -> None:
-        """Wait until this process leads."""
+        """Waits until this process leads."""
         ...
 
     async def lost(self) -> str:
-        """Wait until this process no longer leads; the reason."""
+        """Waits until this process no longer leads; the reason."""
         ...
 
     def check(self) -> None:
-        """Fence a write: called before each.
+        """Fences a write: called before each.
 
         Raises:
             NotLeader: this process may no longer be the leader.
@@ -36,5 +36,6 @@ class Leadership(Protocol):
         ...
 
     async def stop(self, *, release: bool) -> None:
-        """Stop campaigning. `release` releases the lease at once, which is safe only after elected work has stopped."""
+        """Stops campaigning. `release` releases the lease at once, which is safe only after elected work has
+        stopped."""
         ...

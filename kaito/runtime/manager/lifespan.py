@@ -38,7 +38,7 @@ class RunningLifespan:
         return self._entered.is_set() and not self._closed.is_set()
 
     async def run(self) -> None:
-        """Enter the context, and leave it when `close` is called.
+        """Enters the context, and leaves it when `close` is called.
 
         Raises:
             ConfigurationError: The function returned something other than an async context manager.
@@ -57,11 +57,11 @@ class RunningLifespan:
             self._closed.set()
 
     async def wait_entered(self) -> None:
-        """Wait until the state exists. If the context fails, the failure of its task cancels this."""
+        """Waits until the state exists. If the context fails, the failure of its task cancels this."""
         await self._entered.wait()
 
     async def close(self, timeout: float) -> None:
-        """Leave the context, and wait for that `timeout` seconds at most; at once if it has not been entered."""
+        """Leaves the context, and waits for that `timeout` seconds at most; at once if it has not been entered."""
         self._closing.set()
         if not self.is_entered:
             return  # the caller cancels the task: what the context has opened is closed as for an error
@@ -73,7 +73,7 @@ class RunningLifespan:
 
 
 def check_lifespan(lifespan: object) -> None:
-    """Raise ConfigurationError unless it is a function of one argument, the manager, and no bare async generator."""
+    """Raises ConfigurationError unless it is a function of one argument, the manager, and no bare async generator."""
     if inspect.isasyncgenfunction(lifespan):
         message = f"lifespan={lifespan.__name__} is an async generator: decorate it with contextlib.asynccontextmanager"
         raise ConfigurationError(message)

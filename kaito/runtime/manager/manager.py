@@ -197,7 +197,7 @@ class Manager:
         )
 
     def add(self, added: AnyController | Runnable) -> None:
-        """Add a controller or runnable; a started manager starts it at once (elected ones when it leads).
+        """Adds a controller or runnable; a started manager starts it at once (elected ones when it leads).
 
         Raises:
             ConfigurationError: its name is taken, its cache needs contradict others, or the manager is stopping.
@@ -210,7 +210,7 @@ class Manager:
         self._groups.add(added)
 
     def serve(self, path: str, handler: "HttpHandler", *, on: "Port" = "metrics") -> None:
-        """Serve a further path on the metrics port, with the same authorization, or on the health port.
+        """Serves a further path on the metrics port, with the same authorization, or on the health port.
 
         Args:
             path: for example `/plan`; `/metrics`, `/debug`, `/healthz` and `/readyz` are reserved.
@@ -229,7 +229,7 @@ class Manager:
         self._routes.add(path, handler, on)
 
     async def remove(self, name: str) -> None:
-        """Stop a controller and the informers that only it needs, and drop its queue. Unknown names are ignored."""
+        """Stops a controller and the informers that only it needs, and drops its queue. Unknown names are ignored."""
         await self._groups.remove(name)
 
     def _check(self) -> None:
@@ -254,7 +254,7 @@ class Manager:
         return self.cluster.api
 
     def lifespan(self, kind: type[T]) -> T:
-        """Return what the lifespan yielded, which has to be of this type, for HTTP handlers and runnables.
+        """Returns what the lifespan yielded, which has to be of this type, for HTTP handlers and runnables.
 
         Raises:
             ConfigurationError: the lifespan has not started, has ended, or yields another type.
@@ -272,7 +272,7 @@ class Manager:
         return self._elected.is_set()
 
     def fence(self) -> None:
-        """Raise `NotLeader` unless this process holds the lease; for writes to systems other than Kubernetes.
+        """Raises `NotLeader` unless this process holds the lease; for writes to systems other than Kubernetes.
 
         The same check as `Api.fence`, for clients that are made before the manager starts.
 
@@ -289,7 +289,7 @@ class Manager:
             raise NotLeader(message)
 
     async def wait_elected(self) -> None:
-        """Wait until elected work runs here."""
+        """Waits until elected work runs here."""
         await self._elected.wait()
 
     @property
@@ -324,7 +324,7 @@ class Manager:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run until a signal, in a new event loop: the main function of a process.
+        """Runs until a signal, in a new event loop: the main function of a process.
 
         The first SIGINT or SIGTERM starts a graceful shutdown, the second exits at once.
 
@@ -341,22 +341,22 @@ class Manager:
             await self.wait_stop()
 
     async def start(self) -> None:
-        """Run until `stop` is called or something fails, and raise the failure."""
+        """Runs until `stop` is called or something fails, and raises the failure."""
         async with self:
             await self.wait_stop()
 
     async def wait_stop(self) -> None:
-        """Wait until `stop` is called."""
+        """Waits until `stop` is called."""
         await self._stop_requested.wait()
 
     async def stop(self) -> None:
-        """Stop a manager that runs in `start`, and wait until everything has stopped."""
+        """Stops a manager that runs in `start`, and waits until everything has stopped."""
         self._stop_requested.set()
         if self._is_used:
             await self._finished.wait()
 
     async def __aenter__(self) -> Self:
-        """Start everything; returns when the sources are synced, on a standby too."""
+        """Starts everything; returns when the sources are synced, on a standby too."""
         if self._is_used:
             message = f"manager {self.name}: a manager runs once; make another"
             raise ConfigurationError(message)
@@ -375,7 +375,7 @@ class Manager:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Stop everything, and raise the failure that stopped the manager, if there was one."""
+        """Stops everything, and raises the failure that stopped the manager, if there was one."""
         try:
             return await self._stack.__aexit__(exc_type, exc, traceback)
         finally:

@@ -41,7 +41,7 @@ _log = get_logger(__name__)
 
 
 def run_process(serve: Serve, settings: Settings, *, threads: Threads, watchdog: LoopWatchdog) -> NoReturn:
-    """Run a manager in a new event loop until a signal arrives or it stops, then exit; see `Manager.run`."""
+    """Runs a manager in a new event loop until a signal arrives or it stops, then exit; see `Manager.run`."""
     configure(settings.log_format, settings.log_level)
     threads.count_process_threads()
     code = EXIT_FAILED
@@ -118,7 +118,7 @@ class _Signals:
         self._loop.call_soon_threadsafe(self._stop, self._task, signal.Signals(number).name)
 
     def close(self) -> None:
-        """Cancel the forced exit and restore the previous handlers; called when everything has stopped."""
+        """Cancels the forced exit and restores the previous handlers; called when everything has stopped."""
         self._exit_timer.cancel()
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
@@ -130,5 +130,5 @@ class _Signals:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End the process at once, without cleaning up. Safe in any thread."""
+    """Ends the process at once, without cleaning up. Safe in any thread."""
     os._exit(code)

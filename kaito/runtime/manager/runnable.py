@@ -22,7 +22,7 @@ class Runnable(Protocol):
         ...
 
     async def run(self) -> None:
-        """Work until cancelled. Returning is an error, unless the object has `one_shot = True`."""
+        """Works until cancelled. Returning is an error, unless the object has `one_shot = True`."""
         ...
 
 
@@ -37,7 +37,7 @@ class Background:
     """Whether returning is the normal end, for work that is done once."""
 
     async def run(self) -> None:
-        """Call the function."""
+        """Calls the function."""
         await self.function()
 
 

@@ -142,13 +142,13 @@ class RunnableGroups:
     # -- starting ----------------------------------------------------------------------------------------------------
 
     def spawn(self, group: str, runnable: Runnable) -> None:
-        """Run something in a group."""
+        """Runs something in a group."""
         work = _run_once(runnable) if getattr(runnable, "one_shot", False) else runnable.run()
         with self._as_owner():  # the new task copies the context
             self._tasks[group, runnable.name] = self._pools[group].spawn(work, name=runnable.name)
 
     def build(self, services: ControllerServices) -> None:
-        """Make the controllers' queues; nothing runs yet."""
+        """Makes the controllers' queues; nothing runs yet."""
         self._services = services
         for controller in self._controllers:
             self._build(controller, services)
@@ -162,13 +162,13 @@ class RunnableGroups:
         return running
 
     def start_on_every_replica(self) -> None:
-        """Start the runnables that do not need the lease."""
+        """Starts the runnables that do not need the lease."""
         for runnable in self._runnables:
             if not runnable.leader_elected:
                 self.spawn("runnables", runnable)
 
     async def start_sources(self) -> None:
-        """Start the controllers' sources, on standbys too, and wait until they are synced."""
+        """Starts the controllers' sources, on standbys too, and waits until they are synced."""
         for running in self._running.values():
             self._start_sources(running)
         for running in self._running.values():
@@ -179,20 +179,20 @@ class RunnableGroups:
         self.spawn("sources", Background(running.engine.name, running.run_sources))
 
     def start_sharded(self) -> None:
-        """Start the workers of sharded controllers, which run on every replica, each for its shards."""
+        """Starts the workers of sharded controllers, which run on every replica, each for its shards."""
         self._sharded = True
         for running in self._running.values():
             if running.engine.is_sharded:
                 self._start_workers(running)
 
     def requeue_all(self) -> None:
-        """Queue every key of the sharded controllers again: this replica holds another shard."""
+        """Queues every key of the sharded controllers again: this replica holds another shard."""
         for running in self._running.values():
             if running.engine.is_sharded:
                 running.engine.requeue_all()
 
     def start_elected(self) -> None:
-        """Start what only the leader runs."""
+        """Starts what only the leader runs."""
         self._elected = True
         for running in self._running.values():
             if not running.engine.is_sharded:
@@ -216,7 +216,7 @@ class RunnableGroups:
     # -- adding and removing -----------------------------------------------------------------------------------------
 
     def add(self, added: AnyController | Runnable) -> None:
-        """Add a controller or runnable; starts at once what its group runs already.
+        """Adds a controller or runnable; starts at once what its group runs already.
 
         Raises:
             ConfigurationError: its name is taken.
@@ -241,7 +241,7 @@ class RunnableGroups:
             self.spawn("elected" if added.leader_elected else "runnables", added)
 
     async def remove(self, name: str) -> None:
-        """Stop a controller and drop its queue. Unknown names are ignored."""
+        """Stops a controller and drops its queue. Unknown names are ignored."""
         self._controllers = [controller for controller in self._controllers if controller.name != name]
         running = self._running.pop(name, None)
         if running is None:
@@ -257,7 +257,7 @@ class RunnableGroups:
     # -- stopping ----------------------------------------------------------------------------------------------------
 
     async def close(self, *, drain_seconds: float) -> None:
-        """Cancel the sources and close the queues, before anything is waited for.
+        """Cancels the sources and closes the queues, before anything is waited for.
 
         The leader's workers finish running and ready keys first, if their controller wants that, for `drain_seconds`
         at most.
@@ -268,7 +268,7 @@ class RunnableGroups:
         )
 
     async def stop(self, group: str, timeout: float) -> list[str]:
-        """Stop a group; the names of the tasks that still run after `timeout` seconds."""
+        """Stops a group; the names of the tasks that still run after `timeout` seconds."""
         return await self._pools[group].stop(max(0.0, timeout))
 
 

@@ -138,7 +138,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_env(cls, prefix: str = "KAITO_", environment: Mapping[str, str] | None = None) -> Self:
-        """Read `<PREFIX><FIELD>` for every field, for example `KAITO_METRICS_BIND_ADDRESS`.
+        """Reads `<PREFIX><FIELD>` for every field, for example `KAITO_METRICS_BIND_ADDRESS`.
 
         Lists are separated by commas. Other variables with the prefix are ignored, because they may belong to the
         program.
@@ -166,7 +166,7 @@ class Settings(BaseModel):
 
 
 def parse_bind_address(address: str) -> tuple[str | None, int] | None:
-    """Parse `:8080`, `127.0.0.1:8080` or `[::1]:8080` into host and port; the host is None for all interfaces.
+    """Parses `:8080`, `127.0.0.1:8080` or `[::1]:8080` into host and port; the host is None for all interfaces.
 
     Returns:
         None for `0`, which turns a server off.

@@ -72,7 +72,7 @@ class CountingExecutor(ThreadPoolExecutor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Shut down this executor and the inner one."""
+        """Shuts down this executor and the inner one."""
         if self._inner is not None:
             self._inner.shutdown(wait, cancel_futures=cancel_futures)
         super().shutdown(wait, cancel_futures=cancel_futures)
@@ -106,16 +106,16 @@ class Threads:
         """Whether the last `wait` ended before all threads did."""
 
     def count_process_threads(self) -> None:
-        """Count every non-daemon thread of the process that starts from now on."""
+        """Counts every non-daemon thread of the process that starts from now on."""
         self._earlier = frozenset(threading.enumerate())
 
     def attach(self) -> None:
-        """Count the calls of the running loop's default executor."""
+        """Counts the calls of the running loop's default executor."""
         self._executor = counting_executor()
 
     @contextmanager
     def as_owner(self) -> Generator[None]:
-        """Count the threads of tasks that are started within, directly or indirectly, as this manager's."""
+        """Counts the threads of tasks that are started within, directly or indirectly, as this manager's."""
         token = _owner.set(self)
         try:
             yield
@@ -147,7 +147,7 @@ class Threads:
         return found
 
     async def wait(self, seconds: float) -> list[str]:
-        """Wait until no thread works, `seconds` at most; descriptions of the threads that still work then."""
+        """Waits until no thread works, `seconds` at most; descriptions of the threads that still work then."""
         busy = self.busy()
         if not busy:
             return busy

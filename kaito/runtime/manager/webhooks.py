@@ -78,15 +78,15 @@ class Webhooks:
         )
 
     async def start(self) -> None:
-        """Wait for a certificate, then listen. Without a certificate the process is alive but not ready."""
+        """Waits for a certificate, then listen. Without a certificate the process is alive but not ready."""
         await self._serving.wait_ready()
         await self._server.start(self._serving.context)
 
     def add_checks(self, readyz: Checks) -> None:
-        """Add the readiness checks: a valid certificate, and a server that listens."""
+        """Adds the readiness checks: a valid certificate, and a server that listens."""
         readyz.add("webhook-cert", lambda: self._serving.check(self._clock.now()))
         readyz.add("webhook-listening", lambda: None if self._server.is_listening else "not listening yet")
 
     async def stop(self) -> None:
-        """Stop the server."""
+        """Stops the server."""
         await self._server.stop()

@@ -70,11 +70,11 @@ class ConditionLike(Protocol):
         ...
 
     def evolve(self, **changes: Any) -> Self:
-        """Return a copy with some fields replaced."""
+        """Returns a copy with some fields replaced."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Returns the JSON form."""
         ...
 
 
@@ -82,12 +82,12 @@ C = TypeVar("C", bound=ConditionLike)
 
 
 def find_condition(conditions: Iterable[C], condition_type: str) -> C | None:
-    """Return the condition of the type, if present."""
+    """Returns the condition of the type, if present."""
     return next((condition for condition in conditions if condition.type == condition_type), None)
 
 
 def condition_of(obj: Resource, condition_type: str) -> Condition:
-    """Return a condition of an object whose status has conditions.
+    """Returns a condition of an object whose status has conditions.
 
     A missing condition is `Unknown` without a reason, as the API conventions require.
     """
@@ -97,7 +97,7 @@ def condition_of(obj: Resource, condition_type: str) -> Condition:
 
 
 def as_condition(condition: ConditionLike) -> Condition:
-    """Convert to a `metav1.Condition`; a status outside its three values becomes `Unknown`."""
+    """Converts to a `metav1.Condition`; a status outside its three values becomes `Unknown`."""
     if isinstance(condition, Condition) and condition.status in STATUSES:
         return condition
     document = condition.to_dict()
@@ -107,7 +107,7 @@ def as_condition(condition: ConditionLike) -> Condition:
 
 
 def condition_problem(condition_type: str, reason: str) -> str:
-    """Return why `metav1.Condition` does not allow a type or a reason; empty if it does."""
+    """Returns why `metav1.Condition` does not allow a type or a reason; empty if it does."""
     if _TYPE.fullmatch(condition_type) is None:
         return f"{condition_type!r} is not a condition type: use a CamelCase word"
     if _REASON.fullmatch(reason) is None or len(reason) > REASON_LIMIT:
@@ -116,14 +116,14 @@ def condition_problem(condition_type: str, reason: str) -> str:
 
 
 def condition_status(holds: bool | None) -> ConditionStatus:
-    """Return the status for True, False and None (unknown)."""
+    """Returns the status for True, False and None (unknown)."""
     if holds is None:
         return "Unknown"
     return "True" if holds else "False"
 
 
 def set_condition(conditions: Iterable[C], new: C, *, now: datetime) -> list[C]:
-    """Return the list with `new` in place of the entry of its type; a new type is appended.
+    """Returns the list with `new` in place of the entry of its type; a new type is appended.
 
     `lastTransitionTime` stays while the status is unchanged; otherwise it is that of `new`, or `now`.
     """
@@ -138,7 +138,7 @@ def set_condition(conditions: Iterable[C], new: C, *, now: datetime) -> list[C]:
 
 
 def remove_condition(conditions: Iterable[C], condition_type: str) -> list[C]:
-    """Return the list without the condition of the type."""
+    """Returns the list without the condition of the type."""
     return [condition for condition in conditions if condition.type != condition_type]
 
 

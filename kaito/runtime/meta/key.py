@@ -15,7 +15,7 @@ class ObjectKey(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `namespace/name`, or `name` for a cluster-scoped object."""
+        """Reads `namespace/name`, or `name` for a cluster-scoped object."""
         namespace, _, name = text.rpartition("/")
         return cls(namespace, name)
 
@@ -32,7 +32,7 @@ class GroupVersionKind(NamedTuple):
 
     @classmethod
     def of(cls, api_version: str, kind: str) -> Self:
-        """Split an `apiVersion` such as `apps/v1` or `v1`."""
+        """Splits an `apiVersion` such as `apps/v1` or `v1`."""
         group, _, version = api_version.rpartition("/")
         return cls(group, version, kind)
 

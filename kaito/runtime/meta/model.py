@@ -29,23 +29,23 @@ _EMPTY = (list, dict, set)
 
 
 def wire_name(name: str) -> str:
-    """Return the JSON name of a field: `pod_ip` is `podIP`, `provider_id` is `providerID`, `from_` is `from`."""
+    """Returns the JSON name of a field: `pod_ip` is `podIP`, `provider_id` is `providerID`, `from_` is `from`."""
     first, *rest = name.strip("_").split("_")
     return first + "".join(_INITIALISMS.get(word) or word[:1].upper() + word[1:] for word in rest)
 
 
 def format_time(moment: datetime) -> str:
-    """Format as RFC 3339 in UTC with whole seconds, the form of `metav1.Time`."""
+    """Formats as RFC 3339 in UTC with whole seconds, the form of `metav1.Time`."""
     return _utc(moment).isoformat(timespec="seconds") + "Z"
 
 
 def format_micro_time(moment: datetime) -> str:
-    """Format as RFC 3339 in UTC with microseconds, the form of `metav1.MicroTime` (leases, events)."""
+    """Formats as RFC 3339 in UTC with microseconds, the form of `metav1.MicroTime` (leases, events)."""
     return _utc(moment).isoformat(timespec="microseconds") + "Z"
 
 
 def _utc(moment: datetime) -> datetime:
-    """Convert to UTC without a time zone; times that UTC would move out of the years 1 to 9999 keep their zone."""
+    """Converts to UTC without a time zone; times that UTC would move out of the years 1 to 9999 keep their zone."""
     try:
         return moment.astimezone(UTC).replace(tzinfo=None)
     except OverflowError:
@@ -60,7 +60,7 @@ MicroTime = Annotated[datetime, PlainSerializer(format_micro_time, return_type=s
 
 
 def format_timestamp(moment: datetime) -> str:
-    """Format as RFC 3339 in UTC, with microseconds only if the moment has some."""
+    """Formats as RFC 3339 in UTC, with microseconds only if the moment has some."""
     return _utc(moment).isoformat() + "Z"
 
 
@@ -75,7 +75,7 @@ IntOrString = Annotated[
 
 
 def without_nulls(value: Any) -> Any:
-    """Remove object members that are null from a JSON value."""
+    """Removes object members that are null from a JSON value."""
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value)
         return {name: without_nulls(member) for name, member in members.items() if member is not None}
@@ -98,7 +98,7 @@ class Model(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: object) -> None:
-        """Create empty defaults by their types: pydantic would deep-copy them, which takes ten times longer.
+        """Creates empty defaults by their types: pydantic would deep-copy them, which takes ten times longer.
 
         A pod omits about a hundred such fields, and some structs, whose copy takes up to 100 µs. This runs before the
         schema is built, see `defer_build`.
@@ -111,7 +111,7 @@ class Model(BaseModel):
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Self:
-        """Parse the JSON form.
+        """Parses the JSON form.
 
         Null means absent, as for the API server. Go servers write null for empty lists (conditions of a new
         CustomResourceDefinition), so invalid input is parsed once more without nulls; valid input has no additional
@@ -128,11 +128,11 @@ class Model(BaseModel):
         return cls.model_validate(without_nulls(from_json(text)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form as a dict, with the fields that were set, without nulls."""
+        """Returns the JSON form as a dict, with the fields that were set, without nulls."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
 
     def evolve(self, **changes: Any) -> Self:
-        """Return a validated copy with some fields replaced (Python names).
+        """Returns a validated copy with some fields replaced (Python names).
 
         Missing fields (of an object cached as metadata only) are missing in the copy unless they are replaced.
         """

@@ -69,7 +69,7 @@ def _parse(text: str) -> Decimal:
 
 
 def _plain(value: Decimal) -> str:
-    """Return the shortest form without an exponent; fractions in milli, as the API server does."""
+    """Returns the shortest form without an exponent; fractions in milli, as the API server does."""
     if value == value.to_integral_value():
         return str(int(value))
     return f"{int((value * 1000).to_integral_value(ROUND_CEILING))}m"
@@ -86,7 +86,7 @@ class Quantity:
     _value: Decimal
 
     def __init__(self, amount: "str | float | Decimal | Quantity") -> None:
-        """Parse an amount.
+        """Parses an amount.
 
         Raises:
             ValueError: The text is not a quantity.
@@ -101,12 +101,12 @@ class Quantity:
 
     @classmethod
     def gib(cls, amount: int) -> Self:
-        """Return `amount` gibibytes."""
+        """Returns `amount` gibibytes."""
         return cls(f"{amount}Gi")
 
     @classmethod
     def of_bytes(cls, count: int) -> Self:
-        """Return a number of bytes with the largest exact binary suffix, from `Mi` up."""
+        """Returns a number of bytes with the largest exact binary suffix, from `Mi` up."""
         for suffix, unit in _BINARY:
             if count and count % unit == 0:
                 return cls(f"{count // unit}{suffix}")
@@ -158,7 +158,7 @@ class Quantity:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Accept text and numbers, write text."""
+        """Accepts text and numbers, writes text."""
         return core_schema.no_info_plain_validator_function(
             _validated,
             serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema()),
@@ -166,7 +166,7 @@ class Quantity:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Return the schema that controller-tools generates for `resource.Quantity`."""
+        """Returns the schema that controller-tools generates for `resource.Quantity`."""
         return {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": _SCHEMA_PATTERN,
@@ -176,7 +176,7 @@ class Quantity:
 
 @lru_cache(maxsize=4096)
 def _of_text(text: str) -> Quantity:
-    """Parse an amount; nodes and pods repeat few texts, and quantities are immutable."""
+    """Parses an amount; nodes and pods repeat few texts, and quantities are immutable."""
     return Quantity(text)
 
 

@@ -70,7 +70,7 @@ class Resource(Model):
         namespaced: bool | None = None,
         **config: Unpack[ConfigDict],
     ) -> None:
-        """Read the kind's identity from the class keywords; omitted ones are inherited."""
+        """Reads the kind's identity from the class keywords; omitted ones are inherited."""
         super().__init_subclass__(**config)
         if api:
             cls.api_version = api
@@ -86,7 +86,7 @@ class Resource(Model):
     if not TYPE_CHECKING:  # otherwise type checkers would accept misspelled attributes
 
         def __getattr__(self, name: str) -> Any:
-            """Explain why a field is missing when only metadata is cached."""
+            """Explains why a field is missing when only metadata is cached."""
             if name in type(self).model_fields and "metadata" in vars(self):
                 message = (
                     f"{self.kind} {self.key}: only the metadata is cached, not {name}. Read it with "
@@ -97,12 +97,12 @@ class Resource(Model):
 
     @classmethod
     def gvk(cls) -> GroupVersionKind:
-        """Return group, version and kind of the class."""
+        """Returns group, version and kind of the class."""
         return cls._gvk
 
     @classmethod
     def group(cls) -> str:
-        """Return the API group; empty for core kinds."""
+        """Returns the API group; empty for core kinds."""
         return cls.api_version.rpartition("/")[0]
 
     @property
@@ -141,17 +141,17 @@ class Resource(Model):
         return self.metadata.deletion_timestamp is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the manifest: `apiVersion`, `kind` and every field that was set."""
+        """Returns the manifest: `apiVersion`, `kind` and every field that was set."""
         return {"apiVersion": self.api_version, "kind": self.kind} | {
             name: value for name, value in super().to_dict().items() if name not in {"apiVersion", "kind"}
         }
 
     def with_metadata(self, **changes: Any) -> Self:
-        """Return a copy with some metadata fields replaced (Python names)."""
+        """Returns a copy with some metadata fields replaced (Python names)."""
         return self.evolve(metadata=self.metadata.evolve(**changes))
 
     def owner_reference(self, *, controller: bool = True, block_deletion: bool = True) -> OwnerReference:
-        """Return the owner reference to this object.
+        """Returns the owner reference to this object.
 
         Raises:
             ValueError: The object has no UID because it is not created yet.

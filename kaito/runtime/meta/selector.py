@@ -65,7 +65,7 @@ class LabelSelector(Model):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the string form: `app=web,tier in (a,b),!legacy,stage!=test`.
+        """Parses the string form: `app=web,tier in (a,b),!legacy,stage!=test`.
 
         Raises:
             ValueError: A part is not a requirement.
@@ -91,7 +91,7 @@ class LabelSelector(Model):
         )
 
     def __str__(self) -> str:
-        """Return the `labelSelector` query parameter."""
+        """Returns the `labelSelector` query parameter."""
         equalities = [f"{key}={value}" for key, value in sorted(self.match_labels.items())]
         return ",".join([*equalities, *map(str, self.match_expressions)])
 
@@ -102,7 +102,7 @@ _PRESENCE = re.compile(r"(?P<absent>!?)\s*(?P<key>[^\s!=<>,()]+)")
 
 
 def _parts(text: str) -> list[str]:
-    """Split at the commas that are not inside parentheses."""
+    """Splits at the commas that are not inside parentheses."""
     return [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
 
 

@@ -162,7 +162,7 @@ Stats = Sequence[tuple[str, KindStats]]
 
 @contextmanager
 def _with_cluster_label(family: Metric, cluster: str) -> Generator[None]:
-    """Add the label `cluster` to the samples added within, except for the manager's own cluster."""
+    """Adds the label `cluster` to the samples added within, except for the manager's own cluster."""
     before = len(family.samples)
     yield
     if cluster:

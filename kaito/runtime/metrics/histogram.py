@@ -42,7 +42,7 @@ class Histogram(Collector):
         return series
 
     def remove_last(self, value: str) -> None:
-        """Remove the series whose last label has this value."""
+        """Removes the series whose last label has this value."""
         for values in [values for values in self._series if values[-1] == value]:
             del self._series[values]
 

@@ -139,7 +139,7 @@ class Metrics:
         )
 
     def start_controller(self, controller: str, workers: int) -> None:
-        """Create the controller's series with 0, so that `rate()` counts the first failure."""
+        """Creates the controller's series with 0, so that `rate()` counts the first failure."""
         for result in RESULTS:
             self.reconciles.labels(controller, result)
         for counter in (
@@ -238,29 +238,29 @@ class Metrics:
         )
 
     def watch_queue(self, queue: WorkQueue[Any]) -> None:
-        """Export the metrics of a queue."""
+        """Exports the metrics of a queue."""
         self._queues[queue.name] = queue
 
     def forget_queue(self, queue: WorkQueue[Any]) -> None:
-        """Stop exporting a queue."""
+        """Stops exporting a queue."""
         self._queues.pop(queue.name, None)
 
     def watch_cache(self, stats: Callable[[], Iterable[KindStats]], *, cluster: str = "") -> None:
-        """Export the metrics of a cache's informers; `cluster` is empty for the manager's own cluster."""
+        """Exports the metrics of a cache's informers; `cluster` is empty for the manager's own cluster."""
         self._cache_stats.append((cluster, stats))
 
     def forget_cache(self, cluster: str) -> None:
-        """Stop exporting the caches of a cluster that was removed, and whether it is reachable."""
+        """Stops exporting the caches of a cluster that was removed, and whether it is reachable."""
         self._cache_stats[:] = [each for each in self._cache_stats if each[0] != cluster]
         with suppress(KeyError):
             self.cluster_up.remove(cluster)
 
     def watch_host(self, host: str) -> None:
-        """Count a cluster at this host; see `forget_host`."""
+        """Counts a cluster at this host; see `forget_host`."""
         self._hosts[host] = self._hosts.get(host, 0) + 1
 
     def forget_host(self, host: str) -> None:
-        """Drop the series of requests to a host, unless another cluster is at the same host."""
+        """Drops the series of requests to a host, unless another cluster is at the same host."""
         self._hosts[host] = self._hosts.get(host, 1) - 1
         if self._hosts[host] > 0:
             return

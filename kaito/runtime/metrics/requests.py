@@ -21,11 +21,11 @@ class RequestMetrics:
         self._histograms: dict[tuple[str, str], tuple[Buckets, Buckets, Buckets]] = {}
 
     def close(self) -> None:
-        """Count nothing more: the cluster was removed, and requests that end later must not make its series again."""
+        """Counts nothing more: the cluster was removed, and requests that end later must not make its series again."""
         self._closed = True
 
     def finished(self, *, method: str, host: str, code: str, seconds: float, sent: int, received: int) -> None:
-        """Count an attempt that ended."""
+        """Counts an attempt that ended."""
         if self._closed:
             return
         counter = self._counters.get((code, method, host))
@@ -50,17 +50,17 @@ class RequestMetrics:
         )
 
     def retried(self, *, method: str, host: str, code: str) -> None:
-        """Count an attempt that will be retried."""
+        """Counts an attempt that will be retried."""
         if self._closed:
             return
         self._metrics.retry_series.add((code, method, host))
         self._metrics.request_retries.labels(code, method, host).inc()
 
     def limited(self, *, method: str, host: str, seconds: float) -> None:
-        """Observe the time that a request waited for the client-side rate limiter."""
+        """Observes the time that a request waited for the client-side rate limiter."""
         if not self._closed:
             self._metrics.throttled_seconds.labels(method, host).observe(seconds)
 
     def resolved(self, host: str, seconds: float) -> None:
-        """Observe a DNS lookup of the API server."""
+        """Observes a DNS lookup of the API server."""
         self._metrics.resolution_seconds.labels(host).observe(seconds)

@@ -39,19 +39,19 @@ class Channel(Generic[R]):
         self._receivers: list[asyncio.Queue[Event[R]]] = []
 
     async def send(self, about: R | ObjectKey) -> None:
-        """Send an event for an object or a key to every receiver. Waits while a receiver's buffer is full."""
+        """Sends an event for an object or a key to every receiver. Waits while a receiver's buffer is full."""
         event = generic_key(self.kind, about) if isinstance(about, ObjectKey) else generic(about)
         for receiver in list(self._receivers):
             await receiver.put(event)
 
     def attach(self) -> "asyncio.Queue[Event[R]]":
-        """Add a receiver and return its buffer, which gets later events only."""
+        """Adds a receiver and returns its buffer, which gets later events only."""
         receiver: asyncio.Queue[Event[R]] = asyncio.Queue(self._buffer)
         self._receivers.append(receiver)
         return receiver
 
     def detach(self, receiver: "asyncio.Queue[Event[R]]") -> None:
-        """Remove a receiver."""
+        """Removes a receiver."""
         if receiver in self._receivers:
             self._receivers.remove(receiver)
 
@@ -69,7 +69,7 @@ class ChannelSource(Generic[R]):
         self._when = when
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> "StartedChannel":
-        """Start to deliver events, in a task of `scope`."""
+        """Starts to deliver events, in a task of `scope`."""
         receiver = self._channel.attach()
         started = StartedChannel(self._channel, receiver)
         scope.spawn(self._run(receiver, started, queue, View(cache)), name=f"source.{self.name}")
@@ -125,7 +125,7 @@ class StartedChannel:
         self.stopped: bool = False
 
     async def wait_synced(self) -> None:
-        """Return at once: a channel has no initial events."""
+        """Returns at once: a channel has no initial events."""
 
     @property
     def synced(self) -> bool:
@@ -139,10 +139,10 @@ class StartedChannel:
 
     @property
     def sync_error(self) -> str:
-        """Return no error: a channel is always synced."""
+        """Returns no error: a channel is always synced."""
         return ""
 
     def stop(self) -> None:
-        """Stop receiving; buffered events are dropped."""
+        """Stops receiving; buffered events are dropped."""
         self.stopped = True
         self._channel.detach(self._receiver)

@@ -27,7 +27,7 @@ class FunctionSource:
         self._function = function
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> "StartedFunction":
-        """Start the function in a task of `scope`."""
+        """Starts the function in a task of `scope`."""
         return StartedFunction(scope.spawn(self._run(queue, View(cache)), name=f"source.{self.name}"))
 
     async def _run(self, queue: Enqueue, view: View) -> None:
@@ -45,7 +45,7 @@ class StartedFunction:
         self._task = task
 
     async def wait_synced(self) -> None:
-        """Return at once: a function has no initial events."""
+        """Returns at once: a function has no initial events."""
 
     @property
     def synced(self) -> bool:
@@ -59,9 +59,9 @@ class StartedFunction:
 
     @property
     def sync_error(self) -> str:
-        """Return no error: a failure stops the manager."""
+        """Returns no error: a failure stops the manager."""
         return ""
 
     def stop(self) -> None:
-        """Cancel the function."""
+        """Cancels the function."""
         self._task.cancel()

@@ -64,7 +64,7 @@ class InboundCall:
     lifespan_state: State = None
 
     def json(self) -> Any:
-        """Decode the body.
+        """Decodes the body.
 
         Raises:
             BadCall: it is not JSON; the response is 400.
@@ -76,7 +76,7 @@ class InboundCall:
             raise BadCall(message) from error
 
     def lifespan(self, kind: type[T]) -> T:
-        """Return the state of the manager's lifespan, which has to be of this type.
+        """Returns the state of the manager's lifespan, which has to be of this type.
 
         Raises:
             ConfigurationError: the manager has no lifespan, or it yields another type.
@@ -103,7 +103,7 @@ Authenticate: TypeAlias = Callable[[InboundCall], bool | Awaitable[bool]]
 
 
 def is_signed(call: InboundCall, secret: bytes, header: str, *, prefix: str = "sha256=") -> bool:
-    """Return whether a header has the HMAC-SHA256 of the body in hexadecimal digits, compared in constant time."""
+    """Returns whether a header has the HMAC-SHA256 of the body in hexadecimal digits, compared in constant time."""
     wanted = prefix + hmac.new(secret, call.body, hashlib.sha256).hexdigest()
     return bool(secret) and hmac.compare_digest(wanted.encode(), call.headers.get(header.lower(), "").encode())
 
@@ -232,7 +232,7 @@ class InboundEndpoint:
         query: Mapping[str, str],
         read: Callable[[int], Awaitable[bytes | None]],
     ) -> Reply:
-        """Handle a call.
+        """Handles a call.
 
         Args:
             method: the HTTP method.

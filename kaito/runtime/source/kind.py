@@ -60,22 +60,22 @@ class KindSource(Generic[R]):
         self._when = when
 
     def with_finalizers(self, finalizers: Collection[str]) -> Self:
-        """Return a copy with additional `finalizers`."""
+        """Returns a copy with additional `finalizers`."""
         other = copy.copy(self)
         other.finalizers = self.finalizers | frozenset(finalizers)
         return other
 
     @property
     def cached(self) -> Cached:
-        """Declare the kind in the cache; the options of other declarations apply."""
+        """Declares the kind in the cache; the options of other declarations apply."""
         return Cached(self.kind)
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> "StartedKind[R]":  # noqa: ARG002 -- the protocol's; the informer owns the task
-        """Start to deliver events to `queue`; raises as `deliver`."""
+        """Starts to deliver events to `queue`; raises as `deliver`."""
         return self.deliver(cache, queue, View(cache))
 
     def deliver(self, cache: Cache, queue: Enqueue, view: View) -> "StartedKind[R]":
-        """Start to deliver the events of a cache to `queue`. Handlers receive `view`.
+        """Starts to deliver the events of a cache to `queue`. Handlers receive `view`.
 
         Raises:
             ConfigurationError: The predicate compares fields that are not cached, so that it would never detect a
@@ -139,7 +139,7 @@ class StartedKind(Generic[R]):
         self._subscription = subscription
 
     async def wait_synced(self) -> None:
-        """Wait until the handler has processed the initial list."""
+        """Waits until the handler has processed the initial list."""
         await self._subscription.wait_synced()
 
     @property
@@ -154,14 +154,14 @@ class StartedKind(Generic[R]):
 
     @property
     def sync_error(self) -> str:
-        """Return the last list or watch error of the informer."""
+        """Returns the last list or watch error of the informer."""
         return "" if self._ref.informer.synced else str(self._ref.informer.not_synced())
 
     def replay(self) -> None:
-        """Deliver every object again, as in the initial list."""
+        """Delivers every object again, as in the initial list."""
         self._subscription.replay()
 
     def stop(self) -> None:
-        """Cancel the subscription and release the informer."""
+        """Cancels the subscription and releases the informer."""
         self._subscription.cancel()
         self._ref.release()

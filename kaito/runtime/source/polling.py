@@ -56,7 +56,7 @@ class PollRequest(Generic[R]):
         return self.object.key
 
     def lifespan(self, kind: type[T]) -> T:
-        """Return the state of the manager's lifespan, which has to be of this type.
+        """Returns the state of the manager's lifespan, which has to be of this type.
 
         Raises:
             ConfigurationError: the manager has no lifespan, or it yields another type.
@@ -74,11 +74,11 @@ class PollCell(Protocol):
     failures: int
 
     def set(self, value: object) -> None:
-        """Replace the value and discard the result of a poll in progress."""
+        """Replaces the value and discards the result of a poll in progress."""
         ...
 
     def refresh(self) -> None:
-        """Poll now."""
+        """Polls now."""
         ...
 
 
@@ -117,12 +117,12 @@ class Polled(Generic[V]):
         return self._cell.failures if self._cell is not None else 0
 
     def set(self, value: V) -> None:
-        """Record what this process has just written, without a reconcile; a poll in progress is repeated."""
+        """Records what this process has just written, without a reconcile; a poll in progress is repeated."""
         if self._cell is not None:
             self._cell.set(value)
 
     def refresh(self) -> None:
-        """Poll now, for example after a write whose result is not known. A change triggers a reconcile as usual."""
+        """Polls now, for example after a write whose result is not known. A change triggers a reconcile as usual."""
         if self._cell is not None:
             self._cell.refresh()
 
@@ -184,7 +184,7 @@ class Polling(Generic[R, V]):
             raise ConfigurationError(message)
 
     def of(self, request: Request[R]) -> Polled[V]:
-        """Return what is known about the object of a reconcile, a clean-up or a failure report.
+        """Returns what is known about the object of a reconcile, a clean-up or a failure report.
 
         Raises:
             ConfigurationError: the controller does not receive this polling.
@@ -196,14 +196,14 @@ class Polling(Generic[R, V]):
         return Polled(cast("Mapping[ObjectKey, PollCell]", cells).get(request.key))
 
     def fixed(self, values: Mapping[ObjectKey, V]) -> Mapping[object, object]:
-        """Return `source_state=` of a `Request` that a unit test builds, with known values of objects.
+        """Returns `source_state=` of a `Request` that a unit test builds, with known values of objects.
 
         Request(key=record.key, object=record, api=api, source_state=remote.fixed({record.key: "192.0.2.1"}))
         """
         return {self: {key: _FixedCell(value) for key, value in values.items()}}
 
     def pace_of(self, obj: R) -> float | None:
-        """Return the seconds between two polls of the object, or None.
+        """Returns the seconds between two polls of the object, or None.
 
         Raises:
             ConfigurationError: the function of `every` returned something else.
@@ -233,7 +233,7 @@ class _FixedCell:
         self.value = value
 
     def refresh(self) -> None:
-        """Do nothing: there is nothing to poll."""
+        """Does nothing: there is nothing to poll."""
 
 
 def _check_positive(name: str, argument: str, seconds: object) -> None:

@@ -77,18 +77,18 @@ class _Cell:
         """Incremented by `set` and `refresh`: a poll that began earlier may have read an older value."""
 
     def set(self, value: object) -> None:
-        """Replace the value; a poll in progress is discarded and repeated."""
+        """Replaces the value; a poll in progress is discarded and repeated."""
         self.version += 1
         self.known, self.value, self.at = True, value, self._now()
 
     def forget(self) -> None:
-        """Drop the value: another replica reconciles the object, and may change it."""
+        """Drops the value: another replica reconciles the object, and may change it."""
         self.version += 1
         self.known, self.value, self.at = False, None, None
         self.error, self.failures, self.reported = None, 0, False
 
     def refresh(self) -> None:
-        """Poll now; a poll in progress is repeated."""
+        """Polls now; a poll in progress is repeated."""
         self.version += 1
         self._poll_now()
 
@@ -114,7 +114,7 @@ class PollingSource(Generic[R]):
         self._seconds = services.metrics.poll_seconds.labels(services.controller, polling.name)
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> "StartedPolling":
-        """Follow the objects, and poll them in tasks of `scope` once this process leads."""
+        """Follows the objects, and polls them in tasks of `scope` once this process leads."""
         self.cells.clear()
         self._queue = queue
         self._polls = WorkQueue(
@@ -252,7 +252,7 @@ class PollingSource(Generic[R]):
             self._enqueue(key, f"{cell.failures} polls failed")
 
     def poll_all(self) -> None:
-        """Poll every object now that this replica reconciles."""
+        """Polls every object now that this replica reconciles."""
         for key in self.cells:
             self._polls.add(key)
 
@@ -298,7 +298,7 @@ class StartedPolling:
         """Whether this process polls."""
 
     async def wait_synced(self) -> None:
-        """Wait until the initial list of objects has been handled."""
+        """Waits until the initial list of objects has been handled."""
         await self._objects.wait_synced()
 
     @property
@@ -313,14 +313,14 @@ class StartedPolling:
 
     @property
     def sync_error(self) -> str:
-        """Return the last list or watch error of the kind."""
+        """Returns the last list or watch error of the kind."""
         return self._objects.sync_error
 
     def replay(self) -> None:
-        """Poll all objects: this replica reconciles other ones than before."""
+        """Polls all objects: this replica reconciles other ones than before."""
         self._poll_all()
 
     def stop(self) -> None:
-        """Stop following the objects, and polling."""
+        """Stops following the objects, and polling."""
         self._objects.stop()
         self._polls.close()

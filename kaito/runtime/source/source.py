@@ -11,7 +11,7 @@ class StartedSource(Protocol):
     """Started source of a controller."""
 
     async def wait_synced(self) -> None:
-        """Wait until the initial events have been handled; return at once if there are none."""
+        """Waits until the initial events have been handled; returns at once if there are none."""
         ...
 
     @property
@@ -30,7 +30,7 @@ class StartedSource(Protocol):
         ...
 
     def stop(self) -> None:
-        """Stop delivering events. May be called repeatedly."""
+        """Stops delivering events. May be called repeatedly."""
         ...
 
 
@@ -39,7 +39,7 @@ class Replayable(Protocol):
     """Started source that can deliver the state of the cluster again."""
 
     def replay(self) -> None:
-        """Deliver every object again, as in the initial list."""
+        """Delivers every object again, as in the initial list."""
         ...
 
 
@@ -53,5 +53,5 @@ class Source(Protocol):
         ...
 
     def start(self, cache: Cache, queue: Enqueue, scope: TaskScope) -> StartedSource:
-        """Start to deliver events to `queue`; tasks run in `scope`."""
+        """Starts to deliver events to `queue`; tasks run in `scope`."""
         ...

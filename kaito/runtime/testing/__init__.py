@@ -66,7 +66,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from its module.
+    """Loads a name from its module.
 
     Raises:
         ModuleNotFoundError: The in-memory API server is not installed.

@@ -34,7 +34,7 @@ class InProcessWebhooks:
         self._conversions: dict[tuple[str, str], Conversion[Any]] = {}
 
     def add(self, webhook: AnyWebhook) -> list[dict[str, Any]]:
-        """Add a webhook; returns the webhook configurations to create in the server."""
+        """Adds a webhook; returns the webhook configurations to create in the server."""
         if webhook.mutates:
             self._handlers[webhook.mutate_path] = defaulting_handler(webhook, self._state)
         if webhook.validate is not None:
@@ -49,11 +49,11 @@ class InProcessWebhooks:
         )
 
     def convert(self, conversion: Conversion[Any]) -> None:
-        """Add a conversion."""
+        """Adds a conversion."""
         self._conversions[conversion.group_kind] = conversion
 
     async def call(self, config: dict[str, Any], review: dict[str, Any]) -> dict[str, Any]:
-        """Call a webhook and return the review with the response; passed to the server as `webhooks`."""
+        """Calls a webhook and returns the review with the response; passed to the server as `webhooks`."""
         if review["kind"] == "ConversionReview" and self._converts(review["request"]["objects"][0]):
             return convert_review(self._conversions, msgspec.json.encode(review))
         service: dict[str, Any] = config.get("service") or {}

@@ -14,7 +14,7 @@ def node(
     ready: bool = True,
     provider_id: str = "",
 ) -> Node:
-    """Build a node that has joined the cluster.
+    """Builds a node that has joined the cluster.
 
     Args:
         name: Name and `kubernetes.io/hostname` label.
@@ -53,7 +53,7 @@ def pod(
     owner: Resource | None = None,
     containers: tuple[str, ...] = ("main",),
 ) -> Pod:
-    """Build a scheduled pod with running containers.
+    """Builds a scheduled pod with running containers.
 
     Args:
         name: Name.

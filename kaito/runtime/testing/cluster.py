@@ -45,7 +45,7 @@ CONTROLLED = frozenset({"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", 
 
 
 def workloads(*, ready_after: float = 0.0, job_seconds: float = 0.0, bare_pods: bool = False) -> list[Controller[Any]]:
-    """Return controllers that simulate Deployments, StatefulSets, DaemonSets and Jobs.
+    """Returns controllers that simulate Deployments, StatefulSets, DaemonSets and Jobs.
 
     Args:
         ready_after: Seconds from the creation of a pod until its containers are ready.
@@ -142,14 +142,14 @@ class _Stage:
 
 
 def _daemon_sets(_: Node, view: View) -> list[ObjectKey]:
-    """Return all DaemonSets: every change of a node may affect each of them."""
+    """Returns all DaemonSets: every change of a node may affect each of them."""
     return [daemons.key for daemons in view.list(DaemonSet)]
 
 
 async def _keep_pods(
     request: Request[Any], template: PodTemplateSpec, names: Mapping[str, str], ready_after: float
 ) -> tuple[list[Pod], Again | None]:
-    """Create, start and delete pods to match the names, each on its node ("" for any).
+    """Creates, starts and deletes pods to match the names, each on its node ("" for any).
 
     Returns the pods, and a requeue if some have not started.
     """
@@ -194,7 +194,7 @@ async def _pod(api: Api, owner: Resource, name: str, template: PodTemplateSpec, 
 
 
 async def _claim(api: Api, owner: StatefulSet, template: PersistentVolumeClaim, pod: str) -> str:
-    """Return the name of the pod's claim, which is created and bound if it does not exist."""
+    """Returns the name of the pod's claim, which is created and bound if it does not exist."""
     retention = owner.spec.persistent_volume_claim_retention_policy
     goes_too = retention is not None and retention.when_deleted == "Delete"
     metadata = template.metadata.evolve(
@@ -263,7 +263,7 @@ async def _report(api: Api, obj: Resource, wanted: Mapping[str, Any]) -> None:
 
 
 def _tell_available(status: StatusScope[Any], *, enough: bool) -> None:
-    """Set the two conditions of a Deployment as kube-controller-manager does."""
+    """Sets the two conditions of a Deployment as kube-controller-manager does."""
     reason = "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"
     status.condition("Available", enough, reason, f"Deployment {'has' if enough else 'lacks'} minimum availability.")
     progress = "NewReplicaSetAvailable" if enough else "ReplicaSetUpdated"

@@ -25,7 +25,7 @@ class CrashPoint:
         self._remaining = writes
 
     def count_write(self) -> None:
-        """Count a write that has reached its server."""
+        """Counts a write that has reached its server."""
         self._remaining -= 1
 
     def has_crashed(self) -> bool:
@@ -60,7 +60,7 @@ class CrashingTransport:
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        """Send one request; raises `TransportError` from the crash on, for the write that causes it as well."""
+        """Sends one request; raises `TransportError` from the crash on, for the write that causes it as well."""
         self._check()
         reply = await self._inner.request(method, target, headers=headers, body=body, timeout=timeout)
         if method != "GET":
@@ -79,12 +79,12 @@ class CrashingTransport:
         connect: float = CONNECT_SECONDS,
         idle: float | None = None,
     ) -> AbstractAsyncContextManager[StreamReply]:
-        """Open a stream; raises `TransportError` after the crash."""
+        """Opens a stream; raises `TransportError` after the crash."""
         self._check()
         return self._inner.stream(method, target, headers=headers, connect=connect, idle=idle)
 
     async def close(self) -> None:
-        """Close the inner transport."""
+        """Closes the inner transport."""
         await self._inner.close()
 
     def _check(self) -> None:

@@ -35,7 +35,7 @@ class EventList:
         action: str,
         related: Resource | None = None,  # noqa: ARG002 -- the protocol's
     ) -> None:
-        """Keep the event."""
+        """Keeps the event."""
         self.events.append(RecordedEvent(regarding, type, reason, note, action))
 
     @property

@@ -19,7 +19,7 @@ SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
 def read_manifests(given: str | Path | Mapping[str, Any]) -> Iterator[Manifest]:
-    """Yield the objects in a text, a file, a directory (files in order of name) or a document, and the items of Lists.
+    """Yields the objects in a text, a file, a directory (files in order of name) or a document, and the items of Lists.
 
     A text may be indented, as in the source of a test.
 
@@ -68,12 +68,12 @@ def _objects(document: object, source: str) -> Iterator[Manifest]:
 
 
 def api_path(api_version: str) -> str:
-    """Return the discovery path of a group version."""
+    """Returns the discovery path of a group version."""
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
 def path_of(manifest: Manifest, discovered: Mapping[str, Any], namespace: str) -> str:
-    """Return the path of an object from the discovered resources of its version; `namespace` is the default.
+    """Returns the path of an object from the discovered resources of its version; `namespace` is the default.
 
     Raises:
         ConfigurationError: The version does not contain the kind.

@@ -48,7 +48,7 @@ class ServerObjects:
         self._webhooks = webhooks
 
     def put(self, obj: R) -> R:
-        """Create or replace the object with its status.
+        """Creates or replaces the object with its status.
 
         Returns the stored object. The namespace of a namespaced object defaults to `default`. An unknown kind is
         installed first.
@@ -84,7 +84,7 @@ class ServerObjects:
         return codec.decode(type(obj), stored)
 
     def apply(self, manifests: str | Path | Mapping[str, Any], namespace: str = "default") -> list[Manifest]:
-        """Apply manifests as `kubectl apply --server-side` does: create or change the objects.
+        """Applies manifests as `kubectl apply --server-side` does: creates or changes the objects.
 
         Field validation is strict, and fields of other managers are a conflict, as with kubectl.
 
@@ -112,7 +112,7 @@ class ServerObjects:
         return msgspec.json.decode(stored, type=dict[str, Any])
 
     def condition(self, kind: type[Resource], name: str, condition_type: str, namespace: str = "default") -> Condition:
-        """Return a condition of an object; a missing one is `Unknown` without a reason (Kubernetes API conventions).
+        """Returns a condition of an object; a missing one is `Unknown` without a reason (Kubernetes API conventions).
 
             assert world.condition(Memcached, "cache", "Ready").reason == "AllReady"
 
@@ -122,7 +122,7 @@ class ServerObjects:
         return condition_of(self.get(kind, name, namespace), condition_type)
 
     def get(self, kind: type[R], name: str, namespace: str = "default") -> R:
-        """Get an object from the server.
+        """Gets an object from the server.
 
         Raises:
             NotFound: It does not exist.
@@ -130,14 +130,14 @@ class ServerObjects:
         return codec.decode(kind, self._send("GET", _path(kind, namespace, name)))
 
     def find(self, kind: type[R], name: str, namespace: str = "default") -> R | None:
-        """Get an object from the server, or None if it does not exist."""
+        """Gets an object from the server, or None if it does not exist."""
         try:
             return self.get(kind, name, namespace)
         except NotFound:
             return None
 
     def events(self, regarding: Resource | None = None) -> list[Event]:
-        """Return the recorded Events, oldest first, optionally of one object."""
+        """Returns the recorded Events, oldest first, optionally of one object."""
         events = self.list(Event)
         if regarding is not None:
             events = [event for event in events if _regards(event, regarding)]
@@ -146,14 +146,14 @@ class ServerObjects:
     def list(
         self, kind: type[R], namespace: str = "", *, labels: LabelSelector | Mapping[str, str] | str | None = None
     ) -> list[R]:
-        """List objects, ordered by namespace and name; an empty namespace means all."""
+        """Lists objects, ordered by namespace and name; an empty namespace means all."""
         query = (("labelSelector", label_query(labels)),) if labels else ()
         page = codec.page(self._send("GET", _path(kind, namespace, given=True), query=query), kind.kind)
         objects = [codec.decode(kind, bytes(raw)) for raw in page.items or []]
         return sorted(objects, key=lambda obj: obj.key)
 
     def delete(self, kind: type[Resource], name: str, namespace: str = "default") -> None:
-        """Delete the object; finalizers keep it as in a cluster.
+        """Deletes the object; finalizers keep it as in a cluster.
 
         Raises:
             NotFound: It does not exist.
@@ -163,18 +163,18 @@ class ServerObjects:
     def patch(
         self, kind: type[R], name: str, change: Mapping[str, Any], namespace: str = "default", *, subresource: str = ""
     ) -> R:
-        """Apply a JSON merge patch, as another client would. Returns the stored object."""
+        """Applies a JSON merge patch, as another client would. Returns the stored object."""
         path = _path(kind, namespace, name, subresource)
         return codec.decode(kind, self._send("PATCH", path, change, content_type="application/merge-patch+json"))
 
     def scale(self, kind: type[Resource], name: str, replicas: int, namespace: str = "default") -> None:
-        """Set the number of replicas through the scale subresource, as `kubectl scale` and autoscalers do."""
+        """Sets the number of replicas through the scale subresource, as `kubectl scale` and autoscalers do."""
         change = {"spec": {"replicas": replicas}}
         path = _path(kind, namespace, name, "scale")
         self._send("PATCH", path, change, content_type="application/merge-patch+json")
 
     def install(self, *kinds: type[Resource] | Mapping[str, Any]) -> None:
-        """Install kinds: models (a CRD is generated unless the kind is served), or CRD manifests."""
+        """Installs kinds: models (a CRD is generated unless the kind is served), or CRD manifests."""
         for kind in kinds:
             if isinstance(kind, Mapping):
                 self._install(kind)
@@ -182,7 +182,7 @@ class ServerObjects:
                 self._install(_definition(kind))
 
     def admit(self, *webhooks: Webhook[Any]) -> None:
-        """Register webhooks, which the server calls for every write, including the test's.
+        """Registers webhooks, which the server calls for every write, including the test's.
 
         No sockets are involved. Async functions that wait are supported only for writes through a client, not for `put`
         and `patch`.
@@ -193,7 +193,7 @@ class ServerObjects:
                 self._send("POST", f"/apis/{manifest['apiVersion']}/{manifest['kind'].lower()}s", manifest)
 
     def convert(self, *conversions: Conversion[Any]) -> None:
-        """Register conversions, which the server calls to convert between versions.
+        """Registers conversions, which the server calls to convert between versions.
 
         No sockets are involved. An unknown kind is installed with all versions of the conversion; the hub is the
         storage version. A known kind keeps its schemas, and these functions replace the webhook in its manifest.
@@ -249,7 +249,7 @@ class ServerObjects:
         return content
 
     def _at_once(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine that does not wait: a read or write of the server without faults."""
+        """Runs a coroutine that does not wait: a read or write of the server without faults."""
         if self._loop is not None and _running_loop() is None:  # in a synchronous fixture, between steps of the test
             return self._loop.run_until_complete(work)
         try:
@@ -293,5 +293,5 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 @functools.lru_cache(maxsize=64)
 def _definition(kind: type[Resource]) -> dict[str, Any]:
-    """Return the CRD of a kind; cached, because generating a schema takes longer than most tests."""
+    """Returns the CRD of a kind; cached, because generating a schema takes longer than most tests."""
     return crd([Version(model=kind, storage=True)])

@@ -15,7 +15,7 @@ VERBS: Final = ("get", "list", "watch", "create", "update", "patch", "delete", "
 
 
 def rules_for(permissions: Iterable[tuple[str, str, str]]) -> list[PolicyRule]:
-    """Return the rules that allow verbs, groups and resources (`pods`, `pods/status`).
+    """Returns the rules that allow verbs, groups and resources (`pods`, `pods/status`).
 
     `watch` includes `list` and `get`: whether an informer lists depends on the server, and reads are live while the
     watch lags behind.

@@ -30,7 +30,7 @@ _USED: "pytest.StashKey[UsedPermissions]" = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options for interleavings."""
+    """Adds the options for interleavings."""
     group = parser.getgroup("kaito.runtime.testing")
     group.addoption("--world-seeds", type=int, metavar="N", help="interleavings of each test marked with seeds()")
     group.addoption(
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers, for `--strict-markers`."""
+    """Registers the markers, for `--strict-markers`."""
     config.addinivalue_line("markers", "virtual_time: the test runs in simulated time")
     config.addinivalue_line("markers", "seeds(count): the test runs in that many seeded interleavings")
     if config.getoption("--write-role") is not None:
@@ -54,14 +54,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Note that a selection of the tests runs, whose permissions are not all."""
+    """Notes that a selection of the tests runs, whose permissions are not all."""
     used = items[0].config.stash.get(_USED, None) if items else None
     if used is not None:
         used.is_partial = True
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
-    """Write the role of `--write-role`, or report why it is not written."""
+    """Writes the role of `--write-role`, or reports why it is not written."""
     used = config.stash.get(_USED, None)
     path: Path | None = config.getoption("--write-role")
     if used is None or path is None:
@@ -76,13 +76,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Report the seed of `--world-seed`, which the test IDs may not contain."""
+    """Reports the seed of `--world-seed`, which the test IDs may not contain."""
     seed: int | None = config.getoption("--world-seed")
     return None if seed is None else f"world seed: {seed}"
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """Select the virtual-time loop for tests that request it, asyncio's loop for others."""
+    """Selects the virtual-time loop for tests that request it, asyncio's loop for others."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
     seeds = item.get_closest_marker("seeds")
     if seeds is None and "world" not in fixtures and item.get_closest_marker("virtual_time") is None:
@@ -101,7 +101,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 @pytest.fixture
 async def world(request: pytest.FixtureRequest) -> AsyncIterator["World"]:
-    """Provide an empty in-memory cluster in virtual time; controllers started in it are stopped at the end."""
+    """Provides an empty in-memory cluster in virtual time; controllers started in it are stopped at the end."""
     from kaito.runtime.testing import World
 
     async with World() as world:
@@ -113,7 +113,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator["World"]:
 
 @pytest.fixture(scope="session")
 def real_kubeconfig() -> Iterator[Path]:
-    """Provide a real API server for the session: a new one, or with `USE_EXISTING_CLUSTER=true` that of `$KUBECONFIG`.
+    """Provides a real API server for the session: a new one, or with `USE_EXISTING_CLUSTER=true` that of `$KUBECONFIG`.
 
     Tests are skipped with a reason if the binaries are missing. Override the fixture to use another server.
     """
@@ -135,7 +135,7 @@ def real_kubeconfig() -> Iterator[Path]:
 
 @pytest.fixture
 async def real_cluster(real_kubeconfig: Path) -> AsyncIterator["RealCluster"]:
-    """Provide a namespace of a real API server, with a client and managers, in real time."""
+    """Provides a namespace of a real API server, with a client and managers, in real time."""
     from kaito.runtime.testing.envtest import RealCluster
 
     async with RealCluster(real_kubeconfig) as cluster:

@@ -41,11 +41,11 @@ class _Attributes:
         self.values: dict[str, Attribute] = {}
 
     def set_attribute(self, key: str, value: Attribute) -> None:
-        """Store the attribute."""
+        """Stores the attribute."""
         self.values[key] = value
 
     def record_exception(self, exception: BaseException) -> None:
-        """Ignore the exception: the outcome is recorded."""
+        """Ignores the exception: the outcome is recorded."""
 
 
 @final
@@ -60,7 +60,7 @@ class ReconcileRecorder:
         self._in_moment: Counter[tuple[str, str]] = Counter()
 
     def _count(self, record: ReconcileRecord) -> None:
-        """Detect keys that requeue themselves or each other while virtual time does not advance.
+        """Detects keys that requeue themselves or each other while virtual time does not advance.
 
         Raises:
             Livelock: A key was reconciled too often at one instant.
@@ -88,7 +88,7 @@ class ReconcileRecorder:
         parent: str,
         attributes: Mapping[str, Attribute] | None = None,
     ) -> None:
-        """Ignore the span: it is not a reconcile."""
+        """Ignores the span: it is not a reconcile."""
 
     @contextmanager
     def start_as_current_span(
@@ -100,7 +100,7 @@ class ReconcileRecorder:
         parent: str = "",  # noqa: ARG002 -- the protocol's
         link: str = "",  # noqa: ARG002 -- the protocol's
     ) -> Generator[Span]:
-        """Record the reconcile when its span ends."""
+        """Records the reconcile when its span ends."""
         if not name.startswith("reconcile "):
             yield NO_SPAN
             return

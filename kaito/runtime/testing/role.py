@@ -23,7 +23,7 @@ class UsedPermissions:
         self._used: set[tuple[str, str, str]] = set()
 
     def add(self, world: World) -> None:
-        """Add the permissions that the code under test has used in a world."""
+        """Adds the permissions that the code under test has used in a world."""
         self._used |= {
             (verb, group, resource)
             for rule in world.rules_needed()
@@ -33,11 +33,11 @@ class UsedPermissions:
         }
 
     def rules(self) -> Sequence[PolicyRule]:
-        """Return the smallest rules that allow them."""
+        """Returns the smallest rules that allow them."""
         return rules_for(self._used)
 
     def write(self, path: Path) -> None:
-        """Write the ClusterRole. It keeps the name in the file; that of a new file is the name of the file."""
+        """Writes the ClusterRole. It keeps the name in the file; that of a new file is the name of the file."""
         name = path.stem
         if path.exists():
             present = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -48,7 +48,7 @@ class Stream:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes, with the delays and failures."""
+        """Yields the bytes, with the delays and failures."""
         for piece in self.pieces:
             if isinstance(piece, bytes):
                 yield piece
@@ -60,7 +60,7 @@ class Stream:
             await asyncio.Event().wait()
 
     async def read(self) -> bytes:
-        """Read all bytes."""
+        """Reads all bytes."""
         return b"".join([chunk async for chunk in self.chunks()])
 
 
@@ -91,7 +91,7 @@ class ScriptedTransport:
         return [call for call in self.calls if call.is_watch]
 
     def then(self, *answers: Answer) -> None:
-        """Append responses to the script."""
+        """Appends responses to the script."""
         self._answers.extend(answers)
 
     def _next(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
@@ -113,7 +113,7 @@ class ScriptedTransport:
         body: bytes | None = None,  # noqa: ARG002 -- the protocol's
         timeout: float = REQUEST_SECONDS,  # noqa: ARG002 -- the protocol's
     ) -> Reply:
-        """Return the next response."""
+        """Returns the next response."""
         answer = self._next(method, target, headers)
         if isinstance(answer, Exception):
             raise answer
@@ -131,38 +131,38 @@ class ScriptedTransport:
         connect: float = CONNECT_SECONDS,  # noqa: ARG002 -- the protocol's
         idle: float | None = None,  # noqa: ARG002 -- the protocol's
     ) -> AsyncGenerator[Stream]:
-        """Open the next response as a stream."""
+        """Opens the next response as a stream."""
         answer = self._next(method, target, headers)
         if isinstance(answer, Exception):
             raise answer
         yield answer if isinstance(answer, Stream) else Stream((answer.body,), answer.status, headers=answer.headers)
 
     async def close(self) -> None:
-        """Do nothing: there are no connections."""
+        """Does nothing: there are no connections."""
 
 
 REFUSED = TransportError("connection refused")
 
 
 def status(code: int, reason: str, message: str = "", **details: Any) -> Reply:
-    """Build an error response with a Status object."""
+    """Builds an error response with a Status object."""
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
     return Reply(code, {}, msgspec.json.encode(body | {"message": message or reason, "details": details}))
 
 
 def list_page(version: str, *items: Mapping[str, Any], token: str = "") -> Reply:
-    """Build a page of a list."""
+    """Builds a page of a list."""
     metadata = {"resourceVersion": version} | ({"continue": token} if token else {})
     return Reply(200, {}, msgspec.json.encode({"metadata": metadata, "items": items}))
 
 
 def watch_event(verb: str, obj: Mapping[str, Any]) -> bytes:
-    """Build a watch event as a line of JSON."""
+    """Builds a watch event as a line of JSON."""
     return msgspec.json.encode({"type": verb, "object": obj}) + b"\n"
 
 
 def bookmark(version: str, *, initial_events_end: bool = False) -> bytes:
-    """Build a bookmark; with `initial_events_end` the one at the end of a streamed list."""
+    """Builds a bookmark; with `initial_events_end` the one at the end of a streamed list."""
     metadata: dict[str, Any] = {"resourceVersion": version}
     if initial_events_end:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
@@ -170,5 +170,5 @@ def bookmark(version: str, *, initial_events_end: bool = False) -> bytes:
 
 
 def error_event(code: int, reason: str, message: str = "") -> bytes:
-    """Build an ERROR event."""
+    """Builds an ERROR event."""
     return watch_event("ERROR", {"kind": "Status", "code": code, "reason": reason, "message": message or reason})

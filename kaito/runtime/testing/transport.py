@@ -78,7 +78,7 @@ class InMemoryTransport:
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        """Send one request and read the complete response; raises the errors of `Transport.request`."""
+        """Sends one request and reads the complete response; raises the errors of `Transport.request`."""
         self.in_flight += 1
         try:
             async with asyncio.timeout(timeout):
@@ -100,7 +100,7 @@ class InMemoryTransport:
         connect: float = CONNECT_SECONDS,
         idle: float | None = None,
     ) -> AsyncGenerator["_InMemoryStream"]:
-        """Open a streamed response; raises the errors of `Transport.stream`."""
+        """Opens a streamed response; raises the errors of `Transport.stream`."""
         try:
             async with asyncio.timeout(max(connect, self.latency * 2)):
                 response = await self._send(method, target, headers, None)
@@ -124,7 +124,7 @@ class InMemoryTransport:
         headers: Mapping[str, str] = NO_HEADERS,
         connect: float = CONNECT_SECONDS,
     ) -> AsyncGenerator[InMemoryWebSocket]:
-        """Open a WebSocket to a pod; raises the errors of `WebSocketTransport.websocket`."""
+        """Opens a WebSocket to a pod; raises the errors of `WebSocketTransport.websocket`."""
         given = {**headers, "upgrade": "websocket", "sec-websocket-protocol": ",".join(protocols)}
         try:
             async with asyncio.timeout(max(connect, self.latency * 2)):
@@ -166,12 +166,12 @@ class InMemoryTransport:
             raise TransportError(message) from error
 
     def break_streams(self) -> None:
-        """Reset every open stream, as a failing load balancer does."""
+        """Resets every open stream, as a failing load balancer does."""
         for stream in tuple(self._streams):
             stream.reset()
 
     async def close(self) -> None:
-        """Reset all streams; further requests fail."""
+        """Resets all streams; further requests fail."""
         self._closed = True
         self.break_streams()
 
@@ -188,7 +188,7 @@ class _InMemoryStream:
         self._reading: asyncio.Timeout | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Yield the body as it arrives."""
+        """Yields the body as it arrives."""
         if isinstance(self._body, bytes):
             yield self._body
             return
@@ -196,7 +196,7 @@ class _InMemoryStream:
             yield chunk
 
     async def read(self) -> bytes:
-        """Read the rest of the body."""
+        """Reads the rest of the body."""
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def _next(self, body: AsyncIterator[bytes]) -> bytes | None:
@@ -217,13 +217,13 @@ class _InMemoryStream:
             raise TransportError(message)
 
     def reset(self) -> None:
-        """Reset the connection: a reader that waits for the next chunk fails at once."""
+        """Resets the connection: a reader that waits for the next chunk fails at once."""
         self._reset = True
         if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
-        """Close the response body in the server."""
+        """Closes the response body in the server."""
         if not isinstance(self._body, bytes):
             await cast("AsyncGenerator[bytes]", self._body).aclose()
 

@@ -47,7 +47,7 @@ class TimeLimitExceeded(Exception):
 
 
 def describe_tasks(loop: asyncio.AbstractEventLoop) -> str:
-    """Return the unfinished tasks with their innermost frames as text."""
+    """Returns the unfinished tasks with their innermost frames as text."""
     lines: list[str] = []
     for task in sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name()):
         lines.append(f"  {task.get_name()}")
@@ -68,7 +68,7 @@ class _JumpingSelector(selectors.BaseSelector):
         time)."""
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Register with the real selector."""
+        """Registers with the real selector."""
         return self._real.register(fileobj, events, data)
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
@@ -76,22 +76,22 @@ class _JumpingSelector(selectors.BaseSelector):
         return self._real.unregister(fileobj)
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Change a registration in the real selector."""
+        """Changes a registration in the real selector."""
         return self._real.modify(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return the ready file objects; if there are none, advance virtual time."""
+        """Returns the ready file objects; if there are none, advances virtual time."""
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready
         return [] if self.idle(timeout) else self._real.select(None)
 
     def close(self) -> None:
-        """Close the real selector."""
+        """Closes the real selector."""
         self._real.close()
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """Return the registrations of the real selector."""
+        """Returns the registrations of the real selector."""
         return self._real.get_map()
 
 
@@ -157,7 +157,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def call_at(
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Schedule a callback; timers of the same time fire in the order in which they were set, unlike asyncio's."""
+        """Schedules a callback; timers of the same time fire in the order in which they were set, unlike asyncio's."""
         timer = _Timer(when, callback, args, self, context)
         timer.due = when
         timer.serial = next(self._serials)
@@ -166,26 +166,26 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return timer
 
     def time(self) -> float:
-        """Return the virtual seconds since the loop was created."""
+        """Returns the virtual seconds since the loop was created."""
         return self._virtual_now
 
     def suspend(self, seconds: float) -> None:
-        """Advance time while no task runs, as if the process were suspended (SIGSTOP, or a suspended machine).
+        """Advances time while no task runs, as if the process were suspended (SIGSTOP, or a suspended machine).
 
         The caller continues at once; timers that became due fire when it awaits.
         """
         self._virtual_now += seconds
 
     def hold(self, owner: object) -> None:
-        """Suspend the tasks of an owner (`owner` in their context), as SIGSTOP suspends a process; others continue."""
+        """Suspends the tasks of an owner (`owner` in their context), as SIGSTOP suspends a process; others continue."""
         self._held.setdefault(owner, [])
 
     def resume(self, owner: object) -> None:
-        """Continue the tasks of an owner; timers that became due fire now."""
+        """Continues the tasks of an owner; timers that became due fire now."""
         cast("Any", self)._ready.extend(self._held.pop(owner, ()))
 
     def defer(self, handle: asyncio.Handle) -> bool:
-        """Keep a callback for `resume` if its owner is held; returns whether it is."""
+        """Keeps a callback for `resume` if its owner is held; returns whether it is."""
         if not self._held:
             return False
         waiting = self._held.get(cast("Any", handle)._context.get(owner))
@@ -195,7 +195,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return True
 
     async def wait_until_idle(self) -> None:
-        """Wait until no task can run without advancing time."""
+        """Waits until no task can run without advancing time."""
         future: asyncio.Future[None] = self.create_future()
         self._awaiting_idle.append(future)
         await future
@@ -209,7 +209,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return min((timer.when() for timer in timers if not timer.cancelled()), default=None)
 
     async def wait_for_timer(self) -> None:
-        """Wait until time has advanced to the next timer.
+        """Waits until time has advanced to the next timer.
 
         Raises:
             Deadlock: No timer is set.
@@ -219,14 +219,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         await future
 
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
-        """Run a function in a thread; virtual time does not advance until it returns."""
+        """Runs a function in a thread; virtual time does not advance until it returns."""
         future = super().run_in_executor(executor, func, *args)
         self._in_threads += 1
         future.add_done_callback(self._thread_done)
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Shut down the executor; virtual time does not advance meanwhile, because it waits for a thread."""
+        """Shuts down the executor; virtual time does not advance meanwhile, because it waits for a thread."""
         self._in_threads += 1
         try:
             if timeout is None:
@@ -279,7 +279,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         cast("Any", super())._run_once()
 
     def _shuffle(self, rng: random.Random, ready: deque[asyncio.Handle]) -> None:
-        """Shuffle the ready tasks. Plain callbacks keep their positions: asyncio guarantees their order.
+        """Shuffles the ready tasks. Plain callbacks keep their positions: asyncio guarantees their order.
 
         They are sorted first: a set of tasks, as in `asyncio.wait`, makes them ready in the order of their addresses.
         """
@@ -307,6 +307,6 @@ def _release(waiting: list[asyncio.Future[None]]) -> None:
 
 
 def run(main: Coroutine[Any, Any, T], *, seed: int | None = None) -> T:
-    """Run a coroutine in virtual time."""
+    """Runs a coroutine in virtual time."""
     with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(seed=seed)) as runner:
         return runner.run(main)

@@ -58,7 +58,7 @@ class ActivitySource(Protocol):
     """Work that `settle` waits for."""
 
     def busy(self) -> Sequence[str]:
-        """Describe the work in progress; empty when idle. Delayed work does not count."""
+        """Describes the work in progress; empty when idle. Delayed work does not count."""
         ...
 
 
@@ -93,7 +93,7 @@ class World(ServerObjects):
     # -- managers ----------------------------------------------------------------------------------------------------
 
     def transport(self, *, latency: float = 0.0, agent: str = "", user: str = "") -> InMemoryTransport:
-        """Create a transport to the cluster; `settle` waits for its requests.
+        """Creates a transport to the cluster; `settle` waits for its requests.
 
         Args:
             latency: Seconds added to every request.
@@ -123,7 +123,7 @@ class World(ServerObjects):
         user: str = "",
         seed: int = 1,
     ) -> Manager:
-        """Create a manager of this cluster, without HTTP endpoints; use it with `async with`.
+        """Creates a manager of this cluster, without HTTP endpoints; use it with `async with`.
 
         Its kinds are installed first. `settle` waits for its queues. Without `lease` it leads at once. The arguments
         are those of `Manager`; `agent` overrides the user agent of its requests. With `user`, usually
@@ -153,7 +153,7 @@ class World(ServerObjects):
         return manager
 
     async def start(self, *controllers: AnyController) -> None:
-        """Run simulated cluster controllers, such as `workloads()`, until the end of the test.
+        """Runs simulated cluster controllers, such as `workloads()`, until the end of the test.
 
         Their requests are not counted and not subject to faults.
         """
@@ -161,7 +161,7 @@ class World(ServerObjects):
         await self._stack.enter_async_context(manager)
 
     def track(self, busy: ActivitySource) -> None:
-        """Make `settle` wait for other work as well, for example of a manager that the test created."""
+        """Makes `settle` wait for other work as well, for example of a manager that the test created."""
         self._tracked.append(busy)
 
     async def call(
@@ -173,7 +173,7 @@ class World(ServerObjects):
         query: Mapping[str, str] | None = None,
         method: str = "POST",
     ) -> Reply:
-        """Call an `Inbound` of this world's managers, without HTTP; returns the response.
+        """Calls an `Inbound` of this world's managers, without HTTP; returns the response.
 
         If several replicas have the path, the one that can handle it: a leader before a standby.
 
@@ -203,7 +203,7 @@ class World(ServerObjects):
         return self.clock.now()
 
     async def settle(self, *, limit: float = SETTLE_LIMIT_SECONDS) -> None:
-        """Wait until the cluster is idle: empty queues, no running reconcile, no pending request or watch event.
+        """Waits until the cluster is idle: empty queues, no running reconcile, no pending request or watch event.
 
         Time advances only as far as running work needs. Delayed keys (`Again`, backoff) are not waited for: use
         `advance`.
@@ -222,12 +222,12 @@ class World(ServerObjects):
             await loop.wait_until_idle()
 
     async def advance(self, seconds: float) -> None:
-        """Advance virtual time: timers fire in order; then `settle`."""
+        """Advances virtual time: timers fire in order; then `settle`."""
         await asyncio.sleep(seconds)
         await self.settle()
 
     def suspend(self, seconds: float) -> None:
-        """Advance virtual time while no task runs, as if the process were suspended (SIGSTOP, or a suspended machine).
+        """Advances virtual time while no task runs, as if the process were suspended (SIGSTOP, or a suspended machine).
 
         All tasks of the loop are suspended, including other managers; leases expire meanwhile.
         """
@@ -251,15 +251,15 @@ class World(ServerObjects):
     # -- pods --------------------------------------------------------------------------------------------------------
 
     def set_log(self, pod: str, text: str, *, namespace: str = "default", container: str = "") -> None:
-        """Set the log of a pod's container; an empty name means any container."""
+        """Sets the log of a pod's container; an empty name means any container."""
         self._pods.logs[namespace, pod, container] = text
 
     def answer_exec(self, answer: ExecAnswer | None) -> None:
-        """Answer the commands that the code under test runs in pods: a function from `ExecCall` to `ExecResult`."""
+        """Answers the commands that the code under test runs in pods: a function from `ExecCall` to `ExecResult`."""
         self._pods.exec = answer
 
     def answer_port(self, answer: PortAnswer | None) -> None:
-        """Answer connections to ports of pods: a function from `PortCall` to the bytes that the pod sends back."""
+        """Answers connections to ports of pods: a function from `PortCall` to the bytes that the pod sends back."""
         self._pods.port = answer
 
     # -- fault injection ---------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ class World(ServerObjects):
         hang: bool = False,
         delay: float = 0.0,
     ) -> Fault:
-        """Inject a fault into the next matching requests of the code under test.
+        """Injects a fault into the next matching requests of the code under test.
 
         Args:
             method: An HTTP method in upper case, or `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
@@ -323,7 +323,7 @@ class World(ServerObjects):
         )
 
     def lag(self, kind: type[Resource] | None, seconds: float, *, name: str = "") -> Fault:
-        """Delay the watch events of a kind (or of one object), until the fault is removed by `heal`.
+        """Delays the watch events of a kind (or of one object), until the fault is removed by `heal`.
 
         Events after a delayed one are delayed as well: a watch never reorders events.
         """
@@ -338,7 +338,8 @@ class World(ServerObjects):
         namespace: str = "",
         name: str = "",
     ) -> Denial:
-        """Deny a permission to the code under test until it is removed by `heal`: 403, as from a role without the rule.
+        """Denies a permission to the code under test until it is removed by `heal`: 403, as from a role without the
+        rule.
 
         Args:
             verbs: One or several of `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`;
@@ -355,7 +356,7 @@ class World(ServerObjects):
         )
 
     def heal(self, *injected: Fault | Denial) -> None:
-        """Remove the given faults and denials, or all of them."""
+        """Removes the given faults and denials, or all of them."""
         if not injected:
             self.server.faults.clear()
             self.server.allow()
@@ -366,15 +367,15 @@ class World(ServerObjects):
                 self.server.allow(fault)
 
     def compact_history(self) -> None:
-        """Return 410 to watches that resume from an earlier version, as after an etcd compaction: informers relist."""
+        """Returns 410 to watches that resume from an earlier version, as after an etcd compaction: informers relist."""
         self.server.expire_history()
 
     def backup(self) -> Backup:
-        """Return a backup of all objects, for `restore`."""
+        """Returns a backup of all objects, for `restore`."""
         return self.server.backup()
 
     def restore(self, backup: Backup) -> None:
-        """Restore a backup, as etcd from a snapshot: objects and versions are restored, and watches end.
+        """Restores a backup, as etcd from a snapshot: objects and versions are restored, and watches end.
 
         A watch that resumes from a later version is accepted and receives no events until that version is reached.
 
@@ -384,7 +385,7 @@ class World(ServerObjects):
         self.server.restore(backup)
 
     def cut_watches(self, kind: type[Resource] | None = None) -> int:
-        """Close the open watches of a kind (or all), as the server does regularly; returns their number."""
+        """Closes the open watches of a kind (or all), as the server does regularly; returns their number."""
         return self.server.cut_watches(kind.kind if kind is not None else "")
 
     # -- requests and reconciles -------------------------------------------------------------------------------------
@@ -396,7 +397,7 @@ class World(ServerObjects):
         return [request for request in self.server.requests if request.user_agent not in ours]
 
     def rules_needed(self, agent: str = "") -> list[PolicyRule]:
-        """Return the RBAC rules that the code under test has needed so far: the minimal role, if tests cover all
+        """Returns the RBAC rules that the code under test has needed so far: the minimal role, if tests cover all
         requests.
 
         Permissions that only admission plugins of a real server check (`finalizers`, for owner references with
@@ -410,12 +411,12 @@ class World(ServerObjects):
         return rules_for((verb, group, resource) for verb, group, resource in used)
 
     def clear_requests(self) -> None:
-        """Clear the recorded requests and reconciles."""
+        """Clears the recorded requests and reconciles."""
         self.server.requests.clear()
         self._recorder.ended.clear()
 
     def reconciles(self, key: str = "", *, controller: str = "") -> Sequence[ReconcileRecord]:
-        """Return the completed reconciles of this world's managers, oldest first, with key, causes and outcome.
+        """Returns the completed reconciles of this world's managers, oldest first, with key, causes and outcome.
 
             assert [run.outcome for run in world.reconciles("default/cache")] == ["success"]
 
@@ -428,7 +429,7 @@ class World(ServerObjects):
     def count(
         self, verb: str = "", kind: type[Resource] | None = None, *, name: str = "", subresource: str | None = None
     ) -> int:
-        """Return the number of requests of the code under test, including rejected ones.
+        """Returns the number of requests of the code under test, including rejected ones.
 
         Args:
             verb: An HTTP method in upper case, or `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`.

@@ -44,7 +44,7 @@ def is_configured(endpoint: str, environ: Mapping[str, str]) -> bool:
 def configured_tracer(
     service: str, endpoint: str, environ: Mapping[str, str], *, annotation: str = "", version: str = ""
 ) -> Generator[Tracer]:
-    """Give a tracer that exports spans while the body runs; `NO_TRACER` if no endpoint is configured.
+    """Gives a tracer that exports spans while the body runs; `NO_TRACER` if no endpoint is configured.
 
     OpenTelemetry's `OTEL_*` environment variables determine everything else: headers, certificates, sampling, limits.
     At the end, the spans that are left are sent within `FLUSH_SECONDS`.
@@ -136,7 +136,7 @@ class OpenTelemetryTracer:
         parent: str = "",
         link: str = "",
     ) -> AbstractContextManager[Span]:
-        """Start a span for a `with` body; see `Tracer`."""
+        """Starts a span for a `with` body; see `Tracer`."""
         from opentelemetry import trace
 
         if kind == "client" and not parent and not trace.get_current_span().get_span_context().is_valid:
@@ -161,7 +161,7 @@ class OpenTelemetryTracer:
         parent: str,
         attributes: Mapping[str, Attribute] | None = None,
     ) -> None:
-        """Record a span of the past; without a valid parent, nothing."""
+        """Records a span of the past; without a valid parent, nothing."""
         context = _context(parent)
         if context is None:
             return
@@ -219,12 +219,12 @@ class _Started(AbstractContextManager["_Started"]):
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def set_attribute(self, key: str, value: Attribute) -> None:
-        """Set an attribute."""
+        """Sets an attribute."""
         if self._span is not None:
             self._span.set_attribute(key, value)
 
     def record_exception(self, exception: BaseException) -> None:
-        """Record an exception, and that the span has failed."""
+        """Records an exception, and that the span has failed."""
         from opentelemetry import trace
 
         if self._span is not None:

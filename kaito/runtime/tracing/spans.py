@@ -28,11 +28,11 @@ class Span(Protocol):
         ...
 
     def set_attribute(self, key: str, value: Attribute) -> None:
-        """Set an attribute."""
+        """Sets an attribute."""
         ...
 
     def record_exception(self, exception: BaseException) -> None:
-        """Record an exception; the span has failed."""
+        """Records an exception; the span has failed."""
         ...
 
 
@@ -53,7 +53,7 @@ class Tracer(Protocol):
         parent: str = "",
         link: str = "",
     ) -> AbstractContextManager[Span]:
-        """Start a span for a `with` body; spans started within become its children.
+        """Starts a span for a `with` body; spans started within become its children.
 
         Args:
             name: what happens; few different values.
@@ -73,7 +73,7 @@ class Tracer(Protocol):
         parent: str,
         attributes: Mapping[str, Attribute] | None = None,
     ) -> None:
-        """Record a span of the past, for example a phase whose times an object contains."""
+        """Records a span of the past, for example a phase whose times an object contains."""
         ...
 
 
@@ -87,10 +87,10 @@ class _NoSpan(AbstractContextManager["_NoSpan"]):
         return None
 
     def set_attribute(self, key: str, value: Attribute) -> None:
-        """Do nothing."""
+        """Does nothing."""
 
     def record_exception(self, exception: BaseException) -> None:
-        """Do nothing."""
+        """Does nothing."""
 
 
 NO_SPAN = _NoSpan()
@@ -110,7 +110,7 @@ class _NoTracer:
         parent: str = "",  # noqa: ARG002
         link: str = "",  # noqa: ARG002
     ) -> _NoSpan:
-        """Return `NO_SPAN`."""
+        """Returns `NO_SPAN`."""
         return NO_SPAN
 
     def record_span(
@@ -122,7 +122,7 @@ class _NoTracer:
         parent: str,
         attributes: Mapping[str, Attribute] | None = None,
     ) -> None:
-        """Do nothing."""
+        """Does nothing."""
 
 
 NO_TRACER = _NoTracer()

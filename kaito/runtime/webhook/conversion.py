@@ -79,7 +79,7 @@ class Conversion(Generic[H]):
         return self.hub.group(), self.hub.kind
 
     def check_coverage(self, definition: Mapping[str, Any]) -> None:
-        """Check that this conversion covers all versions of a CustomResourceDefinition.
+        """Checks that this conversion covers all versions of a CustomResourceDefinition.
 
         Raises:
             ConfigurationError: versions are missing, or it is another kind.
@@ -97,7 +97,7 @@ class Conversion(Generic[H]):
             raise ConfigurationError(message)
 
     def convert(self, document: Mapping[str, Any], wanted: str) -> dict[str, Any]:
-        """Convert an object to another version.
+        """Converts an object to another version.
 
         Raises:
             ConversionError: a version is unknown or the same, the object does not fit its model, or a function failed.
@@ -125,7 +125,7 @@ class Conversion(Generic[H]):
         return self._step(_with_metadata_of(document, self._step(document, given, hub)), hub, wanted)
 
     def _step(self, document: Mapping[str, Any], given: str, wanted: str) -> dict[str, Any]:
-        """Convert from a spoke to the hub, or from the hub to a spoke."""
+        """Converts from a spoke to the hub, or from the hub to a spoke."""
         if not self._lossless:
             return self._call(document, given, wanted)
         group = self.hub.group()

@@ -68,7 +68,7 @@ class Admission(Generic[R]):
     """What the manager's lifespan yielded, for `lifespan`; None without one."""
 
     def lifespan(self, kind: type[T]) -> T:
-        """Return the state of the manager's lifespan, which has to be of this type.
+        """Returns the state of the manager's lifespan, which has to be of this type.
 
         Raises:
             ConfigurationError: the manager has no lifespan, or it yields another type.
@@ -76,11 +76,11 @@ class Admission(Generic[R]):
         return state_of(self.lifespan_state, kind)
 
     def deny(self, field: str, message: str) -> None:
-        """Deny the request. The response contains all reasons; it is 422 Invalid if one names a field, else 403."""
+        """Denies the request. The response contains all reasons; it is 422 Invalid if one names a field, else 403."""
         self.problems.append(Problem(field, message))
 
     def warn(self, text: str) -> None:
-        """Add a warning, which kubectl prints; a text that is too long is cut."""
+        """Adds a warning, which kubectl prints; a text that is too long is cut."""
         self.warnings.append(text if len(text) <= WARNING_LENGTH else text[: WARNING_LENGTH - 1] + "…")
 
 
@@ -155,7 +155,7 @@ def _path(action: str, kind: type[Resource]) -> str:
 
 
 def checked_path(path: str) -> str:
-    """Validate a path of a webhook and return it.
+    """Validates a path of a webhook and returns it.
 
     Raises:
         ConfigurationError: the API server would reject the path.

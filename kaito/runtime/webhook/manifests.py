@@ -26,7 +26,7 @@ def admission_manifests(
     failure_policy: FailurePolicy = "Fail",
     timeout_seconds: int = 10,
 ) -> list[dict[str, Any]]:
-    """Render the MutatingWebhookConfiguration (defaults, finalizers) and the ValidatingWebhookConfiguration.
+    """Renders the MutatingWebhookConfiguration (defaults, finalizers) and the ValidatingWebhookConfiguration.
 
     Args:
         webhooks: the webhooks of the manager.

@@ -50,7 +50,7 @@ class AdmissionReview:
 
 
 def parse_review(body: bytes) -> AdmissionReview:
-    """Decode the body of a request.
+    """Decodes the body of a request.
 
     Raises:
         BadReview: the body is not a valid AdmissionReview.
@@ -95,7 +95,7 @@ class AdmissionResponse:
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def encode(self, version: str, uid: str) -> bytes:
-        """Encode the review with the response."""
+        """Encodes the review with the response."""
         response: dict[str, Any] = {"uid": uid, "allowed": self.allowed, "status": self._status()}
         if self.patch:
             response["patch"] = base64.b64encode(msgspec.json.encode(self.patch)).decode()

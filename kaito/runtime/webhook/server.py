@@ -195,7 +195,7 @@ class WebhookServer:
     # -- serving -----------------------------------------------------------------------------------------------------
 
     async def start(self, context: ssl.SSLContext) -> None:
-        """Listen with the certificate in `context`, which its owner may replace at any time.
+        """Listens with the certificate in `context`, which its owner may replace at any time.
 
         Raises:
             ConfigurationError: the address is in use or does not exist.
@@ -219,7 +219,7 @@ class WebhookServer:
         return self._runner is not None and bool(self._runner.sites)
 
     async def stop(self) -> None:
-        """Stop accepting connections and finish open requests."""
+        """Stops accepting connections and finishes open requests."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -31,7 +31,7 @@ class Backoff:
     """Full jitter: the delay is uniform between 0 and the computed one, so that keys that fail together spread out."""
 
     def __post_init__(self) -> None:
-        """Validate the numbers."""
+        """Validates the numbers."""
         if self.base <= 0 or self.cap < self.base or self.factor < 1:
             message = f"backoff needs 0 < base <= cap and factor >= 1, got {self}"
             raise ValueError(message)

@@ -34,7 +34,7 @@ class Cause:
 
 
 def merge_causes(known: tuple[Cause, ...], new: Sequence[Cause]) -> tuple[Cause, ...]:
-    """Merge the causes of two adds: without duplicates (the oldest is kept), `MAX_CAUSES` at most."""
+    """Merges the causes of two adds: without duplicates (the oldest is kept), `MAX_CAUSES` at most."""
     for cause in new:
         if len(known) >= MAX_CAUSES:
             return known

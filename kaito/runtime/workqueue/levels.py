@@ -56,7 +56,7 @@ class Levels(Generic[K]):
         self._sequence = 0
 
     def push(self, entry: Entry[K]) -> None:
-        """Append an entry to its level."""
+        """Appends an entry to its level."""
         self._sequence += 1
         entry.sequence = self._sequence
         entry.state = EntryState.READY
@@ -67,7 +67,7 @@ class Levels(Generic[K]):
         self._counts[entry.priority] = self._counts.get(entry.priority, 0) + 1
 
     def raise_priority(self, entry: Entry[K], priority: int) -> None:
-        """Move a ready entry to the end of a higher level.
+        """Moves a ready entry to the end of a higher level.
 
         The old level still contains it, because removal from the middle of a deque is linear; `_head` skips it there.
         That is safe because the priority of a queued key never falls: an entry does not return to a level it left.
@@ -77,14 +77,14 @@ class Levels(Generic[K]):
         self.push(entry)
 
     def remove(self, keys: Collection[K]) -> None:
-        """Remove the entries of some keys. Linear in the number of entries."""
+        """Removes the entries of some keys. Linear in the number of entries."""
         for priority, level in self._levels.items():
             kept = deque(entry for entry in level if entry.key not in keys)
             self._counts[priority] = sum(entry.priority == priority for entry in kept)
             self._levels[priority] = kept
 
     def pop(self, now: float) -> Entry[K] | None:
-        """Remove and return the entry with the highest priority after aging; the oldest among equals."""
+        """Removes and returns the entry with the highest priority after aging; the oldest among equals."""
         best: Entry[K] | None = None
         best_rank = (0.0, 0)
         for priority in tuple(self._levels):
@@ -110,7 +110,7 @@ class Levels(Generic[K]):
         return None
 
     def clear(self) -> None:
-        """Remove all entries."""
+        """Removes all entries."""
         self._levels.clear()
         self._counts.clear()
 

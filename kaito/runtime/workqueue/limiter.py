@@ -19,11 +19,11 @@ class RateLimiter(Protocol[K_contra]):
     """Decides the delays of failed keys."""
 
     def when(self, key: K_contra) -> float:
-        """Count one failure of the key; the delay in seconds."""
+        """Counts one failure of the key; the delay in seconds."""
         ...
 
     def forget(self, key: K_contra) -> None:
-        """Reset the failures of a key that succeeded or does not exist."""
+        """Resets the failures of a key that succeeded or does not exist."""
         ...
 
     def failures(self, key: K_contra) -> int:
@@ -41,13 +41,13 @@ class ExponentialLimiter(RateLimiter[K]):
         self._failures: dict[K, int] = {}
 
     def when(self, key: K) -> float:
-        """Count one failure of the key; the delay in seconds."""
+        """Counts one failure of the key; the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         return self._backoff.delay(failures, self._jitter)
 
     def forget(self, key: K) -> None:
-        """Reset the key's failures."""
+        """Resets the key's failures."""
         self._failures.pop(key, None)
 
     def failures(self, key: K) -> int:
@@ -73,11 +73,11 @@ class BucketLimiter(RateLimiter[K]):
         self._bucket = TokenBucket(rate, burst, now=now)
 
     def when(self, key: K) -> float:  # noqa: ARG002 - the protocol's signature; the bucket is shared
-        """Take one token, on credit if necessary; returns the seconds until it is available."""
+        """Takes one token, on credit if necessary; returns the seconds until it is available."""
         return self._bucket.reserve()
 
     def forget(self, key: K) -> None:
-        """Do nothing: a bucket keeps no state per key."""
+        """Does nothing: a bucket keeps no state per key."""
 
     def failures(self, key: K) -> int:  # noqa: ARG002 - the protocol's signature
         """0: a bucket does not count per key."""
@@ -99,7 +99,7 @@ class MaxOfLimiter(RateLimiter[K]):
         return max(limiter.when(key) for limiter in self._limiters)
 
     def forget(self, key: K) -> None:
-        """Reset the key's failures in every limiter."""
+        """Resets the key's failures in every limiter."""
         for limiter in self._limiters:
             limiter.forget(key)
 

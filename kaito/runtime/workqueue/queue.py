@@ -120,7 +120,7 @@ class WorkQueue(Generic[K]):
         rate_limited: bool = False,
         cause: Cause | None = None,
     ) -> None:
-        """Queue the key, or merge with its entry: the earlier time, the higher priority, the causes of both.
+        """Queues the key, or merges with its entry: the earlier time, the higher priority, the causes of both.
 
         Args:
             key: the key to reconcile.
@@ -204,7 +204,7 @@ class WorkQueue(Generic[K]):
                 self._make_ready(record[2])
 
     def _arm(self, now: float) -> None:
-        """Set a timer for the next waiting key, but only while a worker waits: otherwise `take` promotes it."""
+        """Sets a timer for the next waiting key, but only while a worker waits: otherwise `take` promotes it."""
         if not self._getters or not self._heap:
             return
         due = self._heap[0][0]
@@ -224,7 +224,7 @@ class WorkQueue(Generic[K]):
     # -- handing out -------------------------------------------------------------------------------------------------
 
     async def get(self) -> Item[K] | None:
-        """Wait for the next key; None when the queue is closed. The caller must call `done` for it."""
+        """Waits for the next key; None when the queue is closed. The caller must call `done` for it."""
         while not self._closed:
             item = self.take()
             if item is not None or self._closing:
@@ -266,7 +266,7 @@ class WorkQueue(Generic[K]):
             self._started.popitem(last=False)
 
     def done(self, key: K) -> None:
-        """End the processing of a key; it is ready again if it was added during that time.
+        """Ends the processing of a key; it is ready again if it was added during that time.
 
         Raises:
             InvariantError: the key is not being processed.
@@ -283,11 +283,11 @@ class WorkQueue(Generic[K]):
         self._check_drained()
 
     def forget(self, key: K) -> None:
-        """Reset the limiter's failures of the key: it succeeded, was requeued on request, or does not exist."""
+        """Resets the limiter's failures of the key: it succeeded, was requeued on request, or does not exist."""
         self._limiter.forget(key)
 
     def discard(self, match: Callable[[K], bool]) -> None:
-        """Drop the matching keys and everything known of them.
+        """Drops the matching keys and everything known of them.
 
         A key that is being processed is only dropped from what follows. Linear in the number of queued keys.
         """
@@ -306,11 +306,11 @@ class WorkQueue(Generic[K]):
         self._check_drained()
 
     def count_failure(self, key: K) -> float:
-        """Count a failure of the key without queueing it; the limiter's delay in seconds."""
+        """Counts a failure of the key without queueing it; the limiter's delay in seconds."""
         return self._limiter.when(key)
 
     def delay(self, key: K, seconds: float) -> None:
-        """Delay the next reconcile of the key by at least `seconds`, whatever is added meanwhile."""
+        """Delays the next reconcile of the key by at least `seconds`, whatever is added meanwhile."""
         now = self._now()
         until = now + seconds
         self._not_before = {each: when for each, when in self._not_before.items() if when > now} | {key: until}
@@ -337,7 +337,7 @@ class WorkQueue(Generic[K]):
     # -- ending ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close at once: `get` returns None, queued keys are dropped, later adds are ignored. Can be called twice."""
+        """Closes at once: `get` returns None, queued keys are dropped, later adds are ignored. Can be called twice."""
         self._closing = self._closed = True
         self._entries.clear()
         self._ready.clear()
@@ -350,7 +350,7 @@ class WorkQueue(Generic[K]):
         self._check_drained()
 
     async def drain(self, timeout: float | None) -> bool:
-        """Ignore further adds, let workers finish ready and processing keys, then close. Delayed keys are dropped.
+        """Ignores further adds, lets workers finish ready and processing keys, then closes. Delayed keys are dropped.
 
         Args:
             timeout: maximum seconds to wait; None for no limit.

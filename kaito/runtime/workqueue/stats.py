@@ -23,7 +23,7 @@ class Buckets:
         self.total: float = 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value in the first bucket whose bound is not below it."""
+        """Counts a value in the first bucket whose bound is not below it."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 

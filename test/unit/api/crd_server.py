@@ -133,7 +133,7 @@ NUMBERS = count()
 
 
 def replace(base: dict[str, Any], stored: dict[str, Any], change: dict[str, Any]) -> tuple[int, Any]:
-    """Store an object under a new name, and answer the attempt to change it."""
+    """Stores an object under a new name, and answers the attempt to change it."""
     path, named = PATHS[base["kind"]], {"metadata.name": f"changed-{next(NUMBERS)}"}
     status, body = call(shared_server(), "POST", path, changed(base, stored | named))
     assert status == 201, body

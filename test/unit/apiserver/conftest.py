@@ -31,7 +31,7 @@ class Stream:
         self._lines: list[bytes] = []
 
     async def line(self) -> bytes:
-        """Return the next line; raises `StopAsyncIteration` at the end of the stream."""
+        """Returns the next line; raises `StopAsyncIteration` at the end of the stream."""
         while not self._lines:
             chunk = await anext(self._body)
             self._lines += chunk.splitlines()
@@ -45,13 +45,13 @@ class Stream:
         return [await self.event() for _ in range(count)]
 
     async def close(self) -> None:
-        """Stop reading, as a client does that disconnects."""
+        """Stops reading, as a client does that disconnects."""
         close = getattr(self._body, "aclose", None)
         assert close is not None
         await close()
 
     async def rest(self) -> list[dict[str, Any]]:
-        """Return what is left until the stream ends."""
+        """Returns what is left until the stream ends."""
         found: list[dict[str, Any]] = []
         while True:
             try:

@@ -13,6 +13,9 @@ instead = "indefinitely"
 phrase = '\bnobody\b'
 instead = "no process"
 
+[docstring]
+imperative = ["Return"]
+
 [allow]
 "quotes.md" = ["for ever"]
 "anything.md" = ["*"]
@@ -58,5 +61,14 @@ def test_an_allowed_quotation_allows_no_other_phrase() -> None:
     assert report("quotes.md", "nobody", RULES_OF_TEST) == ["quotes.md:1: 'nobody': write no process"]
 
 
+def test_a_docstring_in_the_imperative_is_found() -> None:
+    function = 'def f():\n    """Return a node."""\n\n'
+    rest = 'class A:\n    """Returns.\n\n    Return it.\n    """\n    x: int\n    """Return."""\n'
+    message = "a.py:2: 'Return': write the third person, as in 'Returns the node'"
+    assert report("a.py", function + rest, RULES_OF_TEST) == [message]
+
+
 def test_the_rules_of_the_repository_can_be_read() -> None:
-    assert read_rules(RULES.read_text()).instead
+    rules = read_rules(RULES.read_text())
+    assert rules.instead
+    assert "Return" in rules.imperative

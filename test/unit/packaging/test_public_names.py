@@ -30,7 +30,7 @@ def imports(source: str) -> Iterator[tuple[str, str]]:
 
 
 def is_public(package: str, module: str, name: str) -> bool:
-    """Report whether an import stays above the modules inside the packages of a distribution."""
+    """Reports whether an import stays above the modules inside the packages of a distribution."""
     if len(module.split(".")) > DEPTHS[package] or name.startswith("_"):
         return False
     found = getattr(import_module(module), name, None) if name else None

@@ -173,7 +173,7 @@ class Stage:
             waited += step
 
     async def until_crashed(self, crash: CrashPoint, *, within: float = 400.0) -> float:
-        """Advance time until the process crashes; returns the elapsed seconds."""
+        """Advances time until the process crashes; returns the elapsed seconds."""
         begun = self.world.now
         await self.until("the process crashes", crash.has_crashed, within=within, step=1)
         return (self.world.now - begun).total_seconds()

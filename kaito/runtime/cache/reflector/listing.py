@@ -58,7 +58,7 @@ class Lister:
         self._paged = False
 
     async def list(self, version: str) -> tuple[Store, str]:
-        """List all objects, not older than `version`; returns the store and its version.
+        """Lists all objects, not older than `version`; returns the store and its version.
 
         A version that the server cannot serve is requested only once; then the newest is.
 

@@ -47,7 +47,7 @@ class Newest:
 
 
 async def fetch_newest(requests: Requests, collection: Collection, *, streaming: bool) -> Newest:
-    """Request the newest version of a collection at low cost.
+    """Requests the newest version of a collection at low cost.
 
     Args:
         requests: the network.

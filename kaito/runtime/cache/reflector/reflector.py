@@ -73,15 +73,15 @@ class Sink(Protocol):
         ...
 
     async def replace(self, store: Store, version: str) -> None:
-        """Replace the store and deliver the differences to the handlers."""
+        """Replaces the store and delivers the differences to the handlers."""
         ...
 
     def apply(self, entry: Entry, *, deleted: bool) -> None:
-        """Store an added, modified or deleted object."""
+        """Stores an added, modified or deleted object."""
         ...
 
     def advance(self, version: str) -> None:
-        """Record that there was no change up to this version."""
+        """Records that there was no change up to this version."""
         ...
 
 
@@ -169,7 +169,7 @@ class Reflector:
     # Filling.
 
     async def _fill(self) -> Ending | None:
-        """Fill the store, retrying until it succeeds; returns the ending of the stream if one was used and has
+        """Fills the store, retrying until it succeeds; returns the ending of the stream if one was used and has
         ended."""
         while True:
             try:
@@ -243,7 +243,7 @@ class Reflector:
         _log.info("the server cannot stream lists, using LIST", collection=self._name, why=why)
 
     async def _take_initial(self, initial: "_InitialEvents", frame: Frame) -> Ending | None:
-        """Handle a frame of a stream with initial events; after the end bookmark it is an ordinary watch."""
+        """Handles a frame of a stream with initial events; after the end bookmark it is an ordinary watch."""
         if initial.complete:
             return await self._take(frame)
         match frame.type:
@@ -290,7 +290,7 @@ class Reflector:
         return ending
 
     async def _check_version(self, stream: WatchStream) -> None:
-        """Request the server's newest version, and end the stream if it is lower than ours."""
+        """Requests the server's newest version, and ends the stream if it is lower than ours."""
         await asyncio.sleep(self._rng.uniform(*VERSION_CHECK_DELAY_SECONDS))
         self._version_requested_at = monotonic()
         newest = await fetch_newest(self._requests, self._collection, streaming=self._streaming)

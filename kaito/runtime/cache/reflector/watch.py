@@ -53,7 +53,7 @@ class Turn:
         self._bytes = 0
 
     async def worked(self, size: int) -> None:
-        """Record an item of `size` bytes."""
+        """Records an item of `size` bytes."""
         self._items += 1
         self._bytes += size
         if self._items >= YIELD_FRAMES or self._bytes >= YIELD_BYTES:
@@ -98,7 +98,7 @@ class WatchStream:
         """The error that broke the stream, for the log and for readiness."""
 
     async def run(self) -> Ending:
-        """Open the stream and pass its frames on until it ends."""
+        """Opens the stream and passes its frames on until it ends."""
         started = monotonic()
         try:
             async with asyncio.timeout(self._silence()) as self._limit:
@@ -114,7 +114,7 @@ class WatchStream:
         return Ending.EMPTY if ending is Ending.CLOSED and not self._worked(started) else ending
 
     def give_up(self, ending: Ending) -> None:
-        """End the stream now, from another task."""
+        """Ends the stream now, from another task."""
         self._given_up = ending
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(monotonic())

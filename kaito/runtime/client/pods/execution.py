@@ -64,7 +64,7 @@ class Execution:
         return self._exit_code
 
     async def write(self, data: bytes) -> None:
-        """Write to the standard input; waits while the command reads more slowly.
+        """Writes to the standard input; waits while the command reads more slowly.
 
         Raises:
             TransportError: the connection was lost, or the command has ended.
@@ -73,7 +73,7 @@ class Execution:
             await self._socket.send(bytes([_STDIN]) + data[position : position + MESSAGE_BYTES])
 
     async def close_stdin(self) -> None:
-        """End the standard input: the command reads the end of its input.
+        """Ends the standard input: the command reads the end of its input.
 
         Raises:
             ConfigurationError: the server has only version 4 of the protocol, which cannot end the input.
@@ -84,7 +84,7 @@ class Execution:
         await self._socket.send(bytes([_CLOSE, _STDIN]))
 
     async def resize(self, columns: int, rows: int) -> None:
-        """Set the size of the terminal.
+        """Sets the size of the terminal.
 
         Raises:
             TransportError: the connection was lost.
@@ -93,7 +93,7 @@ class Execution:
         await self._socket.send(bytes([_RESIZE]) + size)
 
     async def output(self) -> AsyncGenerator[Output]:
-        """Yield the output until the command has ended.
+        """Yields the output until the command has ended.
 
         Raises:
             ApiError: the command could not be started, or the container ended.
@@ -110,7 +110,7 @@ class Execution:
                 yield Output(name, data)
 
     async def wait(self) -> int:
-        """Drop the rest of the output, and return the exit code. Raises the errors of `output`."""
+        """Drops the rest of the output, and returns the exit code. Raises the errors of `output`."""
         async with aclosing(self.output()) as rest:
             async for _ in rest:
                 pass
@@ -118,7 +118,7 @@ class Execution:
 
 
 def _exit_code(data: bytes, what: str) -> int:
-    """Return the exit code in a Status; raises the error of another failure."""
+    """Returns the exit code in a Status; raises the error of another failure."""
     try:
         status: Mapping[str, Any] = json.loads(data)
         if status.get("status") == "Success":

@@ -35,12 +35,12 @@ class PodConnection:
         self._begun: set[bytes] = set()
 
     async def send(self, data: bytes) -> None:
-        """Send data; waits while the pod reads more slowly. Raises `TransportError` if the connection was lost."""
+        """Sends data; waits while the pod reads more slowly. Raises `TransportError` if the connection was lost."""
         for position in range(0, len(data), MESSAGE_BYTES):
             await self._socket.send(_DATA + data[position : position + MESSAGE_BYTES])
 
     async def receive(self) -> bytes:
-        """Return the next part of the data; empty at its end.
+        """Returns the next part of the data; empty at its end.
 
         Raises:
             TransportError: the connection was lost, or the port does not accept connections.

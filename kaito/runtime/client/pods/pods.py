@@ -55,7 +55,7 @@ class Pods:
         limit_bytes: int | None = None,
         timestamps: bool = False,
     ) -> str:
-        """Return the log of a container.
+        """Returns the log of a container.
 
         Args:
             pod: The pod.
@@ -90,7 +90,7 @@ class Pods:
         since: datetime | None = None,
         timestamps: bool = False,
     ) -> AbstractAsyncContextManager[AsyncIterator[str]]:
-        """Yield the lines of a container's log as they are written, until the container ends.
+        """Yields the lines of a container's log as they are written, until the container ends.
 
         A container that writes faster than its lines are read is not held back: the kubelet waits. The stream also ends
         when the kubelet or the API server closes it; read the rest with `since`. Arguments and errors are those of
@@ -116,7 +116,7 @@ class Pods:
     async def exec(
         self, pod: Pod, command: Sequence[str], *, container: str = "", stdin: bool = False, tty: bool = False
     ) -> AsyncGenerator[Execution]:
-        """Start a command in a container; leaving the scope closes the connection.
+        """Starts a command in a container; leaving the scope closes the connection.
 
         A command that still runs then may go on: Kubernetes does not end it, except that it loses its input and output.
 
@@ -151,7 +151,7 @@ class Pods:
         stdin: bytes | None = None,
         output_bytes: int = OUTPUT_BYTES,
     ) -> Completed:
-        """Run a command in a container, and return its output and exit code.
+        """Runs a command in a container, and returns its output and exit code.
 
         Limit the time with `asyncio.timeout`.
 
@@ -186,7 +186,7 @@ class Pods:
 
     @asynccontextmanager
     async def connect(self, pod: Pod, port: int) -> AsyncGenerator[PodConnection]:
-        """Open a connection to a port of a pod; no Service and no NetworkPolicy is involved.
+        """Opens a connection to a port of a pod; no Service and no NetworkPolicy is involved.
 
         Raises:
             ApiError: The server or the kubelet rejected it: no such pod, or a missing permission.
@@ -203,7 +203,7 @@ class Pods:
     def forward(
         self, pod: Pod, port: int, *, local: int = 0, host: str = "127.0.0.1"
     ) -> AbstractAsyncContextManager[int]:
-        """Listen on a local port for connections to a port of a pod, as `kubectl port-forward` does.
+        """Listens on a local port for connections to a port of a pod, as `kubectl port-forward` does.
 
         A connection that cannot be made is logged and closed.
 
@@ -221,7 +221,7 @@ class Pods:
     # -- ephemeral containers ----------------------------------------------------------------------------------------
 
     async def add_ephemeral_container(self, pod: Pod, container: Container, *, target: str = "") -> Pod:
-        """Add a container to a running pod, for debugging. It cannot be removed or changed afterwards.
+        """Adds a container to a running pod, for debugging. It cannot be removed or changed afterwards.
 
         Args:
             pod: The pod; another one that has its name meanwhile is not changed.
@@ -252,7 +252,7 @@ class Pods:
 
 
 async def _feed(execution: Execution, stdin: bytes) -> None:
-    """Write the input; a command may end before it has read all of it."""
+    """Writes the input; a command may end before it has read all of it."""
     try:
         await execution.write(stdin)
         await execution.close_stdin()

@@ -86,7 +86,7 @@ def _with_conversion(before: Project, parsed: argparse.Namespace) -> Project:
 
 
 def _write_chart(folder: Path, project: Project) -> None:
-    """Run the project's program that writes the definitions, with this interpreter."""
+    """Runs the project's program that writes the definitions, with this interpreter."""
     places = os.pathsep.join([str(folder.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": places}
     command = [sys.executable, "-m", f"{project.package}.chart"]

@@ -28,7 +28,7 @@ def add_default_checks(
     leadership: Callable[[], Leadership | None],
     silence_seconds: float,
 ) -> None:
-    """Add the default checks. The callables return what exists at the time of the probe.
+    """Adds the default checks. The callables return what exists at the time of the probe.
 
     Args:
         healthz: gets the liveness checks.

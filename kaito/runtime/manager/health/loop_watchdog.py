@@ -107,7 +107,7 @@ class LoopWatchdog:
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """Allow the body to block the loop: that is not logged, and does not stop the renewal of the lease."""
+        """Allows the body to block the loop: that is not logged, and does not stop the renewal of the lease."""
         self._ticked_at = time.monotonic() + PAUSE_LIMIT_SECONDS
         try:
             yield

@@ -7,7 +7,7 @@ from kaito.runtime.source import InboundEndpoint
 
 
 def inbound_handler(endpoint: InboundEndpoint) -> HttpHandler:
-    """Return the handler of the endpoint's path."""
+    """Returns the handler of the endpoint's path."""
 
     async def handle(request: web.Request) -> web.Response:
         async def read(limit: int) -> bytes | None:

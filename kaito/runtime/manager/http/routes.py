@@ -60,7 +60,7 @@ class Routes:
         self._sealed = False
 
     def add(self, path: str, handler: HttpHandler, port: Port) -> None:
-        """Add a path, for all HTTP methods.
+        """Adds a path, for all HTTP methods.
 
         Raises:
             ConfigurationError: the path is taken or malformed, the handler is not an async function, the port does not
@@ -85,11 +85,11 @@ class Routes:
         raise ConfigurationError(message)
 
     def seal(self) -> None:
-        """Reject further paths; called when the servers start."""
+        """Rejects further paths; called when the servers start."""
         self._sealed = True
 
     def install(self, app: web.Application, port: Port) -> web.Application:
-        """Add the port's handlers to its application."""
+        """Adds the port's handlers to its application."""
         for (on, path), handler in self._handlers.items():
             if on == port:
                 app.router.add_route("*", path, handler)
@@ -171,19 +171,19 @@ class Debugging:
         self._tracing = False
 
     async def tasks(self, _: web.Request) -> web.Response:
-        """List every task and its stack."""
+        """Lists every task and its stack."""
         return web.Response(text=describe_tasks())
 
     async def queues(self, _: web.Request) -> web.Response:
-        """Dump every queue."""
+        """Dumps every queue."""
         return _json({queue.name: [_row(row) for row in queue.dump()] for queue in self._queues()})
 
     async def failures(self, _: web.Request) -> web.Response:
-        """List the keys that fail."""
+        """Lists the keys that fail."""
         return _json({name: [asdict(row) for row in rows] for name, rows in self._failures().items()})
 
     async def cache(self, _: web.Request) -> web.Response:
-        """List the informers."""
+        """Lists the informers."""
         return _json(
             [
                 asdict(row) | ({"cluster": cluster} if cluster else {})
@@ -193,7 +193,7 @@ class Debugging:
         )
 
     async def memory(self, request: web.Request) -> web.Response:
-        """List allocations: all since tracing began, or those of the next seconds."""
+        """Lists allocations: all since tracing began, or those of the next seconds."""
         text = request.query.get("seconds", "")
         if not text:
             return web.Response(text=describe_memory())
@@ -246,7 +246,7 @@ def describe_memory() -> str:
 
 
 async def describe_growth(seconds: float) -> str:
-    """Trace allocations for some seconds and list those that are still in memory, by line."""
+    """Traces allocations for some seconds and lists those that are still in memory, by line."""
     was_tracing = tracemalloc.is_tracing()
     if not was_tracing:
         tracemalloc.start(TRACE_FRAMES)

@@ -58,7 +58,7 @@ class Endpoints:
         client: "Client",
         jitter: "Jitter",
     ) -> None:
-        """Listen on every address that is not off. `client` authorizes the readers of a secured metrics port.
+        """Listens on every address that is not off. `client` authorizes the readers of a secured metrics port.
 
         Raises:
             ConfigurationError: an address is in use or does not exist.
@@ -115,6 +115,6 @@ class Endpoints:
         return bound
 
     async def stop(self) -> None:
-        """Close all servers."""
+        """Closes all servers."""
         while self._runners:
             await self._runners.pop().cleanup()

@@ -104,7 +104,7 @@ class ShardCoordinator:
     # -- for the engines and the manager -----------------------------------------------------------------------------
 
     def hold_of(self, key: Hashable) -> ShardHold | None:
-        """Return the hold of the key's shard; None if this replica does not hold it, or hands it over."""
+        """Returns the hold of the key's shard; None if this replica does not hold it, or hands it over."""
         held = self._held.get(self._shards.shard_of(key))
         return None if held is None or held.surplus.is_set() else held.hold
 
@@ -114,12 +114,12 @@ class ShardCoordinator:
         return frozenset(self._held)
 
     async def start(self) -> None:
-        """Start to share the work; returns before a shard is acquired."""
+        """Starts to share the work; returns before a shard is acquired."""
         self._gauge.set(0)
         self._pool.spawn(self._run(), name="coordinator")
 
     async def stop(self, *, release: bool) -> None:
-        """Release the shards if that is safe, which it is after all reconciles have ended; otherwise they expire."""
+        """Releases the shards if that is safe, which it is after all reconciles have ended; otherwise they expire."""
         await self._pool.stop(CANCEL_SECONDS)
         held, self._held = dict(self._held), {}
         self._gauge.set(0)
@@ -152,7 +152,7 @@ class ShardCoordinator:
             await asyncio.sleep(period * (0.9 + self._jitter() / 5))
 
     async def _share(self) -> None:
-        """Compare the share of this replica with what it holds, and change what it holds."""
+        """Compares the share of this replica with what it holds, and changes what it holds."""
         if not self._may_renew() or not await self._member.try_acquire():
             return
         leases = await self._client.list(Lease, namespace=self._terms.namespace, labels={LABEL: self._terms.name})
@@ -168,7 +168,7 @@ class ShardCoordinator:
             await self._forget()
 
     def _free(self) -> list[int]:
-        """Return the shards without a holder, in an order that differs between replicas."""
+        """Returns the shards without a holder, in an order that differs between replicas."""
         count = self._shards.count
         start = int(self._member.terms.name.rpartition("-")[2], 16) % count
         order = [(start + number) % count for number in range(count)]
@@ -188,7 +188,7 @@ class ShardCoordinator:
         )
 
     async def _acquire_free(self, wanted: int) -> None:
-        """Acquire free shards, and queue all keys once for all of them, also if the time for the rest is over."""
+        """Acquires free shards, and queues all keys once for all of them, also if the time for the rest is over."""
         acquired = False
         try:
             for shard in self._free()[:wanted]:
@@ -198,7 +198,7 @@ class ShardCoordinator:
                 self._on_acquired()
 
     async def _acquire(self, shard: int) -> bool:
-        """Try to acquire a shard; False if another replica was faster."""
+        """Tries to acquire a shard; False if another replica was faster."""
         elector = self._elector(self._lease_of(shard), self._terms.renew_deadline / 2)
         seen = self._seen.find(self._lease_of(shard))
         if seen is not None:
@@ -213,14 +213,14 @@ class ShardCoordinator:
         return True
 
     async def _forget(self) -> None:
-        """Delete the leases of replicas that have ended long ago."""
+        """Deletes the leases of replicas that have ended long ago."""
         for lease in self._seen.expired(self._members, FORGOTTEN_DURATIONS):
             await self._client.delete(lease, if_unchanged=True)
 
     # -- one shard ---------------------------------------------------------------------------------------------------
 
     async def _keep(self, shard: int, held: _Held) -> None:
-        """Renew the lease of a shard until it is handed over or lost."""
+        """Renews the lease of a shard until it is handed over or lost."""
         async with TaskScope(f"shard-{shard}") as scope:
             renewal = scope.spawn(held.elector.renew(), name="renewal")
             surplus = scope.spawn(held.surplus.wait(), name="surplus")

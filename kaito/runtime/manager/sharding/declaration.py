@@ -34,7 +34,7 @@ class Shards:
     by: Callable[[Hashable], object] = str
 
     def __post_init__(self) -> None:
-        """Validate."""
+        """Validates."""
         count = cast("object", self.count)
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= LARGEST_COUNT:
             message = f"Shards(count={count!r}): a number from 1 to {LARGEST_COUNT} is needed"
@@ -44,5 +44,5 @@ class Shards:
             raise ConfigurationError(message)
 
     def shard_of(self, key: Hashable) -> int:
-        """Return the number of a key's shard, the same in every process."""
+        """Returns the number of a key's shard, the same in every process."""
         return zlib.crc32(str(self.by(key)).encode()) % self.count

@@ -32,7 +32,7 @@ class SeenLeases:
         self._seen: dict[str, SeenLease] = {}
 
     def update(self, leases: Iterable[Lease]) -> None:
-        """Record the leases that exist."""
+        """Records the leases that exist."""
         before, now = self._seen, self._now()
         self._seen = {}
         for lease in leases:
@@ -46,11 +46,11 @@ class SeenLeases:
         return seen is not None and bool(seen.lease.spec.holder_identity) and self._age(seen) <= self._duration(seen)
 
     def find(self, name: str) -> SeenLease | None:
-        """Return the lease; None if it does not exist."""
+        """Returns the lease; None if it does not exist."""
         return self._seen.get(name)
 
     def live_holders(self, prefix: str) -> set[str]:
-        """Return the holders of the live leases whose names begin with a prefix."""
+        """Returns the holders of the live leases whose names begin with a prefix."""
         return {
             seen.lease.spec.holder_identity or ""
             for name, seen in self._seen.items()
@@ -58,7 +58,7 @@ class SeenLeases:
         }
 
     def expired(self, prefix: str, durations: float) -> list[Lease]:
-        """Return the leases with a prefix that have no holder, or were not renewed for some durations."""
+        """Returns the leases with a prefix that have no holder, or were not renewed for some durations."""
         return [
             seen.lease
             for name, seen in self._seen.items()
@@ -75,7 +75,7 @@ class SeenLeases:
 
 
 def quota(member: str, members: Iterable[str], shards: int) -> int:
-    """Return how many shards a member holds: all shards are divided evenly, and the first in order hold one more."""
+    """Returns how many shards a member holds: all shards are divided evenly, and the first in order hold one more."""
     ordered = sorted({member, *members})
     each, rest = divmod(shards, len(ordered))
     return each + (ordered.index(member) < rest)

@@ -22,7 +22,7 @@ class Unavailable(Exception):
 
 
 def find_binaries(names: Sequence[str] = ESSENTIAL, environment: Mapping[str, str] = os.environ) -> dict[str, Path]:
-    """Return the paths of binaries.
+    """Returns the paths of binaries.
 
     The path is that in the binary's variable, or in the directory of `KUBEBUILDER_ASSETS` or
     `/usr/local/kubebuilder/bin`.

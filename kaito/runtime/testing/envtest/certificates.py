@@ -35,7 +35,7 @@ def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 
 def write_serving_certificate(folder: Path, names: tuple[str, ...] = ("localhost",)) -> None:
-    """Write `ca.crt`, `tls.crt` and `tls.key` for loopback and the given DNS names."""
+    """Writes `ca.crt`, `tls.crt` and `tls.key` for loopback and the given DNS names."""
     now = datetime.now(UTC)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca = (
@@ -70,5 +70,5 @@ def write_serving_certificate(folder: Path, names: tuple[str, ...] = ("localhost
 
 
 def write_service_account_key(path: Path) -> None:
-    """Write an RSA key that signs service-account tokens."""
+    """Writes an RSA key that signs service-account tokens."""
     path.write_bytes(_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)))

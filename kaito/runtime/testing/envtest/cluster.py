@@ -124,7 +124,7 @@ class RealCluster:
         name: str = "test",
         **settings: Any,
     ) -> Manager:
-        """Create a manager of this namespace, without HTTP endpoints; use it with `async with`.
+        """Creates a manager of this namespace, without HTTP endpoints; use it with `async with`.
 
         The arguments are those of `Manager`; others are fields of its `Settings`. Install custom kinds before it
         starts. Webhooks are served on loopback, at the address that `admit` registers.
@@ -156,13 +156,13 @@ class RealCluster:
         )
 
     async def start(self, *controllers: Controller[Any] | Periodic) -> None:
-        """Run simulated cluster controllers, such as `workloads()`, until the end of the test."""
+        """Runs simulated cluster controllers, such as `workloads()`, until the end of the test."""
         self.client  # noqa: B018 -- raises outside of `async with`
         if self._state is not None:
             await self._state.stack.enter_async_context(self.manager(*controllers, name="cluster"))
 
     async def admit(self, *webhooks: Webhook[Any]) -> None:
-        """Register webhooks for objects of this namespace (and cluster-scoped ones), until the end of the test.
+        """Registers webhooks for objects of this namespace (and cluster-scoped ones), until the end of the test.
 
         A manager with these webhooks serves them and writes the CA bundle. The API server applies it after a moment:
         wait for the first effect with `eventually`.
@@ -175,7 +175,7 @@ class RealCluster:
             self._configured.append(await self.client.create(kind.model_validate(manifest)))
 
     async def install(self, *kinds: type[Resource] | Mapping[str, Any]) -> None:
-        """Install kinds: models (a CRD is generated) or CRD manifests. They are deleted at the end of the test.
+        """Installs kinds: models (a CRD is generated) or CRD manifests. They are deleted at the end of the test.
 
         Raises:
             ApiError: The server rejects one, for example because that of another test still exists.
@@ -199,7 +199,7 @@ class RealCluster:
     async def eventually(
         self, holds: Callable[[], Awaitable[object] | object], *, within: float = 10.0, what: str = ""
     ) -> None:
-        """Poll until a function returns a true value.
+        """Polls until a function returns a true value.
 
         Args:
             holds: The function; may be async. A failed `assert` or NotFound counts as false.
@@ -231,7 +231,7 @@ class RealCluster:
         return True
 
     async def _free_objects(self, definition: CustomResourceDefinition) -> None:
-        """Remove the finalizers of remaining objects, whose controllers are not running any more."""
+        """Removes the finalizers of remaining objects, whose controllers are not running any more."""
         manifest = definition.to_dict()
         stored = next(version["name"] for version in manifest["spec"]["versions"] if version["storage"])
         for left in await self.client.list(_served_kind(manifest, stored)):
@@ -244,7 +244,7 @@ class RealCluster:
 
 
 def _served_kind(manifest: Mapping[str, Any], version: str) -> type[Resource]:
-    """Create a model with the API names of a version and no fields."""
+    """Creates a model with the API names of a version and no fields."""
     spec = manifest["spec"]
 
     class Served(

@@ -30,7 +30,7 @@ STOP_TIMEOUT_SECONDS = 20.0
 
 
 def free_port() -> int:
-    """Return a free loopback port."""
+    """Returns a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -86,7 +86,7 @@ class ControlPlane:
         self.stop()
 
     def start(self) -> None:
-        """Start both processes, and wait until `/readyz` returns 200 and the default namespace exists."""
+        """Starts both processes, and waits until `/readyz` returns 200 and the default namespace exists."""
         self._find_binaries()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_serving_certificate(self.folder)
@@ -101,28 +101,28 @@ class ControlPlane:
             raise
 
     def start_etcd(self) -> None:
-        """Start etcd with its data; with `stop_etcd` a test restarts it."""
+        """Starts etcd with its data; with `stop_etcd` a test restarts it."""
         self.etcd = self._spawn_etcd(self._find_binaries()["etcd"])
         self._wait("etcd", self.etcd, f"{self._etcd_url}/health")
 
     def start_api_server(self) -> None:
-        """Start kube-apiserver on its port; with `stop_api_server` a test restarts it."""
+        """Starts kube-apiserver on its port; with `stop_api_server` a test restarts it."""
         self.api_server = self._spawn_api_server(self._find_binaries()["kube-apiserver"])
         self._wait("kube-apiserver", self.api_server, f"{self.url}/readyz")
         self._wait("kube-apiserver", self.api_server, f"{self.url}/api/v1/namespaces/default")
 
     def stop_api_server(self) -> None:
-        """Stop kube-apiserver and keep etcd."""
+        """Stops kube-apiserver and keeps etcd."""
         self._terminate(self.api_server)
         self.api_server = None
 
     def stop_etcd(self) -> None:
-        """Stop etcd and keep its data for `start_etcd`. Stop the API server first."""
+        """Stops etcd and keeps its data for `start_etcd`. Stop the API server first."""
         self._terminate(self.etcd)
         self.etcd = None
 
     def stop(self) -> None:
-        """Stop both processes, and remove a temporary directory."""
+        """Stops both processes, and removes a temporary directory."""
         self.stop_api_server()
         self.stop_etcd()
         for log in self._logs:

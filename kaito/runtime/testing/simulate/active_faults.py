@@ -24,11 +24,11 @@ class ActiveFaults:
         return max(self._time() - self._until, 0.0)
 
     def last(self, seconds: float) -> None:
-        """Declare that a fault has effects for so long from now."""
+        """Declares that a fault has effects for so long from now."""
         self._until = max(self._until, self._time() + seconds)
 
     def end_after(self, seconds: float, end: Callable[[], None], disturbs: float | None) -> None:
-        """End a fault after so many seconds, or earlier by `end_all`; its effects last for `disturbs`, or as long."""
+        """Ends a fault after so many seconds, or earlier by `end_all`; its effects last for `disturbs`, or as long."""
         self.last(seconds if disturbs is None else disturbs)
         token = object()
         self._ends[token] = end
@@ -41,10 +41,10 @@ class ActiveFaults:
         asyncio.get_running_loop().call_later(seconds, once)
 
     def end_all(self) -> None:
-        """End all faults."""
+        """Ends all faults."""
         for token in list(self._ends):
             self._ends.pop(token)()
 
     def settle(self, at: float) -> None:
-        """Declare that all effects have ended now, or end at that later time."""
+        """Declares that all effects have ended now, or ends at that later time."""
         self._until = max(min(self._until, self._time()), at)

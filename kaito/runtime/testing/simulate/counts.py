@@ -37,7 +37,7 @@ class HourlyCounts:
         self._counts: Counter[tuple[str, ...]] = Counter()
 
     def add(self, key: tuple[str, ...]) -> None:
-        """Count one event."""
+        """Counts one event."""
         now = self._time()
         if now - self._began >= WINDOW_SECONDS:
             self._began = now
@@ -78,11 +78,11 @@ class Reconciles:
         return self._counts.highest
 
     def of(self, process: str) -> "ReconcileTracer":
-        """Return the tracer of a process."""
+        """Returns the tracer of a process."""
         return ReconcileTracer(self, process)
 
     def note(self, process: str, controller: str, key: str, error: BaseException | None) -> None:
-        """Count a reconcile."""
+        """Counts a reconcile."""
         self.total += 1
         self._counts.add((process, controller, key))
         if error is None:
@@ -107,11 +107,11 @@ class _ReconcileSpan:
         self.error: BaseException | None = None
 
     def set_attribute(self, key: str, value: Attribute) -> None:
-        """Store the attribute."""
+        """Stores the attribute."""
         self.values[key] = value
 
     def record_exception(self, exception: BaseException) -> None:
-        """Store the error."""
+        """Stores the error."""
         self.error = exception
 
 
@@ -134,7 +134,7 @@ class ReconcileTracer:
         parent: str,
         attributes: Mapping[str, Attribute] | None = None,
     ) -> None:
-        """Ignore the span: it is not a reconcile."""
+        """Ignores the span: it is not a reconcile."""
 
     @contextmanager
     def start_as_current_span(
@@ -146,7 +146,7 @@ class ReconcileTracer:
         parent: str = "",  # noqa: ARG002 -- the protocol's
         link: str = "",  # noqa: ARG002 -- the protocol's
     ) -> Generator[Span]:
-        """Count the reconcile when its span ends."""
+        """Counts the reconcile when its span ends."""
         if not name.startswith("reconcile "):
             yield NO_SPAN
             return

@@ -18,7 +18,7 @@ SUSPENDED_SECONDS: Final = (1.0, 15.0, 60.0, 105.0, 150.0, 300.0)
 
 
 def common_faults(operators: Sequence[Operator], kinds: Sequence[str] = ()) -> list[StepKind]:
-    """Return the kinds of faults that do not depend on what the operators do.
+    """Returns the kinds of faults that do not depend on what the operators do.
 
     Args:
         operators: the operators.

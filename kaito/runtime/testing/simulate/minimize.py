@@ -17,7 +17,7 @@ DEFAULT_BUDGET: Final = 150
 def minimize(
     report: Report, run: Callable[[Scenario], Report], *, budget: int = DEFAULT_BUDGET
 ) -> tuple[Scenario, Report]:
-    """Return a smaller scenario that violates the same invariant, and its report.
+    """Returns a smaller scenario that violates the same invariant, and its report.
 
     Args:
         report: the report of the failing run.

@@ -71,7 +71,7 @@ class Sender(Protocol):
         ...
 
     def count_write(self) -> None:
-        """Count a write that has taken effect."""
+        """Counts a write that has taken effect."""
         ...
 
 
@@ -82,19 +82,19 @@ class Observer(Protocol):
     trace: Trace
 
     def failure_of(self, process: Any, method: str) -> "Failures | None":
-        """Return the failure of a request; None if it succeeds."""
+        """Returns the failure of a request; None if it succeeds."""
         ...
 
     def note_write(self, process: Any, method: str, target: str) -> None:
-        """Check a write immediately before it takes effect."""
+        """Checks a write immediately before it takes effect."""
         ...
 
     def note_own_conflict(self, process: Any, text: str) -> None:
-        """Report that a process has not read what it has written."""
+        """Reports that a process has not read what it has written."""
         ...
 
     def stored_metadata(self, collection: str, name: str) -> dict[str, Any]:
-        """Return the metadata of an object of a collection's path in the server; empty if it does not exist."""
+        """Returns the metadata of an object of a collection's path in the server; empty if it does not exist."""
         ...
 
 
@@ -154,7 +154,7 @@ class Connection:
         body: bytes | None = None,
         timeout: float = REQUEST_SECONDS,
     ) -> Reply:
-        """Send one request; raises the errors of `Transport.request`."""
+        """Sends one request; raises the errors of `Transport.request`."""
         self._sent += 1
         number, began = self._sent, asyncio.get_running_loop().time()
         await asyncio.sleep(self._delay())
@@ -186,7 +186,7 @@ class Connection:
         return reply
 
     def _note_written(self, method: str, target: str, body: bytes) -> None:
-        """Note what the process knows to have written."""
+        """Notes what the process knows to have written."""
         path = target.partition("?")[0]
         metadata = _metadata(body)
         name = str(metadata.get("name", ""))
@@ -197,7 +197,7 @@ class Connection:
             self._written[key] = (asyncio.get_running_loop().time(), metadata.get("resourceVersion", ""))
 
     def _check_conflict(self, method: str, target: str, body: bytes | None, number: int, began: float) -> None:
-        """Check that a conflict is not with the process's own write: its reads contain its own writes."""
+        """Checks that a conflict is not with the process's own write: its reads contain its own writes."""
         path = target.partition("?")[0].removesuffix("/status")
         if method == "POST":
             name = str(_metadata(body).get("name", ""))
@@ -260,7 +260,7 @@ class Connection:
         connect: float = CONNECT_SECONDS,
         idle: float | None = None,
     ) -> AsyncGenerator[StreamReply]:
-        """Open a stream; raises the errors of `Transport.stream`."""
+        """Opens a stream; raises the errors of `Transport.stream`."""
         await asyncio.sleep(self._delay())
         self._check(method, target)
         failure = self._run.failure_of(self._process, method)
@@ -272,11 +272,11 @@ class Connection:
             yield reply
 
     def reset(self) -> None:
-        """Reset the open streams."""
+        """Resets the open streams."""
         self._inner.break_streams()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Closes the connection."""
         await self._inner.close()
 
 

@@ -75,15 +75,15 @@ class Supervisor(Observer, Protocol):
     reconciles: Reconciles
 
     def stored(self, resource: str) -> dict[tuple[str, str], dict[str, Any]]:
-        """Return the objects of a resource in the server, by namespace and name."""
+        """Returns the objects of a resource in the server, by namespace and name."""
         ...
 
     def note_exit(self, process: Any, error: BaseException) -> None:
-        """Check why a process has ended."""
+        """Checks why a process has ended."""
         ...
 
     def end_after(self, seconds: float, end: Callable[[], None], *, disturbs: float | None = None) -> None:
-        """End a fault after so many seconds."""
+        """Ends a fault after so many seconds."""
         ...
 
 
@@ -125,7 +125,7 @@ class Process:
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def supervise(self) -> None:
-        """Run the process, and start it again whenever it ends, until cancelled."""
+        """Runs the process, and starts it again whenever it ends, until cancelled."""
         while True:
             context = contextvars.copy_context()
             context.run(owner.set, self)
@@ -185,7 +185,7 @@ class Process:
             await connection.close()
 
     def crash(self, down_seconds: float) -> None:
-        """End the process at the `await` at which each of its tasks is; it starts again after `down_seconds`."""
+        """Ends the process at the `await` at which each of its tasks is; it starts again after `down_seconds`."""
         self.resume()
         self._alive[0] = False
         self._down_seconds = down_seconds
@@ -196,37 +196,37 @@ class Process:
             self._work.cancel()
 
     def crash_after(self, writes: int, down_seconds: float) -> None:
-        """End the process when its n-th write from now has taken effect, without a response to it; 0 for never."""
+        """Ends the process when its n-th write from now has taken effect, without a response to it; 0 for never."""
         self._crash_after, self._down_seconds = (writes, down_seconds) if writes else (None, RESTART_SECONDS)
 
     def stop(self) -> None:
-        """Stop the process in order, as SIGTERM does; it starts again."""
+        """Stops the process in order, as SIGTERM does; it starts again."""
         self.resume()
         if self._work is not None and self.is_up:
             self._run.trace.line(self.name, "is stopped in order")
             self._work.cancel()
 
     def suspend(self) -> None:
-        """Suspend the process (SIGSTOP, or a machine that does not respond)."""
+        """Suspends the process (SIGSTOP, or a machine that does not respond)."""
         if not self.is_suspended:
             self.is_suspended = True
             self._loop.hold(self)
 
     def suspend_after(self, steps: int, seconds: float) -> None:
-        """Suspend the process for `seconds` when its n-th step from now has taken effect; 0 for never.
+        """Suspends the process for `seconds` when its n-th step from now has taken effect; 0 for never.
 
         Steps are writes to the API server, and what `count_step` counts.
         """
         self._suspend_after, self._suspend_seconds = steps, seconds
 
     def resume(self) -> None:
-        """Continue the process."""
+        """Continues the process."""
         if self.is_suspended:
             self.is_suspended = False
             self._loop.resume(self)
 
     def switch_off(self) -> None:
-        """End every connection without a trace; the run is over."""
+        """Ends every connection without a trace; the run is over."""
         self._alive[0] = False
         if self._connection is not None:
             self._connection.reset()
@@ -250,7 +250,7 @@ class Process:
     # -- for connections to other systems ----------------------------------------------------------------------------
 
     def liveness(self) -> Callable[[], None]:
-        """Return a check for connections of the current start; it raises `ProcessCrashed` after that has crashed."""
+        """Returns a check for connections of the current start; it raises `ProcessCrashed` after that has crashed."""
         alive = self._alive
 
         def check() -> None:
@@ -261,7 +261,7 @@ class Process:
         return check
 
     def count_write(self) -> None:
-        """Count a write that has taken effect at a server; the process may crash or be suspended here."""
+        """Counts a write that has taken effect at a server; the process may crash or be suspended here."""
         self.count_step()
         if self._crash_after is None:
             return
@@ -271,7 +271,7 @@ class Process:
             self.crash(self._down_seconds)
 
     def count_step(self) -> None:
-        """Count a request to another system than the API server; the process may be suspended here."""
+        """Counts a request to another system than the API server; the process may be suspended here."""
         if not self._suspend_after:
             return
         self._suspend_after -= 1

@@ -23,7 +23,7 @@ def test_seed_{seed}_{name}() -> None:
 
 
 def describe(report: Report, *, lines: int = 400) -> str:
-    """Return the sequence of a run as text: its last lines, and the violation.
+    """Returns the sequence of a run as text: its last lines, and the violation.
 
     Args:
         report: the report.
@@ -51,13 +51,13 @@ def _lines(report: Report, count: int) -> Iterator[str]:
 
 
 def scenario_lines(scenario: Scenario) -> str:
-    """Return the scenario as JSON with one line for each step."""
+    """Returns the scenario as JSON with one line for each step."""
     steps = ",\n".join(f"  {json.dumps(step.to_json())}" for step in scenario.steps)
     return f'{{"seed": {scenario.seed}, "steps": [\n{steps}\n]}}'
 
 
 def pytest_case(report: Report, simulation: str) -> str:
-    """Return the source of a test that repeats a failing run.
+    """Returns the source of a test that repeats a failing run.
 
     Args:
         report: the report of the minimized run.

@@ -56,27 +56,27 @@ class Simulation(ABC):
 
     @abstractmethod
     async def prepare(self, run: "Run") -> None:
-        """Install kinds and start stand-ins of controllers; called before the operators start."""
+        """Installs kinds and starts stand-ins of controllers; called before the operators start."""
 
     def check(self, run: "Run") -> Iterable[Finding]:  # noqa: ARG002 - the default checks nothing
-        """Return what is wrong in the current state. Called whenever something was written, before time advances."""
+        """Returns what is wrong in the current state. Called whenever something was written, before time advances."""
         return ()
 
     def sent(self, run: "Run", process: Process, method: str, path: str) -> None:
-        """Check a write of a process immediately before it takes effect; report a violation by `run.fail`."""
+        """Checks a write of a process immediately before it takes effect; reports a violation by `run.fail`."""
         del run, process, method, path
 
     @abstractmethod
     def missing(self, run: "Run") -> Iterable[str]:
-        """Return what is not as users want it; must become empty when nothing fails any more."""
+        """Returns what is not as users want it; must become empty when nothing fails any more."""
 
     @abstractmethod
     async def tear_down(self, run: "Run") -> None:
-        """Delete everything that users have created."""
+        """Deletes everything that users have created."""
 
     @abstractmethod
     def left(self, run: "Run") -> Iterable[str]:
-        """Return what is left after `tear_down`; must become empty."""
+        """Returns what is left after `tear_down`; must become empty."""
 
 
 @final
@@ -161,19 +161,19 @@ class Run:
         return self._faults.quiet_seconds
 
     def stored(self, resource: str) -> dict[tuple[str, str], dict[str, Any]]:
-        """Return the objects of a resource (`pods`, `workspaces.kaito.sh`) in the server, by namespace and name."""
+        """Returns the objects of a resource (`pods`, `workspaces.kaito.sh`) in the server, by namespace and name."""
         return self.world.server.stored(resource)
 
     def changed(self) -> None:
-        """Request a check, because something outside of the API server has changed."""
+        """Requests a check, because something outside of the API server has changed."""
         self._dirty = True
 
     def fault_lasts(self, seconds: float) -> None:
-        """Declare that a fault has effects for so long from now: bounds of findings start after it."""
+        """Declares that a fault has effects for so long from now: bounds of findings start after it."""
         self._faults.last(seconds)
 
     def end_after(self, seconds: float, end: Callable[[], None], *, disturbs: float | None = None) -> None:
-        """End a fault after so many seconds, or earlier when all faults end.
+        """Ends a fault after so many seconds, or earlier when all faults end.
 
         Args:
             seconds: the duration.
@@ -184,7 +184,7 @@ class Run:
         self._faults.end_after(seconds, end, disturbs)
 
     def fail(self, invariant: str, text: str) -> None:
-        """Report a violation; the first one ends the run."""
+        """Reports a violation; the first one ends the run."""
         if not self.violated.done():
             self.trace.line("VIOLATION", f"{invariant}: {text}")
             self.violated.set_result(Violation(self.now, invariant, text))
@@ -192,11 +192,11 @@ class Run:
     # -- for processes and connections -------------------------------------------------------------------------------
 
     def failure_of(self, process: Process, method: str) -> Failures | None:
-        """Return the failure that hits this request."""
+        """Returns the failure that hits this request."""
         return next((failures for failures in self.failures if failures.hits(process, method)), None)
 
     def note_write(self, process: Process, method: str, target: str) -> None:
-        """Check that a process that writes holds its lease. Called immediately before the write takes effect."""
+        """Checks that a process that writes holds its lease. Called immediately before the write takes effect."""
         path = target.partition("?")[0]
         parts = path.split("/")
         if any(f"/{part}" in self.simulation.unfenced for part in parts[-3:]):
@@ -207,7 +207,7 @@ class Run:
             self.fail("no write without the lease", f"{process.name} sends {method} {path} and does not hold its lease")
 
     def stored_metadata(self, collection: str, name: str) -> dict[str, Any]:
-        """Return the metadata of an object of a collection's path in the server; empty if it does not exist."""
+        """Returns the metadata of an object of a collection's path in the server; empty if it does not exist."""
         parts = collection.strip("/").split("/")
         group = parts[1] if parts[0] == "apis" else ""
         namespace = parts[-2] if "namespaces" in parts[:-2] else ""
@@ -215,11 +215,11 @@ class Run:
         return {} if found is None else dict(found["metadata"])
 
     def note_own_conflict(self, process: Process, text: str) -> None:
-        """Report that a process has not read what it has written."""
+        """Reports that a process has not read what it has written."""
         self.fail("reads contain own writes", f"{process.name} {text}")
 
     def note_exit(self, process: Process, error: BaseException) -> None:
-        """Check why a process has ended."""
+        """Checks why a process has ended."""
         if not self._is_of_environment(error):
             self.fail("no process ends by a mistake", f"{process.name}: {type(error).__name__}: {error!r}")
 
@@ -270,7 +270,7 @@ class Run:
         await self._until(lambda: list(self.simulation.left(self)), limits.tear_down_seconds, "every deletion ends")
 
     def calm(self) -> None:
-        """End all faults."""
+        """Ends all faults."""
         self.trace.line("fault", "all faults end")
         self._faults.end_all()
         for process in self.processes.values():
@@ -307,7 +307,7 @@ class Run:
     # -- checking ----------------------------------------------------------------------------------------------------
 
     def note_change(self, resource: str, obj: Mapping[str, Any], previous: Mapping[str, Any] | None) -> None:
-        """Note a write, which is checked before time advances; check that no lease is taken before it has expired."""
+        """Notes a write, which is checked before time advances; checks that no lease is taken before it has expired."""
         self._dirty = True
         if resource != "leases.coordination.k8s.io" or previous is None:
             return
@@ -322,7 +322,7 @@ class Run:
             self.fail("no lease is taken before it has expired", text)
 
     def check(self) -> None:
-        """Check the state if it has changed, and whether findings last too long."""
+        """Checks the state if it has changed, and whether findings last too long."""
         if self.violated.done():
             return
         if self._dirty:
@@ -345,17 +345,17 @@ class Run:
                 return
 
     async def tick(self) -> None:
-        """Check regularly until cancelled, also if nothing is written."""
+        """Checks regularly until cancelled, also if nothing is written."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self._dirty = True
 
     def highest_counts(self) -> dict[str, int]:
-        """Return the highest counts of one object in an hour, to choose limits by."""
+        """Returns the highest counts of one object in an hour, to choose limits by."""
         return {"writes": self._hot.highest, "reconciles": self.reconciles.highest}
 
     def power_off(self) -> None:
-        """End all processes without a trace: the run is over."""
+        """Ends all processes without a trace: the run is over."""
         for process in self.processes.values():
             process.resume()
             process.switch_off()

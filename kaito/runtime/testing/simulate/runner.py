@@ -17,19 +17,19 @@ from kaito.runtime.testing.world import World
 
 
 def step_kinds(simulation: Simulation) -> dict[str, StepKind]:
-    """Return the kinds of steps of a simulation by name."""
+    """Returns the kinds of steps of a simulation by name."""
     kinds = [*simulation.actions(), *common_faults(simulation.operators, simulation.lagging)]
     return {kind.name: kind for kind in kinds}
 
 
 def scenario_of(simulation: Simulation, seed: int) -> Scenario:
-    """Return the scenario that a seed decides."""
+    """Returns the scenario that a seed decides."""
     kinds = list(step_kinds(simulation).values())
     return draw_scenario(kinds, seed, seconds=simulation.limits.trouble_seconds)
 
 
 def simulate(simulation: Simulation, scenario: Scenario | int, *, verbose: bool = False) -> Report:
-    """Run a scenario, or that of a seed, in virtual time.
+    """Runs a scenario, or that of a seed, in virtual time.
 
     Args:
         simulation: the simulation.
@@ -49,7 +49,7 @@ def simulate(simulation: Simulation, scenario: Scenario | int, *, verbose: bool 
 
 @contextmanager
 def _without_collections() -> Generator[None]:
-    """Collect garbage after the run instead of during it, which takes a sixth of its time."""
+    """Collects garbage after the run instead of during it, which takes a sixth of its time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

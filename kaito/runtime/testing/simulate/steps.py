@@ -45,7 +45,7 @@ class Step:
     arguments: Arguments
 
     def to_json(self) -> list[Any]:
-        """Return the step as a JSON list."""
+        """Returns the step as a JSON list."""
         return [round(self.at, 3), self.name, dict(self.arguments)]
 
 
@@ -73,7 +73,7 @@ class StepKind:
     is_essential: bool = False
 
     def describe(self, arguments: Arguments) -> str:
-        """Return the step as text."""
+        """Returns the step as text."""
         return (self.text or self.name).format_map(_Known(arguments))
 
 
@@ -91,22 +91,22 @@ class Scenario:
     steps: tuple[Step, ...]
 
     def with_steps(self, steps: Sequence[Step]) -> "Scenario":
-        """Return a scenario with other steps."""
+        """Returns a scenario with other steps."""
         return replace(self, steps=tuple(steps))
 
     def to_json(self) -> str:
-        """Return the scenario as JSON: `{"seed": 7, "steps": [[1.5, "create", {"name": "a"}]]}`."""
+        """Returns the scenario as JSON: `{"seed": 7, "steps": [[1.5, "create", {"name": "a"}]]}`."""
         return json.dumps({"seed": self.seed, "steps": [step.to_json() for step in self.steps]})
 
     @classmethod
     def from_json(cls, text: str) -> "Scenario":
-        """Read what `to_json` returned."""
+        """Reads what `to_json` returned."""
         document: dict[str, Any] = json.loads(text)
         return cls(document["seed"], tuple(Step(at, name, arguments) for at, name, arguments in document["steps"]))
 
 
 def draw_scenario(kinds: Sequence[StepKind], seed: int, *, seconds: float) -> Scenario:
-    """Return the scenario of a seed.
+    """Returns the scenario of a seed.
 
     Args:
         kinds: the kinds of steps.

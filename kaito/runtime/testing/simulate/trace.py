@@ -48,11 +48,11 @@ class Trace:
         return self._digest.hexdigest()
 
     def close(self) -> None:
-        """Ignore what follows: the end of the processes is not part of the run."""
+        """Ignores what follows: the end of the processes is not part of the run."""
         self._is_closed = True
 
     def line(self, source: str, text: str) -> None:
-        """Add a line to the report."""
+        """Adds a line to the report."""
         if self._is_closed:
             return
         line = Line(self._time(), source, text)
@@ -60,7 +60,7 @@ class Trace:
         self._digest.update(str(line).encode())
 
     def request(self, source: str, method: str, target: str, body: bytes | None, outcome: int | str) -> None:
-        """Record a request with its outcome: a status, or why there was no response."""
+        """Records a request with its outcome: a status, or why there was no response."""
         if self._is_closed:
             return
         self.requests += 1

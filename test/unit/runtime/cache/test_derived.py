@@ -113,7 +113,7 @@ class StrictMap(ConfigMap, api="v1", kind="ConfigMap"):
     data: dict[str, str] = Field(default_factory=dict[str, str])
 
     def model_post_init(self, context: Any, /) -> None:
-        """Check the color."""
+        """Checks the color."""
         del context
         if len(self.data.get("color", "")) > 4:
             message = "too long"

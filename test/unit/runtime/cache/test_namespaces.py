@@ -214,7 +214,7 @@ def test_defaults_have_no_form_and_no_indexes_and_keep_nothing(world: World) -> 
 
 
 def without_secret(document: dict[str, Any]) -> Mapping[str, Any]:
-    """Keep the length only."""
+    """Keeps the length only."""
     return {**document, "data": {name: str(len(value)) for name, value in document.get("data", {}).items()}}
 
 
@@ -230,7 +230,7 @@ async def test_a_transform_decides_what_is_kept(places: World) -> None:
 
 
 def failing(document: dict[str, Any]) -> Mapping[str, Any]:
-    """Fail on the front, rename the back."""
+    """Fails on the front, renames the back."""
     metadata = document["metadata"]
     if metadata["name"] == "front":
         raise ValueError("secret of the user")

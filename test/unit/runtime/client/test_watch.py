@@ -68,7 +68,7 @@ async def cache_of(url: str) -> AsyncGenerator[Cache]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Let the sockets work until it holds; the scope around it has a time limit."""
+    """Lets the sockets work until it holds; the scope around it has a time limit."""
     while not holds():  # noqa: ASYNC110 -- there is no event to wait for
         await asyncio.sleep(0.002)
 

@@ -79,7 +79,7 @@ async def test_a_cancelled_request_is_cancelled_and_not_removed(world: World) ->
 
 
 async def read(link: Link) -> str:
-    """Read an object; the error of a revocation."""
+    """Reads an object; the error of a revocation."""
     try:
         await Client(link, field_manager="test").find(ConfigMap, "a", "default")
     except ClusterRemoved as error:

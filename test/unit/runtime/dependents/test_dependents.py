@@ -112,7 +112,7 @@ def names(world: World, kind: type[Resource] = ConfigMap) -> list[str]:
 
 
 def copy_of(world: World, name: str, copy: str) -> ConfigMap:
-    """Put what looks like a dependent, with labels and owner references, but was not applied by the operator."""
+    """Puts what looks like a dependent, with labels and owner references, but was not applied by the operator."""
     original = world.get(ConfigMap, name)
     metadata = ObjectMeta(name=copy, labels=original.labels, owner_references=original.metadata.owner_references)
     return world.put(ConfigMap(metadata=metadata, data={"precious": "yes"}))

@@ -28,7 +28,7 @@ class Cloud:
         self.sent: list[str] = []
 
     async def write(self, what: str, *, wait: float = 0.0) -> None:
-        """Send something, after waiting for a connection."""
+        """Sends something, after waiting for a connection."""
         await asyncio.sleep(wait)
         check_send_guard()
         self.sent.append(what)

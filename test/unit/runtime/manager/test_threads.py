@@ -45,7 +45,7 @@ def work() -> Work:
 
 
 async def begin(world: World, work: Work) -> None:
-    """Wait in real time, while the simulated one stands still."""
+    """Waits in real time, while the simulated one stands still."""
     for _ in range(5000):
         if work.begun.is_set():
             return
@@ -161,7 +161,7 @@ async def test_a_call_that_is_refused_is_not_counted() -> None:
 
 
 async def _requested(url: str, **options: Any) -> None:
-    """Send a request without waiting for its answer."""
+    """Sends a request without waiting for its answer."""
     async with aiohttp.ClientSession() as session:
         with suppress(aiohttp.ClientError, asyncio.CancelledError):
             await session.request("POST" if options else "GET", url, **options)

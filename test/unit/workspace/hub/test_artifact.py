@@ -63,7 +63,7 @@ async def failure(content: Content, **changes: Any) -> ModelUnavailable:
 
 
 def pushed(content: Content, folder: Path, config: Mapping[str, Any] = CONFIG) -> Path:
-    """Pack a model and push it, as `kaito model pack --push` does."""
+    """Packs a model and pushes it, as `kaito model pack --push` does."""
     directory = model_directory(folder / "tiny")
     (directory / "config.json").write_text(json.dumps(config))
     artifact = pack_model(directory, Identity(name=MODEL, revision=COMMIT, license="mit"))

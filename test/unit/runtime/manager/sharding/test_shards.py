@@ -94,7 +94,7 @@ def sizes(world: World) -> list[int]:
 
 @asynccontextmanager
 async def cut_off(manager: Manager) -> AsyncGenerator[Manager]:
-    """Run a manager that may fail, because the test cuts it off."""
+    """Runs a manager that may fail, because the test cuts it off."""
     with suppress(NotLeader):
         async with manager:
             yield manager
