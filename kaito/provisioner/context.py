@@ -9,6 +9,7 @@ from kaito.api import labels
 from kaito.api.karpenter import Claim
 from kaito.cloud.provider import CloudProvider
 from kaito.provisioner.deletions import DeletionTracker
+from kaito.provisioner.future_times import FutureTimes
 from kaito.provisioner.installation import Installation
 from kaito.provisioner.launch_backoff import LaunchBackoff
 from kaito.provisioner.metrics import ProvisionerMetrics
@@ -34,6 +35,7 @@ class Dependencies:
     unavailable: UnavailableOfferings = field(default_factory=UnavailableOfferings)
     deletions: DeletionTracker = field(default_factory=DeletionTracker)
     installation: Installation = field(default_factory=Installation)
+    future_times: FutureTimes = field(default_factory=FutureTimes)
     tracer: Tracer = NO_TRACER
     """Records the stages of a claim."""
 
@@ -89,8 +91,10 @@ class ReconcileContext:
         return nodepool(self.claim)
 
     def age_seconds(self, time: datetime | None) -> float:
-        """Seconds since `time`; 0 if it is not known."""
-        return (self.now - time).total_seconds() if time is not None else 0.0
+        """Seconds since `time`; 0 if it is not known, and at least those since this process has first seen it."""
+        if time is None:
+            return 0.0
+        return self.deps.future_times.age_seconds(self.claim.uid, time, self.now)
 
     def stage_metadata(
         self, *, annotations: Mapping[str, str | None] | None = None, add_labels: Mapping[str, str] | None = None

@@ -87,7 +87,9 @@ class GarbageCollector:
 
     def _is_young(self, instance: Instance, now: datetime) -> bool:
         created = instance.created
-        return created is not None and (now - created).total_seconds() < self._deps.settings.gc_grace_seconds
+        if created is None:
+            return False
+        return self._deps.future_times.age_seconds(instance.name, created, now) < self._deps.settings.gc_grace_seconds
 
     async def _delete_instance(self, request: PeriodicRequest, instance: Instance) -> bool:
         """Deletes an orphan; False if that failed, so that it does not count for the limit."""

@@ -120,6 +120,8 @@ class Reference:
         """Names of the claims and nodes that a user has deleted without their finalizer."""
         self.retried: set[str] = set()
         """Names of the claims for which a user has requested another launch."""
+        self._recorded: dict[str, tuple[str, float]] = {}
+        """The last launch record of each claim, and since when it has it."""
         self._stages = kind.stages
         run.world.server.on_write(self._on_write)
 
@@ -190,6 +192,7 @@ class Reference:
     def _on_claim(self, claim: Object, previous: Object | None) -> None:
         if ("", claim["metadata"]["name"]) not in self._run.stored(self._claims):
             self._on_removed_claim(claim)
+        self._note_record(claim)
         owner = self._owner(claim)
         if owner is None:
             return
@@ -199,7 +202,8 @@ class Reference:
         if previous is None:
             places.created.append(now)
             places.is_pending = False
-            if places.is_filled and now - places.lost_at < PAUSE_SECONDS:
+            is_soon = places.is_filled and now - places.lost_at < PAUSE_SECONDS
+            if is_soon and self._run.clocks_right_since < places.lost_at:  # pauses are of the wall clock
                 text = f"{name_of(claim)} of {name_of(owner)} is created {now - places.lost_at:.1f} s after a loss"
                 self._broken_rules.append(Finding("no buying in a loop", text))
         live = self._live(owner)
@@ -210,6 +214,12 @@ class Reference:
             places.is_pending = True
         if live >= places.wanted:
             places.is_filled = True
+
+    def _note_record(self, claim: Object) -> None:
+        name = claim["metadata"]["name"]
+        record = section(claim, "metadata", "annotations").get("kaito.sh/launch-record")
+        if self._recorded.get(name, ("", 0.0))[0] != record:
+            self._recorded[name] = (str(record), self._run.now)
 
     def _is_evicted(self, claim: Object) -> bool:
         """Whether the cloud has announced that it takes the node of a claim back, which is replaced without a pause."""
@@ -252,10 +262,10 @@ class Reference:
         return f"{name_of(claim)} and its node are Ready"
 
     def launch_pause(self, name: str) -> float:
-        """Returns the seconds until the next attempt to launch a claim, as recorded on it; 0 without a record."""
+        """Returns the seconds until the next attempt to launch a claim, as recorded on it by a right clock; else 0."""
         claim = self._run.stored(self._claims).get(("", name), {})
         record: Object = json.loads(section(claim, "metadata", "annotations").get("kaito.sh/launch-record", "{}"))
-        if not record.get("next"):
+        if not record.get("next") or self._recorded.get(name, ("", 0.0))[1] <= self._run.clocks_right_since:
             return 0.0
         return (datetime.fromisoformat(record["next"]) - self._run.world.now).total_seconds()
 

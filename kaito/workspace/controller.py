@@ -51,6 +51,7 @@ from kaito.workspace.budget import Budgets
 from kaito.workspace.classes import PriorityClass, RuntimeClass
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.costs import NodePrices
+from kaito.workspace.deletions import Deletions
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads, ReadModel
@@ -123,6 +124,7 @@ class WorkspaceReconciler:
         self.node_classes = NodeClassReads()
         self.prices = NodePrices(prices or PriceBook())
         self.budgets = Budgets(prices)
+        self.deletions = Deletions()
 
     async def reconcile(self, request: Request[Workspace]) -> None:
         """Runs the steps and writes the status, also if a step failed; see `steps.status` for when it is deferred.
@@ -199,7 +201,7 @@ class WorkspaceReconciler:
         self.adapters.watch(request.object.key, "", ())
         self.activity.watch(request.object.key, ())
         self.ports.release(request.object.key)
-        return await clean_up(request, self.settings)
+        return await clean_up(request, self.settings, self.deletions)
 
 
 def workspace_controller(reconciler: WorkspaceReconciler) -> Controller[Workspace]:

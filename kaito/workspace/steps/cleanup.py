@@ -15,6 +15,7 @@ from kaito.runtime import Again, Request
 from kaito.runtime.client import ConditionUpdate, MergePatch, StatusScope
 from kaito.runtime.errors import NotFound, NotLeader
 from kaito.runtime.kinds import Job, Node, StatefulSet
+from kaito.workspace.deletions import Deletions
 from kaito.workspace.failure import format_error
 from kaito.workspace.indexes import NODES, claims_of
 from kaito.workspace.manifests.claim import claim_kind
@@ -34,30 +35,35 @@ RESYNC_SECONDS: Final = 5.0
 """Interval at which a deletion is reconciled without an event while claims exist."""
 
 
-async def clean_up(request: Request[Workspace], settings: WorkspaceSettings) -> Again | None:
+async def clean_up(request: Request[Workspace], settings: WorkspaceSettings, deletions: Deletions) -> Again | None:
     """Deletes what the Workspace has; returns None when the finalizer can be removed."""
+    age = deletions.age_seconds(request.object, request.clock.now())
+    is_timed_out = age > settings.deletion_timeout_seconds
     async with request.status() as status:
         _set_not_ready(request, status)
         try:
-            return await _delete_all(request, settings, status)
+            again = await _delete_all(request, settings, status, is_timed_out=is_timed_out)
         except NotLeader:
             raise
         except Exception as error:
             _report(request, status, conditions.DELETION_FAILED, format_error(error))
             raise
+    if again is None:
+        deletions.forget(request.object.uid)
+    return again
 
 
 async def _delete_all(
-    request: Request[Workspace], settings: WorkspaceSettings, status: StatusScope[Workspace]
+    request: Request[Workspace], settings: WorkspaceSettings, status: StatusScope[Workspace], *, is_timed_out: bool
 ) -> Again | None:
     await _delete_workload(request)
     had_pool, remaining = await _delete_claims(request, settings)
-    if had_pool and not _is_timed_out(request, settings):
+    if had_pool and not is_timed_out:
         # Karpenter may create a claim until the pool is deleted: the claims are listed again.
         reason, message = _progress(remaining) if remaining else (conditions.WAITING_FOR_CLAIMS, _POOL_DELETED)
         _report(request, status, reason, message)
         return Again(after=POOL_RESYNC_SECONDS, why=message)
-    if remaining and not _is_timed_out(request, settings):
+    if remaining and not is_timed_out:
         reason, message = _progress(remaining)
         _report(request, status, reason, message)
         return Again(after=RESYNC_SECONDS, why=message)
@@ -157,13 +163,6 @@ async def _list_claims_live(request: Request[Workspace], kind: type[Claim]) -> S
         return await request.api.list(kind, labels=owner_labels(request.object), consistency="live", unreadable="fail")
     except NotFound:
         return []
-
-
-def _is_timed_out(request: Request[Workspace], settings: WorkspaceSettings) -> bool:
-    deleted_at = request.object.metadata.deletion_timestamp
-    if deleted_at is None:
-        return False
-    return (request.clock.now() - deleted_at).total_seconds() > settings.deletion_timeout_seconds
 
 
 async def _release_preferred_nodes(request: Request[Workspace]) -> None:

@@ -1,11 +1,13 @@
 """Deadlines of claims that do not get a usable node."""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from kaito.cloud.azure.simulator import named
 from kaito.runtime.errors import NotFound
+from kaito.runtime.meta import format_time
 
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
@@ -62,6 +64,21 @@ async def test_claim_is_deleted_after_the_registration_timeout(stage: "Stage") -
     await stage.until_gone(within=400)
     assert stage.pools == []
     assert "RegistrationTimeout" in {event.reason for event in stage.world.events(claim)}
+
+
+async def test_a_launch_that_was_recorded_with_a_clock_ahead_does_not_extend_the_deadline(stage: "Stage") -> None:
+    stage.simulator.knobs.set(never_join=True)
+    await stage.start(registration_timeout_seconds=900)
+    claim = stage.claim()
+    await stage.world.advance(10)
+    await stage.until("launched", lambda: stage.condition("launched").is_true)
+    await stage.stop()
+    conditions = stage.get().to_dict()["status"]["conditions"]
+    for condition in conditions:
+        condition["lastTransitionTime"] = format_time(stage.world.now + timedelta(days=1))
+    stage.world.patch(stage.kind, claim.name, {"status": {"conditions": conditions}}, subresource="status")
+    await stage.start()
+    await stage.until_gone(within=1200)
 
 
 async def test_missing_gpus_are_reported_and_the_claim_is_kept(stage: "Stage") -> None:

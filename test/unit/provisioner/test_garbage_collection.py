@@ -1,10 +1,12 @@
 """Garbage collection: deletes orphans, and nothing else."""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from kaito.api.karpenter import Machine, NodeClaim
 from kaito.cloud.azure.simulator import named
 from kaito.runtime.kinds import CustomResourceDefinition, Node
+from kaito.runtime.meta import format_time
 
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
@@ -38,6 +40,15 @@ async def test_orphan_is_deleted_after_two_runs(stage: "Stage") -> None:
     assert stage.calls("DELETE") == 0, "one run is not enough"
     await stage.until("orphan gone", lambda: not stage.pools, within=500)
     assert "OrphanAgentPoolDeleted" in {event.reason for event in stage.world.events()}
+
+
+async def test_orphan_that_was_created_with_a_clock_ahead_is_deleted(stage: "Stage") -> None:
+    await create_orphan(stage)
+    tags = stage.pool().properties["tags"]
+    (name,) = [name for name, value in tags.items() if value.startswith("20")]
+    tags[name] = format_time(stage.world.now + timedelta(days=1))
+    await stage.start()
+    await stage.until("orphan gone", lambda: not stage.pools, within=900)
 
 
 async def test_dry_run_reports_and_deletes_nothing(stage: "Stage") -> None:

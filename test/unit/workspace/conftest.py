@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, crds, labels
+from kaito.runtime.clock import Clock
 from kaito.runtime.kinds import Namespace, Node, StatefulSet
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import ObjectMeta, Quantity
@@ -99,13 +100,13 @@ class Cluster:
         for definition in DEFINITIONS:
             world.install(definition)
 
-    def controller(self, settings: WorkspaceSettings | None = None) -> Manager:
+    def controller(self, settings: WorkspaceSettings | None = None, clock: Clock | None = None) -> Manager:
         """Returns a controller process; leaving its context is a graceful shutdown."""
         runtime = Settings(
             metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False, log_level="warning"
         )
         manager = workspace_manager(
-            settings or self.settings, runtime, transport=self.world.transport(), clock=self.world.clock
+            settings or self.settings, runtime, transport=self.world.transport(), clock=clock or self.world.clock
         )
         self.world.track(manager)
         return manager

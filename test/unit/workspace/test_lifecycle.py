@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from kaito.api import Workspace, labels
 from kaito.runtime.kinds import Service, StatefulSet
+from kaito.runtime.testing.simulate.wall_clock import ProcessClock
 from kaito.workspace.steps.status import NEW_WORKLOAD_SECONDS
 
 if TYPE_CHECKING:
@@ -175,6 +176,20 @@ async def test_a_broken_provisioner_cannot_block_the_deletion(cluster: "Cluster"
         await world.advance(200)
         assert world.find(Workspace, phi.name) is None
         assert any(e.reason == "DeletionTimedOut" and claim.name in (e.note or "") for e in world.events())
+
+
+async def test_a_clock_that_is_ahead_does_not_end_a_deletion(cluster: "Cluster", phi: Workspace) -> None:
+    world, clock = cluster.world, ProcessClock(cluster.world.clock)
+    cluster.apply(phi)
+    async with cluster.controller(clock=clock):
+        await world.settle()
+        world.patch(cluster.kind, cluster.claim().name, {"metadata": {"finalizers": [labels.TERMINATION_FINALIZER]}})
+        clock.offset_seconds = 3600.0
+        world.delete(Workspace, phi.name)
+        await world.advance(1100)
+        assert world.find(Workspace, phi.name) is not None
+        await world.advance(200)
+        assert world.find(Workspace, phi.name) is None
 
 
 async def test_a_rejected_deletion_is_reported_with_the_servers_message(cluster: "Cluster", phi: Workspace) -> None:

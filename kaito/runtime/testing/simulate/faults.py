@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from kaito.apiserver import Fault
+from kaito.runtime.testing.simulate.machine_faults import machine_faults
 from kaito.runtime.testing.simulate.network import MODES, Failures
 from kaito.runtime.testing.simulate.process import Operator
 from kaito.runtime.testing.simulate.steps import Arguments, StepKind
@@ -86,6 +87,7 @@ def common_faults(operators: Sequence[Operator], kinds: Sequence[str] = ()) -> l
             "{seconds} s",
         ),
         *_watch_faults(kinds),
+        *machine_faults(processes),
     ]
 
 

@@ -18,6 +18,7 @@ from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.testing.simulate.counts import Reconciles
 from kaito.runtime.testing.simulate.network import Connection, Observer, ProcessCrashed
 from kaito.runtime.testing.simulate.steps import Scenario
+from kaito.runtime.testing.simulate.wall_clock import ProcessClock
 from kaito.runtime.testing.virtual import VirtualTimeLoop, owner
 from kaito.runtime.tracing import Tracer
 
@@ -37,7 +38,7 @@ class Replica:
         process: the process; connect it to other systems with `Process.check_alive` and `Process.count_write`.
         transport: its connection to the API server.
         settings: settings of its manager: an identity of its own, no HTTP servers.
-        clock: wall time.
+        clock: wall time of its machine; a fault may set it.
         rng: random generator of delays.
         tracer: counts its reconciles.
     """
@@ -103,6 +104,8 @@ class Process:
         self.is_suspended: bool = False
         self.is_cut: bool = False
         """Whether the process cannot reach the API server, also after a restart."""
+        self.clock: ProcessClock = ProcessClock(run.world.clock)
+        """Wall clock of its machine, also after a restart."""
         self._run = run
         self._number = number
         self._crash_after: int | None = None
@@ -169,7 +172,7 @@ class Process:
             process=self,
             transport=connection,
             settings=settings,
-            clock=run.world.clock,
+            clock=self.clock,
             rng=random.Random(f"delays-{seed}"),  # noqa: S311 - repeatable
             tracer=run.reconciles.of(self.name),
         )

@@ -5,11 +5,11 @@ stays so at rest, deletes everything, and waits until nothing is left. The first
 """
 
 import asyncio
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, ClassVar, Final, cast, final
 
 from kaito.runtime.client import Client
@@ -138,6 +138,10 @@ class Run:
         )
         self.is_calm: bool = False
         """Whether no further faults occur."""
+        self.clocks_right_since: float = 0.0
+        """Since when the clocks of all processes are right; infinite while one is not."""
+        self._leases_renewed: dict[str, float] = {}
+        """When each lease was last written, by name."""
         self._hot = HourlyCounts(limits.writes_per_hour, self._note_hot_writes, loop.time)
         self._faults = ActiveFaults(loop.time)
         self._dirty = True
@@ -182,6 +186,12 @@ class Run:
                 not count; the duration by default, 0 for a fault that operators must handle in their usual time.
         """
         self._faults.end_after(seconds, end, disturbs)
+
+    def set_clock(self, process: Process, offset_seconds: float) -> None:
+        """Sets the wall clock of a process ahead of the right time, or behind it; 0 corrects it."""
+        process.clock.offset_seconds = offset_seconds
+        is_right = not any(each.clock.offset_seconds for each in self.processes.values())
+        self.clocks_right_since = self.now if is_right else math.inf
 
     def fail(self, invariant: str, text: str) -> None:
         """Reports a violation; the first one ends the run."""
@@ -309,14 +319,16 @@ class Run:
     def note_change(self, resource: str, obj: Mapping[str, Any], previous: Mapping[str, Any] | None) -> None:
         """Notes a write, which is checked before time advances; checks that no lease is taken before it has expired."""
         self._dirty = True
-        if resource != "leases.coordination.k8s.io" or previous is None:
+        if resource != "leases.coordination.k8s.io":
             return
-        before: Mapping[str, Any] = previous.get("spec") or {}
+        name, renewed = str(obj["metadata"]["name"]), self._leases_renewed.get(obj["metadata"]["name"])
+        self._leases_renewed[name] = self.now  # its own times are those of the clock of its holder
+        before: Mapping[str, Any] = (previous or {}).get("spec") or {}
         after: Mapping[str, Any] = obj.get("spec") or {}
-        holder, renewed = before.get("holderIdentity"), before.get("renewTime")
-        if not holder or not renewed or after.get("holderIdentity") in {holder, "", None}:
+        holder = before.get("holderIdentity")
+        if not holder or renewed is None or after.get("holderIdentity") in {holder, "", None}:
             return
-        age = (self.world.now - datetime.fromisoformat(renewed)).total_seconds()
+        age = self.now - renewed
         if age < float(before.get("leaseDurationSeconds") or 0):
             text = f"{after['holderIdentity']} takes the lease of {holder} {age:.0f} s after its renewal"
             self.fail("no lease is taken before it has expired", text)

@@ -1,0 +1,44 @@
+"""Faults of the machine of a process: its wall clock jumps."""
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from kaito.runtime.testing.simulate.steps import Arguments, StepKind
+
+if TYPE_CHECKING:
+    from kaito.runtime.testing.simulate.run import Run
+
+OFFSET_SECONDS: Final = (-86400.0, -3600.0, -300.0, -20.0, 20.0, 300.0, 3600.0, 86400.0)
+"""How wrong a clock may be; an hour is what a wrong time zone makes of it."""
+
+WRONG_SECONDS: Final = (5.0, 60.0, 300.0, 1200.0)
+"""How long a clock is wrong, until it is corrected."""
+
+
+def machine_faults(processes: Sequence[str]) -> list[StepKind]:
+    """Returns the faults of machines.
+
+    Args:
+        processes: names of the processes, each of which has a machine.
+    """
+
+    def jump(rng: random.Random) -> Arguments:
+        offset, seconds = rng.choice(OFFSET_SECONDS), rng.choice(WRONG_SECONDS)
+        return {"process": rng.choice(processes), "offset": offset, "seconds": seconds}
+
+    return [
+        StepKind(
+            name="clock-jump",
+            apply=_jump,
+            draw=jump,
+            is_fault=True,
+            text="the wall clock of {process} jumps by {offset} s for {seconds} s",
+        ),
+    ]
+
+
+async def _jump(run: "Run", *, process: str, offset: float, seconds: float) -> None:
+    target = run.processes[process]
+    run.set_clock(target, offset)
+    run.end_after(seconds, lambda: run.set_clock(target, 0.0))
