@@ -8,8 +8,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
-import aiohttp
-
 from kaito.runtime.meta import ObjectKey
 from kaito.workspace.manifests.service import SERVER_PORT
 
@@ -74,6 +72,8 @@ async def fetch_from_pod(address: str, path: str, max_bytes: int) -> bytes | Non
 
     The program in the pod may be the user's: a response of more than `max_bytes` is a failure.
     """
+    import aiohttp  # not at the start: a standby, and a controller without pods, poll nothing
+
     host = f"[{address}]" if ":" in address else address
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     try:

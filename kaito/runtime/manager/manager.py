@@ -443,13 +443,15 @@ class Manager:
     async def _start_endpoints(self) -> None:
         if self._routes is None and not self.settings.serves_http:
             return  # nothing imports the HTTP server
-        from kaito.runtime.manager.http.inbound import inbound_handler
-        from kaito.runtime.manager.http.routes import Debugging, Routes
+        from kaito.runtime.manager.http.pages import Debugging
+        from kaito.runtime.manager.http.routes import Routes
         from kaito.runtime.manager.http.servers import Endpoints
 
         _log.info("starting", stage="endpoints")
         routes = self._routes = self._routes or Routes()
         for inbound in self._groups.inbound():
+            from kaito.runtime.manager.http.inbound import inbound_handler
+
             routes.add(inbound.path, inbound_handler(inbound), inbound.on)
         endpoints = self._endpoints = Endpoints(self.settings, routes)
         await endpoints.start(

@@ -6,17 +6,17 @@ with the reason instead of a closed connection. The certificate can be replaced 
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self, final
 
 import msgspec
-from aiohttp import web
 
 from kaito.runtime.client.patch import is_object
 from kaito.runtime.clock import monotonic
 from kaito.runtime.errors import ConfigurationError
+from kaito.runtime.http_server import Handler, HttpRequest, HttpResponse, HttpServer, Page
 from kaito.runtime.lifespan import StateProvider, no_state
 from kaito.runtime.logging import get_logger
 from kaito.runtime.metrics import Metrics
@@ -41,6 +41,8 @@ MARGIN_SECONDS: Final = 1.0
 
 STOP_SECONDS: Final = 15.0
 """Time for open requests at the stop: more than the API server's timeout."""
+
+JSON: Final = "application/json"
 
 _log = get_logger(__name__)
 
@@ -80,8 +82,8 @@ class WebhookServer:
         self._host, self._port = host, port
         self._client_ca = client_ca
         self._state = state
-        self._app = web.Application()
-        self._runner: web.AppRunner | None = None
+        self._pages: dict[str, Page] = {}
+        self._server: HttpServer | None = None
         self.port: int | None = None
         """The port, once started."""
         self._add_admission(webhooks)
@@ -104,7 +106,7 @@ class WebhookServer:
                     raise ConfigurationError(message)
                 paths.add(path)
                 self._prepare_metrics(path)
-                self._app.router.add_post(path, self._admission(path, handler))
+                self._pages[path] = Page(self._admission(path, handler), ("POST",), ADMISSION_BYTES)
 
     def _add_conversion(self, conversions: Sequence[Conversion[Any]]) -> None:
         by_kind: dict[tuple[str, str], Conversion[Any]] = {}
@@ -115,7 +117,7 @@ class WebhookServer:
             by_kind[conversion.group_kind] = conversion
         if by_kind:
             self._prepare_metrics(CONVERT_PATH)
-            self._app.router.add_post(CONVERT_PATH, self._conversion(by_kind))
+            self._pages[CONVERT_PATH] = Page(self._conversion(by_kind), ("POST",), CONVERSION_BYTES)
 
     def _prepare_metrics(self, path: str) -> None:
         for code in ("200", "500"):
@@ -124,14 +126,14 @@ class WebhookServer:
 
     # -- handling ----------------------------------------------------------------------------------------------------
 
-    def _admission(self, path: str, handler: AdmissionHandler) -> Callable[[web.Request], Any]:
-        async def handle(request: web.Request) -> web.Response:
+    def _admission(self, path: str, handler: AdmissionHandler) -> Handler:
+        async def handle(request: HttpRequest) -> HttpResponse:
             with self._counted(path) as call:
-                body = await _read(request, ADMISSION_BYTES)
+                body = _body(request, ADMISSION_BYTES)
                 parent = request.headers.get(TRACEPARENT, "")
                 version, uid, response = await self._respond(path, handler, body, _deadline(request), parent)
                 call.code = response.code if response.code >= 500 else 200
-                return web.Response(body=response.encode(version, uid), content_type="application/json")
+                return HttpResponse(response.encode(version, uid), content_type=JSON)
 
         return handle
 
@@ -175,17 +177,17 @@ class WebhookServer:
             span.record_exception(error)
             return AdmissionResponse(allowed=False, code=500, message=message)
 
-    def _conversion(self, conversions: Mapping[tuple[str, str], Conversion[Any]]) -> Callable[[web.Request], Any]:
-        async def handle(request: web.Request) -> web.Response:
+    def _conversion(self, conversions: Mapping[tuple[str, str], Conversion[Any]]) -> Handler:
+        async def handle(request: HttpRequest) -> HttpResponse:
             with self._counted(CONVERT_PATH) as call:
-                body = await _read(request, CONVERSION_BYTES)
+                body = _body(request, CONVERSION_BYTES)
                 reply = convert_review(conversions, b"" if isinstance(body, BadReview) else body)
                 result = reply["response"]["result"]
                 if result["status"] != "Success":
                     call.code = 500
                     self._metrics.conversion_panics.inc()
                     _log.error("conversion failed", reason=result["message"])
-                return web.Response(body=msgspec.json.encode(reply), content_type="application/json")
+                return HttpResponse(msgspec.json.encode(reply), content_type=JSON)
 
         return handle
 
@@ -203,26 +205,24 @@ class WebhookServer:
         if self._client_ca is not None:
             context.load_verify_locations(self._client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
-        self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=STOP_SECONDS)
-        await self._runner.setup()
+        self._server = HttpServer(self._pages, close_seconds=STOP_SECONDS)
         try:
-            await web.TCPSite(self._runner, self._host, self._port, ssl_context=context).start()
+            self.port = await self._server.start(self._host, self._port, context)
         except OSError as error:
             message = f"cannot serve webhooks on {self._host or ''}:{self._port}: {error}"
             raise ConfigurationError(message) from error
-        self.port = self._runner.addresses[0][1]
         _log.info("serving", server="webhooks", port=self.port)
 
     @property
     def is_listening(self) -> bool:
         """Whether connections are accepted."""
-        return self._runner is not None and bool(self._runner.sites)
+        return self._server is not None and self._server.is_listening
 
     async def stop(self) -> None:
         """Stops accepting connections and finishes open requests."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
 
 
 class _Call:
@@ -270,25 +270,19 @@ def _attributes(path: str, review: AdmissionReview) -> dict[str, Attribute]:
     }
 
 
-async def _read(request: web.Request, limit: int) -> "bytes | BadReview":
+def _body(request: HttpRequest, limit: int) -> "bytes | BadReview":
     """The body, or why it is rejected."""
-    if request.content_type != "application/json":
-        return BadReview(f"content type {request.content_type!r}, expected application/json")
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            start = b"".join(chunks) or chunk
-            return BadReview(f"the request is larger than {limit} bytes", uid=find_uid(start), code=413)
-        chunks.append(chunk)
-    body = b"".join(chunks)
-    return body or BadReview("the request has no body")
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != JSON:
+        return BadReview(f"content type {content_type!r}, expected application/json")
+    if request.is_cut:
+        return BadReview(f"the request is larger than {limit} bytes", uid=find_uid(request.body), code=413)
+    return request.body or BadReview("the request has no body")
 
 
-def _deadline(request: web.Request) -> float:
+def _deadline(request: HttpRequest) -> float:
     """Seconds for the response: the API server's timeout (`?timeout=10s`), minus a margin to send it."""
-    text = request.query.get("timeout", "").removesuffix("s")
+    text = request.parameter("timeout").removesuffix("s")
     try:
         timeout = float(text) if text else TIMEOUT_SECONDS
     except ValueError:

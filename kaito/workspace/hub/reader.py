@@ -2,7 +2,6 @@
 
 from typing import Final, final
 
-from kaito.workspace.hub.client import HubClient
 from kaito.workspace.hub.errors import ModelUnavailable
 from kaito.workspace.hub.query import ModelQuery
 from kaito.workspace.hub.record import FactsRecord
@@ -18,7 +17,6 @@ class ModelReader:
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint: Final = endpoint
-        self._hub: Final = HubClient(endpoint)
 
     async def read(self, query: ModelQuery) -> FactsRecord:
         """Returns the facts of a model with their source.
@@ -38,8 +36,10 @@ class ModelReader:
                 if not error.is_transient or not self._endpoint:
                     raise
                 failure = error
+        from kaito.workspace.hub.client import HubClient  # with aiohttp, which catalog models do not need
+
         try:
-            facts = await self._hub.read(query)
+            facts = await HubClient(self._endpoint).read(query)
         except ModelUnavailable as error:
             if failure is None:
                 raise

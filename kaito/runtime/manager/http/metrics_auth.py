@@ -7,14 +7,12 @@ the path as a non-resource URL. Results are cached, so most scrapes cost no requ
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar, final
-
-from aiohttp import web
+from typing import Final, TypeVar, final
 
 from kaito.runtime.client import Client
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.expiring import ExpiringCache
+from kaito.runtime.http_server import HttpRequest, HttpResponse
 from kaito.runtime.kinds.authentication import TokenReview, TokenReviewSpec, UserInfo
 from kaito.runtime.kinds.authorization import NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec
 from kaito.runtime.logging import get_logger
@@ -57,19 +55,10 @@ class MetricsAuthorizer:
         self._users = ExpiringCache[UserInfo](CACHED_RESULTS)
         self._decisions = ExpiringCache[bool](CACHED_RESULTS)
 
-    def middleware(self) -> Any:
-        """The authorizer as a middleware of aiohttp."""
-
-        @web.middleware
-        async def guard(
-            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-        ) -> web.StreamResponse:
-            status = await self.authorize(request.headers.get("authorization", ""), request.path, request.method)
-            if status != 200:
-                return web.Response(status=status, text=f"{_TEXTS[status]}\n")
-            return await handler(request)
-
-        return guard
+    async def guard(self, request: HttpRequest) -> HttpResponse | None:
+        """The response to a request that is not allowed; None if it is."""
+        status = await self.authorize(request.headers.get("authorization", ""), request.path, request.method)
+        return None if status == 200 else HttpResponse.of_text(f"{_TEXTS[status]}\n", status)
 
     async def authorize(self, authorization: str, path: str, method: str) -> int:
         """200 if the request is allowed, else the status of the response."""

@@ -2,26 +2,24 @@
 
 import platform
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, final
-
-from aiohttp import web
+from typing import TYPE_CHECKING, final
 
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.health import Checks
+from kaito.runtime.http_server import Guard, HttpServer, Pages
 from kaito.runtime.logging import get_logger
-from kaito.runtime.manager.http.routes import Debugging, Routes, health_app, metrics_app
+from kaito.runtime.manager.http.pages import Debugging, health_pages, metrics_pages
+from kaito.runtime.manager.http.routes import HttpHandler, Port, Routes
 from kaito.runtime.manager.settings import Settings, parse_bind_address
 from kaito.runtime.metrics import Metrics
 
 if TYPE_CHECKING:
     from kaito.runtime.certs import ServingContext
     from kaito.runtime.client import Client
+    from kaito.runtime.manager.http.aiohttp_server import AiohttpServer
     from kaito.runtime.workqueue.backoff import Jitter
-
-IDLE_SECONDS = 90.0
-"""An idle connection is closed after this long, as controller-runtime's servers do."""
 
 CLOSE_SECONDS = 1.0
 """Time for open requests at the stop; probes and scrapes are short."""
@@ -41,7 +39,7 @@ class Endpoints:
     def __init__(self, settings: Settings, routes: Routes) -> None:
         self._settings = settings
         self._routes = routes
-        self._runners: list[web.AppRunner] = []
+        self._servers: list[HttpServer | AiohttpServer] = []
         self.health_port: int | None = None
         """The port of the probes, once started; None when off."""
         self.metrics_port: int | None = None
@@ -65,18 +63,16 @@ class Endpoints:
         """
         settings, routes = self._settings, self._routes
         routes.seal()
-        probes = routes.install(health_app(*health), "health")
-        self.health_port = await self._serve("health", settings.health_probe_bind_address, probes)
-        middlewares: list[Any] = []
+        self.health_port = await self._serve("health", settings.health_probe_bind_address, health_pages(*health))
+        guard: Guard | None = None
         context: ssl.SSLContext | None = None
         if settings.metrics_secure:
             from kaito.runtime.manager.http.metrics_auth import MetricsAuthorizer
 
-            middlewares = [MetricsAuthorizer(client, jitter).middleware()]
+            guard = MetricsAuthorizer(client, jitter).guard
             context = self._metrics_context(metrics)
-        app = metrics_app(metrics, debug=debug if settings.debug_endpoints else None, middlewares=middlewares)
-        routes.install(app, "metrics")
-        self.metrics_port = await self._serve("metrics", settings.metrics_bind_address, app, context)
+        pages = metrics_pages(metrics, debug=debug if settings.debug_endpoints else None)
+        self.metrics_port = await self._serve("metrics", settings.metrics_bind_address, pages, guard, context)
 
     def _metrics_context(self, metrics: Metrics) -> ssl.SSLContext:
         """TLS for the metrics port: from the given files, else self-signed, which readers cannot verify."""
@@ -90,31 +86,36 @@ class Endpoints:
         return serving.context
 
     async def _serve(
-        self, name: str, address: str, app: web.Application, context: ssl.SSLContext | None = None
+        self,
+        name: Port,
+        address: str,
+        pages: Pages,
+        guard: Guard | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> int | None:
         bind = parse_bind_address(address)
         if bind is None:
             return None
-        host, port = bind
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            keepalive_timeout=IDLE_SECONDS,
-            shutdown_timeout=CLOSE_SECONDS,
-            auto_decompress=False,  # signatures are of the bytes that were sent; a small body stays small
-        )
-        await runner.setup()
-        self._runners.append(runner)
+        server = self._server(pages, self._routes.of(name), guard)
+        self._servers.append(server)
         try:
-            await web.TCPSite(runner, host, port, ssl_context=context).start()
+            bound = await server.start(*bind, context)
         except OSError as error:
             message = f"cannot serve {name} on {address}: {error}"
             raise ConfigurationError(message) from error
-        bound: int = runner.addresses[0][1]
         _log.info("serving", server=name, address=address, port=bound)
         return bound
 
+    def _server(
+        self, pages: Pages, handlers: Mapping[str, HttpHandler], guard: Guard | None
+    ) -> "HttpServer | AiohttpServer":
+        if not handlers:
+            return HttpServer(pages, guard, close_seconds=CLOSE_SECONDS)
+        from kaito.runtime.manager.http.aiohttp_server import AiohttpServer  # imported only for paths of the program
+
+        return AiohttpServer(pages, handlers, guard, CLOSE_SECONDS)
+
     async def stop(self) -> None:
         """Closes all servers."""
-        while self._runners:
-            await self._runners.pop().cleanup()
+        while self._servers:
+            await self._servers.pop().stop()
