@@ -42,6 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--at-least", type=float, help="exit 1 below this score in percent")
     parser.add_argument("--fresh", action="store_true", help="forget earlier outcomes")
     parser.add_argument("--survivors", action="store_true", help="try again only what survived last time")
+    parser.add_argument("--timeouts", action="store_true", help="try again only what ran out of time last time")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     return parser.parse_args()
 
@@ -119,6 +120,13 @@ class Run:
             print(f"{outcome.status:9} {place} {mutant.before[:90]}  =>  {mutant.after[:90]}", flush=True)
 
 
+def _statuses_to_retry(arguments: argparse.Namespace) -> frozenset[str]:
+    """Return the outcomes of the last run that are tried again; empty: everything that is not known."""
+    survivors = {"survived", "unreached"} if arguments.survivors else set[str]()
+    timeouts = {"timeout"} if arguments.timeouts else set[str]()
+    return frozenset(survivors | timeouts)
+
+
 def _try_all(target: Target, mutants: Sequence[Mutant], folder: Path, arguments: argparse.Namespace) -> results.Cache:
     cache = results.Cache(target, folder)
     if arguments.fresh:
@@ -126,8 +134,9 @@ def _try_all(target: Target, mutants: Sequence[Mutant], folder: Path, arguments:
     baseline = measure(target, folder)
     limits = Limits(arguments.test_seconds, arguments.mutant_seconds)
     run = Run(target, cache, baseline, limits, arguments.jobs)
-    if arguments.survivors:
-        pending = [m for m in mutants if (last := cache.last(m)) and last.status in ("survived", "unreached")]
+    again = _statuses_to_retry(arguments)
+    if again:
+        pending = [m for m in mutants if (last := cache.last(m)) and last.status in again]
     else:
         pending = [mutant for mutant in mutants if cache.get(mutant) is None]
     print(f"{len(mutants)} mutants, {len(mutants) - len(pending)} known from earlier runs", flush=True)
@@ -161,9 +170,10 @@ def main() -> int:
         return 0
     os.chdir(target.workdir)
     cache = _try_all(target, mutants, folder, arguments)
-    known = cache.last if arguments.survivors else cache.get
+    retried = bool(_statuses_to_retry(arguments))
+    known = cache.last if retried else cache.get
     outcomes = {mutant: outcome for mutant in mutants if (outcome := known(mutant)) is not None}
-    if len(outcomes) < len(mutants) and not arguments.survivors:
+    if len(outcomes) < len(mutants) and not retried:
         print(f"{len(mutants) - len(outcomes)} mutants have no outcome: run again, with JOBS=1 to see why")
     equivalents = results.Equivalent.load()
     result, survivors = results.score(outcomes, equivalents)

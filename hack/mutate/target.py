@@ -75,6 +75,20 @@ def _nearest_tests(folder: Path, package: str) -> Path:
     return folder
 
 
+DISTRIBUTIONS = {"config": "kaito_config", "oci": "kaito_oci"}
+"""Packages of the model images that are distributions of their own, by their folder in presets/."""
+
+
+def _presets_package(inside: str) -> tuple[Path, Path]:
+    """Return the import root and the folder of a package of the model images."""
+    first, _, rest = inside.partition("/")
+    if first in DISTRIBUTIONS:
+        import_root = ROOT / "presets" / first / "src"
+        return import_root, import_root / DISTRIBUTIONS[first] / rest
+    import_root = ROOT / "presets" / "src"
+    return import_root, import_root / "kaito_presets" / inside
+
+
 def find(package: str, *, files: list[str], exclude: list[str], tests: list[str]) -> Target:
     """The target of `PACKAGE=package`: `models` is kaito/models, `presets/oci` the package oci of the model images."""
     package = package.strip("/")
@@ -84,8 +98,8 @@ def find(package: str, *, files: list[str], exclude: list[str], tests: list[str]
         folder, test_root = ROOT / "kaito" / package, ROOT / "test" / "unit"
         nearest = _nearest_tests(test_root, package)
     else:
-        workdir, import_root = ROOT / "presets", ROOT / "presets" / "src"
-        folder, test_root = import_root / "kaito_presets" / inside, ROOT / "presets" / "test"
+        workdir, test_root = ROOT / "presets", ROOT / "presets" / "test"
+        import_root, folder = _presets_package(inside)
         nearest = _nearest_tests(test_root, inside)
     more = [ROOT / test for test in MORE_TESTS.get(package.split("/")[0], ())]
     chosen = tuple((ROOT / test).resolve() for test in tests) or (nearest, *more)

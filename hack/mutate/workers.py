@@ -257,6 +257,7 @@ class FunctionMutants:
                     mutant, Outcome("import" if self._choice.runs_on_import(mutant) else "unreached", "", 0, 0.0)
                 )
                 continue
+            self._check_copies(mutant, tests)
             outcome = Copy(lambda report, m=mutant, t=tests: self._try(report, m, t)).run()  # type: ignore[misc]
             if outcome.status == "survived" and self._choice.runs_on_import(mutant):
                 outcome = Outcome("import", "", outcome.tests, outcome.seconds)
