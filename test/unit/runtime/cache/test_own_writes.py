@@ -359,13 +359,21 @@ async def test_writes_begun_after_the_read_do_not_hold_it_up(world: World) -> No
 
 async def test_a_relist_settles_what_the_watch_missed(world: World) -> None:
     world.put(config_map("mine"))
-    async with running(world) as (_, api):
+    async with running(world) as (cache, api):
         mine = await api.get(ConfigMap, "mine", "default")
         world.lag(ConfigMap, 3600)
         await api.delete(mine)
         world.server.expire_history()
         world.cut_watches()
         assert await api.find(ConfigMap, "mine", "default") is None
+        assert outcomes(cache) == {"live": 1}, "the list comes later than a read waits"
+        await asyncio.sleep(5)
+        assert cache.stats()[0].relists == {"expired": 1}
+        world.clear_requests()
+        assert await api.find(ConfigMap, "mine", "default") is None
+        assert await api.list(ConfigMap, namespace="default") == []
+        assert outcomes(cache) == {"live": 1}
+        assert list(world.requests) == []
 
 
 async def test_servers_without_numeric_versions_get_no_promise_and_one_warning(

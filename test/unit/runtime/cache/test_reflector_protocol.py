@@ -142,10 +142,14 @@ async def test_a_stream_that_ends_at_once_without_an_event_is_an_error() -> None
 )
 async def test_an_expired_version_relists_once_and_ends_consistent(gone: Answer) -> None:
     async with reflected(
-        list_page("7", config_map("a", 5), config_map("gone", 6)), gone, list_page("20", config_map("b", 19)), OPEN
+        list_page("7", config_map("a", 5), config_map("gone", 6), config_map("again", 4, "first")),
+        gone,
+        list_page("20", config_map("a", 18, text="new"), config_map("b", 19), config_map("again", 17, "second")),
+        OPEN,
     ) as (transport, cache):
         await after(3)
-        assert names(cache) == ["b"]
+        assert versions(cache) == {"a": "18", "again": "17", "b": "19"}
+        assert {found.name: found.uid for found in cache.list(ConfigMap)}["again"] == "second"
         assert [call.query["resourceVersion"] for call in transport.lists] == ["0", "7"]
         assert transport.lists[1].query == {"resourceVersion": "7", "resourceVersionMatch": "NotOlderThan"}
         assert transport.watches[-1].query["resourceVersion"] == "20"
@@ -456,14 +460,15 @@ async def test_a_periodic_relist_asks_for_the_newest_list_although_the_watch_wor
     async with reflected(
         list_page("7", config_map("a", 5), config_map("missed", 6)),
         quiet,
-        list_page("9", config_map("a", 5)),
+        list_page("9", config_map("a", 8, text="new"), config_map("missed too", 9)),
         relist=1000,
     ) as (transport, cache):
         await after(899)
         assert len(transport.lists) == 1
         assert cache.stats()[0].relists == {}
         await after(202)
-        assert names(cache) == ["a"]
+        assert versions(cache) == {"a": "8", "missed too": "9"}
+        assert cache.list(ConfigMap)[0].data == {"text": "new"}
         assert transport.lists[1].query == {"limit": "500"}
         assert transport.watches[-1].query["resourceVersion"] == "9"
         assert cache.stats()[0].relists == cache.stats()[0].restarts == {"periodic": 1}
@@ -502,15 +507,27 @@ async def test_a_periodic_relist_is_due_that_long_after_any_fill() -> None:
 
 
 async def test_a_periodic_relist_streams_where_the_server_can() -> None:
-    begun = (watch_event("ADDED", config_map("a", 5)), bookmark("9", initial_events_end=True))
-    async with reflected(watch(*begun, keep_open=True), watch(*begun, keep_open=True), streaming=True, relist=100) as (
+    before = (
+        watch_event("ADDED", config_map("a", 5)),
+        watch_event("ADDED", config_map("missed", 6)),
+        bookmark("9", initial_events_end=True),
+    )
+    now = (
+        watch_event("ADDED", config_map("a", 12, text="new")),
+        watch_event("ADDED", config_map("b", 11)),
+        bookmark("13", initial_events_end=True),
+    )
+    async with reflected(watch(*before, keep_open=True), watch(*now, keep_open=True), streaming=True, relist=100) as (
         transport,
         cache,
     ):
-        await after(112)
+        await after(80)
+        assert versions(cache) == {"a": "5", "missed": "6"}
+        await after(32)
         assert [call.query.get("resourceVersion") for call in transport.watches] == [None, None]
         assert cache.stats()[0].relists == {"periodic": 1}
-        assert names(cache) == ["a"]
+        assert versions(cache) == {"a": "12", "b": "11"}
+        assert cache.list(ConfigMap)[0].data == {"text": "new"}
 
 
 def test_every_ending_says_whether_to_relist_and_whether_to_wait() -> None:

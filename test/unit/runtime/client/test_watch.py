@@ -27,16 +27,22 @@ def event(name: str, version: int, size: int) -> bytes:
 
 @asynccontextmanager
 async def server_sending(*lines: bytes) -> AsyncGenerator[str]:
-    """Lists nothing; every watch gets the lines and stays open."""
+    """The first list is empty, later ones have `listed`; every watch gets the lines and stays open."""
+    items = [json.loads(event("listed", 3, 1))["object"]]
+    lists = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal lists
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 if b"sendInitialEvents" in head:  # an older server, which must be listed
                     writer.write(b"HTTP/1.1 422 Unprocessable Entity\r\ncontent-length: 2\r\n\r\n{}")
                     continue
                 if b"watch=true" not in head:
-                    body = b'{"metadata": {"resourceVersion": "1"}, "items": []}'
+                    page = {"metadata": {"resourceVersion": "3"}, "items": items}
+                    empty = {"metadata": {"resourceVersion": "1"}, "items": []}
+                    body = json.dumps(page if lists else empty).encode()
+                    lists += 1
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
                     continue
                 writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -87,7 +93,7 @@ async def test_client_06_an_event_of_seventeen_mebibytes_is_rejected_with_its_re
     with structlog.testing.capture_logs() as logged:
         async with server_sending(event("huge", 2, 17 * MIB)) as url, cache_of(url) as cache:
             await until(lambda: bool(cache.stats()[0].relists))
-            assert cache.list(ConfigMap) == []
+            await until(lambda: [found.name for found in cache.list(ConfigMap)] == ["listed"])
     message = " ".join(str(line) for line in logged)
     assert "16" in message
     assert "x" * 100 not in message
@@ -99,4 +105,4 @@ async def test_client_07_a_proxys_page_in_the_stream_does_no_harm() -> None:
     async with server_sending(event("good", 2, 1), page) as url, cache_of(url) as cache:
         await until(lambda: bool(cache.stats()[0].relists))
         assert cache.stats()[0].restarts["malformed"] >= 1
-        await until(lambda: [obj.name for obj in cache.list(ConfigMap)] == ["good"])
+        await until(lambda: [obj.name for obj in cache.list(ConfigMap)] == ["good", "listed"])
