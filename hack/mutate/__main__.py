@@ -66,7 +66,7 @@ def choose(modules: Sequence[Module], sample: int | None, seed: int) -> list[Mut
 
 def _in_processes(jobs: int, mutants: Sequence[Mutant], work: Callable[[Sequence[Mutant]], None]) -> None:
     """Divides the mutants among forked processes and waits for them."""
-    pids = []
+    pids = list[int]()
     for index in range(jobs):
         part = mutants[index::jobs]
         if not part:
@@ -121,7 +121,7 @@ class Run:
 
 
 def _statuses_to_retry(arguments: argparse.Namespace) -> frozenset[str]:
-    """Return the outcomes of the last run that are tried again; empty: everything that is not known."""
+    """Returns the outcomes of the last run that are tried again; empty: everything that is not known."""
     survivors = {"survived", "unreached"} if arguments.survivors else set[str]()
     timeouts = {"timeout"} if arguments.timeouts else set[str]()
     return frozenset(survivors | timeouts)
@@ -142,7 +142,7 @@ def _try_all(target: Target, mutants: Sequence[Mutant], folder: Path, arguments:
     print(f"{len(mutants)} mutants, {len(mutants) - len(pending)} known from earlier runs", flush=True)
     run.functions([mutant for mutant in pending if mutant.scope])
     cache = results.Cache(target, folder)
-    rest = []
+    rest = list[Mutant]()
     for mutant in pending:
         outcome = cache.get(mutant)
         if not mutant.scope or outcome is None or outcome.status == "import":

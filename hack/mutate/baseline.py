@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import coverage
 import pytest
@@ -25,8 +26,6 @@ PYTEST_OPTIONS = (
     "no:cacheprovider",
     "-o",
     "timeout=0",
-    "-m",
-    "not real and not slow",
 )
 """pytest-timeout is disabled, because it uses the same alarm signal as the limits of this tool."""
 
@@ -35,19 +34,19 @@ PYTEST_OPTIONS = (
 class Baseline:
     """The result of one run of the unchanged code."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
     """CPU time of every passing test by node id; unlike wall time, it does not depend on the load of the machine."""
 
-    failed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list[str])
     """Tests that fail without a mutant; they are excluded."""
 
-    reached: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+    reached: dict[str, dict[int, list[str]]] = field(default_factory=dict[str, dict[int, list[str]]])
     """By file and line, the tests that run it."""
 
-    imported: dict[str, list[int]] = field(default_factory=dict)
+    imported: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     """By file, the lines that run on import or collection."""
 
-    modules: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list[str])
     """Every module that was loaded, in order."""
 
     def tests_of_lines(self, file: str, first: int, last: int) -> set[str]:
@@ -58,11 +57,10 @@ class Baseline:
 
 def clear_caches(prefixes: tuple[str, ...]) -> None:
     """Clears every `functools.cache` of the tested modules, so that cached results are computed by the mutant."""
+    kind: type = type(functools.cache(str))
     for found in gc.get_objects():
-        if isinstance(found, functools._lru_cache_wrapper):
-            module = getattr(found, "__module__", "") or ""
-            if module.startswith(prefixes):
-                found.cache_clear()
+        if type(found) is kind and (found.__module__ or "").startswith(prefixes):
+            found.cache_clear()
 
 
 class _Contexts:
@@ -91,7 +89,11 @@ class _Contexts:
         def lru_cache(maxsize: object = 128, typed: bool = False) -> object:  # as in functools
             if callable(maxsize):
                 return self._watched(maxsize, 128, typed)
-            return lambda function: self._watched(function, maxsize, typed)
+
+            def decorate(function: Callable[..., object]) -> object:
+                return self._watched(function, maxsize, typed)
+
+            return decorate
 
         functools.lru_cache = lru_cache  # type: ignore[assignment]
 
@@ -109,7 +111,8 @@ class _Contexts:
             finally:
                 self.switch(before)
 
-        cached = self._original(maxsize, typed)(fill)  # type: ignore[call-overload]
+        original: Callable[..., Any] = self._original
+        cached: Any = original(maxsize, typed)(fill)
 
         @functools.wraps(function)
         def call(*args: object, **kwargs: object) -> object:
@@ -157,7 +160,7 @@ def _measure(target: Target, output: Path) -> None:
     contexts = _Contexts(cover, target.prefixes)
     contexts.watch_caches()
     cover.start()
-    code = pytest.main([*PYTEST_OPTIONS, *map(str, target.tests)], plugins=[_Recorder(contexts, baseline)])
+    code = pytest.main([*PYTEST_OPTIONS, *target.pytest_arguments], plugins=[_Recorder(contexts, baseline)])
     cover.stop()
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         os._exit(2)

@@ -2,11 +2,15 @@
 
 import fnmatch
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 MORE_TESTS = {"api": ("test/contract/test_kaito_crds.py",)}
 """Additional tests: CRDs are tested on the in-memory API server; a real API server is not used."""
+
+LEFT_OUT = ("real", "slow")
+"""Markers of the tests that are not run, where the configuration has them: pytest rejects unknown ones."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +35,19 @@ class Target:
 
     prefixes: tuple[str, ...]
     """Prefixes of the names of the tested modules."""
+
+    @property
+    def configuration(self) -> tuple[str, ...]:
+        """Options of pytest: the configuration of the folder, also for tests outside it, without slow tests."""
+        path = self.workdir / "pyproject.toml"
+        markers: list[str] = tomllib.loads(path.read_text())["tool"]["pytest"]["ini_options"]["markers"]
+        left_out = [name for name in LEFT_OUT if any(marker.startswith(name) for marker in markers)]
+        return ("-c", str(path), "-m", " and ".join(f"not {name}" for name in left_out))
+
+    @property
+    def pytest_arguments(self) -> tuple[str, ...]:
+        """The configuration and the tests."""
+        return (*self.configuration, *map(str, self.tests))
 
     def module_name(self, file: str) -> str:
         """Name under which a source file is imported."""
@@ -80,7 +97,7 @@ DISTRIBUTIONS = {"config": "kaito_config", "oci": "kaito_oci"}
 
 
 def _presets_package(inside: str) -> tuple[Path, Path]:
-    """Return the import root and the folder of a package of the model images."""
+    """Returns the import root and the folder of a package of the model images."""
     first, _, rest = inside.partition("/")
     if first in DISTRIBUTIONS:
         import_root = ROOT / "presets" / first / "src"

@@ -242,7 +242,7 @@ class FunctionMutants:
 
     def run(self) -> None:
         """Collects the tests, then runs the mutants."""
-        pytest.main([*PYTEST_OPTIONS, *map(str, self._target.tests)], plugins=[self])
+        pytest.main([*PYTEST_OPTIONS, *self._target.pytest_arguments], plugins=[self])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -392,7 +392,7 @@ class ImportMutants:
         for part in (files[:1], files[1:]):
             if part:
                 plugins = [_Failures(report), _Chosen(report, self._choice.baseline, tests)]
-                code = pytest.main([*PYTEST_OPTIONS, *part], plugins=plugins)
+                code = pytest.main([*PYTEST_OPTIONS, *self._target.configuration, *part], plugins=plugins)
                 if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
                     report.ended("killed")
         report.ended("survived")

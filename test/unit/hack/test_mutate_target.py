@@ -30,6 +30,14 @@ def test_a_package_has_its_sources_under_the_names_that_tests_import(
     assert target.module_name(file) == module
     assert target.workdir == ROOT / workdir
     assert all(path.exists() for path in target.tests)
+    assert target.configuration[:2] == ("-c", str(ROOT / workdir / "pyproject.toml"))
+
+
+@pytest.mark.parametrize(("package", "markers"), [("models", "not real and not slow"), ("presets/oci", "not real")])
+def test_slow_tests_are_left_out_where_the_marker_is_known(package: str, markers: str) -> None:
+    target = find(package, files=[], exclude=[], tests=[])
+    assert target.configuration[2:] == ("-m", markers)
+    assert target.pytest_arguments == (*target.configuration, *map(str, target.tests))
 
 
 @pytest.mark.parametrize("package", ["nothing", "presets/nothing", "presets/oci/nothing"])
