@@ -7,7 +7,7 @@ import pytest
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, crds, labels
 from kaito.runtime.clock import Clock
-from kaito.runtime.kinds import Namespace, Node, StatefulSet
+from kaito.runtime.kinds import Namespace, Node, StatefulSet, Taint
 from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import ObjectMeta, Quantity
 from kaito.runtime.meta.model import format_time
@@ -97,6 +97,8 @@ class Cluster:
     def __init__(self, world: World, settings: WorkspaceSettings) -> None:
         self.world, self.settings = world, settings
         self.kind: type[Machine | NodeClaim] = Machine if settings.node_api is NodeApi.MACHINE else NodeClaim
+        self.region = "eastus"
+        """Region of the nodes that join; empty for a cloud that sets no label for it."""
         for definition in DEFINITIONS:
             world.install(definition)
 
@@ -153,23 +155,40 @@ class Cluster:
     def join(self, claim: Claim, *, gpus: str = "1", ready: bool = True) -> Node:
         """Joins the claim's node and sets the claim Ready if the node is.
 
-        The node has the labels that a provisioner copies from the claim, and its instance type from the cloud.
+        The node is written in the steps of a cluster: the kubelet registers it without the claim's labels, the
+        provisioner copies labels and taints of the claim, and then the kubelet reports its state and its GPUs.
         """
-        node = self.world.put(
-            builders.node(
-                f"node-{claim.name}",
-                labels={**claim.labels, labels.INSTANCE_TYPE: claim.instance_type},
-                capacity={labels.NVIDIA_GPU: gpus},
-                ready=ready,
-                provider_id=f"azure:///{claim.name}",
-            )
-        )
-        status = "True" if ready else "False"
+        name = f"node-{claim.name}"
+        if self.world.find(Node, name) is None:
+            self._register(claim, name)
+        found = {**claim.labels, labels.REGISTERED: labels.TRUE, **({labels.INITIALIZED: labels.TRUE} if ready else {})}
+        taints = [taint.to_dict() for taint in claim.spec.taints]
+        self.world.patch(Node, name, {"metadata": {"labels": found}, "spec": {"taints": taints}})
+        status = builders.node(name, capacity={labels.NVIDIA_GPU: gpus}, ready=ready).to_dict()["status"]
+        node = self.world.patch(Node, name, {"status": status}, subresource="status")
+        self.world.patch(self.kind, claim.name, {"metadata": {"labels": {labels.INSTANCE_TYPE: claim.instance_type}}})
+        truth = "True" if ready else "False"
         stages = [{"type": s, "status": "True", "reason": s} for s in claim.stages[:2]]
-        root = {"type": "Ready", "status": status, "reason": "Ready"}
-        last = {"type": claim.stages.initialized, "status": status, "reason": "Initialized"}
+        root = {"type": "Ready", "status": truth, "reason": "Ready"}
+        last = {"type": claim.stages.initialized, "status": truth, "reason": "Initialized"}
         self.set_claim_status(claim, *stages, last, root, nodeName=node.name, providerID=f"azure:///{claim.name}")
         return node
+
+    def _register(self, claim: Claim, name: str) -> None:
+        """Creates the node as the kubelet of AKS does, with a taint that keeps pods from it."""
+        kubelet = {
+            labels.INSTANCE_TYPE: claim.instance_type,
+            labels.ARCH: "amd64",
+            labels.OS: "linux",
+            **({labels.REGION: self.region, labels.ZONE: "0"} if self.region else {}),
+            labels.AGENT_POOL: claim.name,
+            labels.AZURE_AGENT_POOL: claim.name,
+            "beta.kubernetes.io/instance-type": claim.instance_type,
+            "kubernetes.azure.com/accelerator": "nvidia",
+        }
+        node = builders.node(name, labels=kubelet, ready=False, provider_id=f"azure:///{claim.name}")
+        taint = Taint(key=labels.TAINT_UNREGISTERED, effect="NoExecute")
+        self.world.put(node.evolve(spec=node.spec.evolve(taints=[taint])))
 
     def node_ready(self, name: str, status: str, message: str = "") -> None:
         """Sets the node's Ready condition."""

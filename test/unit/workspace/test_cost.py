@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from kaito.api import Claim, Workspace, labels
+from kaito.api import Workspace
 from kaito.api.workspace import CostStatus, EndedCost, NodeCost
 from kaito.prices.price import Price
 from kaito.runtime.kinds import Node
@@ -210,13 +210,6 @@ def test_metrics_are_computed_at_the_time_of_the_scrape() -> None:
     assert registry.get_sample_value("kaito_orphan_cost_per_hour", {"currency": "USD"}) is None
 
 
-def join(cluster: "Cluster", claim: Claim) -> None:
-    """Joins the claim's node in a region with known prices."""
-    node = cluster.join(claim)
-    found = {labels.REGION: "eastus", labels.INSTANCE_TYPE: "Standard_NC24ads_A100_v4"}
-    cluster.world.patch(Node, node.name, {"metadata": {"labels": found}})
-
-
 @pytest.fixture
 def a100(phi: Workspace) -> Workspace:
     return phi.evolve(resource=phi.resource.evolve(instance_type="Standard_NC24ads_A100_v4"))
@@ -227,7 +220,7 @@ async def test_the_status_has_the_cost_and_is_written_once_an_hour(cluster: "Clu
     async with cluster.controller():
         await cluster.world.settle()
         assert cluster.workspace().status.cost is None
-        join(cluster, cluster.claim())
+        cluster.join(cluster.claim())
         await cluster.world.settle()
         cluster.serve()
         await cluster.world.settle()
@@ -251,7 +244,7 @@ async def test_the_cost_survives_restarts_and_lost_nodes(cluster: "Cluster", a10
     cluster.apply(a100)
     async with cluster.controller():
         await cluster.world.settle()
-        join(cluster, cluster.claim())
+        cluster.join(cluster.claim())
         await cluster.world.settle()
         cluster.serve()
         await cluster.world.advance(7200)
@@ -275,6 +268,7 @@ async def test_the_cost_survives_restarts_and_lost_nodes(cluster: "Cluster", a10
 
 async def test_nodes_of_an_unknown_region_have_no_amounts(cluster: "Cluster", phi: Workspace) -> None:
     """A Workspace whose region is unknown has node hours and no amounts."""
+    cluster.region = ""
     cluster.apply(phi)
     async with cluster.controller():
         await cluster.until_serving()
