@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import structlog
@@ -40,7 +41,7 @@ async def server_sending(*lines: bytes) -> AsyncGenerator[str]:
                     continue
                 if b"watch=true" not in head:
                     page = {"metadata": {"resourceVersion": "3"}, "items": items}
-                    empty = {"metadata": {"resourceVersion": "1"}, "items": []}
+                    empty: dict[str, Any] = {"metadata": {"resourceVersion": "1"}, "items": []}
                     body = json.dumps(page if lists else empty).encode()
                     lists += 1
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
