@@ -31,6 +31,7 @@ EVICT_AFTER_SECONDS: Final = 300.0
 """Time for which pods stay on a node that is not ready (the default toleration of Kubernetes)."""
 
 REVISION: Final = "controller-revision-hash"
+ROLE: Final = "kaito.sh/group-role"
 GPU: Final = "nvidia.com/gpu"
 WATCHED: Final = frozenset({"statefulsets.apps", "jobs.batch", "pods", "nodes"})
 
@@ -303,11 +304,35 @@ class ClusterControllers:
                     self._api.send("PATCH", path, {"status": self._crashing(pod)})
             elif self.now < started:
                 self._wait_until(started)
-            elif not is_ready(pod):
-                self._api.send("PATCH", path, {"status": self._running(pod)})
-                self._ends_at[uid] = self.now + JOB_SECONDS
-            elif is_of_job(pod):
-                self._finish(path, uid)
+            else:
+                self._run_pod(pod, path)
+
+    def _run_pod(self, pod: Object, path: str) -> None:
+        """Updates the readiness of a pod that has started, and end that of a Job."""
+        uid = pod["metadata"]["uid"]
+        if not self._has_workers(pod):
+            if is_ready(pod):
+                self._api.send("PATCH", path, {"status": {"conditions": [self._pod_condition("False")]}})
+        elif not is_ready(pod):
+            self._api.send("PATCH", path, {"status": self._running(pod)})
+            self._ends_at[uid] = self.now + JOB_SECONDS
+        elif is_of_job(pod):
+            self._finish(path, uid)
+
+    def _has_workers(self, pod: Object) -> bool:
+        """Whether the workers of a leader's copy are ready; True for a pod that leads no group."""
+        if labels_of(pod).get(ROLE) != "leader":
+            return True
+        namespace = pod["metadata"]["namespace"]
+        name, _, ordinal = pod["metadata"]["name"].rpartition("-")
+        sets = self._run.stored("statefulsets.apps")
+        leaders, workers = sets.get((namespace, name)), sets.get((namespace, f"{name}-workers"))
+        if leaders is None or workers is None or not leaders["spec"].get("replicas"):
+            return False
+        each = workers["spec"].get("replicas", 1) // leaders["spec"]["replicas"]
+        pods = self._run.stored("pods")
+        names = [f"{name}-workers-{int(ordinal) * each + number}" for number in range(each)]
+        return all((found := pods.get((namespace, worker))) is not None and is_ready(found) for worker in names)
 
     def _finish(self, path: str, uid: str) -> None:
         ends = self._ends_at.setdefault(uid, self.now + JOB_SECONDS)

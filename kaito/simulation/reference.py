@@ -25,6 +25,8 @@ from kaito.simulation.manifests import (
     name_of,
     section,
 )
+from kaito.simulation.plans import copies_of, nodes_on, nodes_per_copy, size_of, sizes_of, usable_sizes
+from kaito.simulation.spending import Spending
 from kaito.simulation.workspaces import UNKNOWN_SIZE
 
 Key = tuple[str, str]
@@ -87,6 +89,8 @@ class _Places:
     """The places for claims of one Workspace."""
 
     wanted: int
+    size: str = ""
+    """The instance type of the claims."""
     is_filled: bool = False
     """Whether the claims have been as many as wanted since that number changed."""
     lost_at: float = -math.inf
@@ -122,6 +126,9 @@ class Reference:
         """Names of the claims for which a user has requested another launch."""
         self._recorded: dict[str, tuple[str, float]] = {}
         """The last launch record of each claim, and since when it has it."""
+        self._replanned: dict[str, float] = {}
+        """When a user has requested that the instance type is chosen again, by UID of the Workspace."""
+        self.spending: Spending = Spending(run, self._claims, self._owner, kind.stages.launched)
         self._stages = kind.stages
         run.world.server.on_write(self._on_write)
 
@@ -138,14 +145,31 @@ class Reference:
         if (obj["metadata"]["namespace"], obj["metadata"]["name"]) not in self._run.stored(resource):
             self._on_removed_workspace(obj)
         uid = obj["metadata"]["uid"]
-        self._most_wanted[uid] = max(self._most_wanted.get(uid, 0), wanted_nodes(obj))
+        most = max(nodes_on(obj, size) for size in (*sizes_of(obj), self._size(obj)))
+        self._most_wanted[uid] = max(self._most_wanted.get(uid, 0), most)
         self._places_of(obj)
 
+    def _size(self, workspace: Object) -> str:
+        """Returns the instance type of a Workspace's claims that do not terminate, else the first that it may use."""
+        claims = self._run.stored(self._claims).values()
+        used = [size_of(each) for each in claims if not is_terminating(each) and self._owner(each) is workspace]
+        return next(iter(used or usable_sizes(workspace) or sizes_of(workspace)))
+
+    def _wanted(self, workspace: Object) -> int:
+        """Returns the number of nodes that a Workspace needs."""
+        return nodes_on(workspace, self._size(workspace))
+
+    def note_replan(self, uid: str) -> None:
+        """Notes that a user has requested that the instance type of a Workspace is chosen again."""
+        self._replanned[uid] = self._run.now
+
     def _places_of(self, workspace: Object) -> _Places:
-        wanted = wanted_nodes(workspace)
-        places = self._places.setdefault(workspace["metadata"]["uid"], _Places(wanted))
-        if places.wanted != wanted:
+        size = self._size(workspace)
+        wanted = nodes_on(workspace, size)
+        places = self._places.setdefault(workspace["metadata"]["uid"], _Places(wanted, size))
+        if (places.wanted, places.size) != (wanted, size):
             places.wanted, places.is_filled, places.lost_at, places.is_pending = wanted, False, -math.inf, False
+            places.size = size
         return places
 
     def accept(self, workspace: Resource) -> None:
@@ -243,13 +267,32 @@ class Reference:
         live = self._live(owner)
         node = self._run.stored("nodes").get(("", section(claim, "status").get("nodeName") or ""))
         pool = self._cloud.simulator.cluster.pools.get(name)
-        if node is None or pool is None or pool.state not in {"Succeeded", "Updating"} or live > wanted_nodes(owner):
+        if node is None or pool is None or pool.state not in {"Succeeded", "Updating"} or live > self._wanted(owner):
+            return ""
+        if self._is_left(owner, claim):
             return ""
         if not has_condition(claim, "Ready") or not has_condition(node, "Ready") or is_terminating(node):
             return ""
         if self._is_evicted(claim):
             return ""
-        return f"{name_of(claim)}, one of {live} claims of {name_of(owner)}, which needs {wanted_nodes(owner)}"
+        return f"{name_of(claim)}, one of {live} claims of {name_of(owner)}, which needs {self._wanted(owner)}"
+
+    def _is_left(self, owner: Object, claim: Object) -> bool:
+        """Whether a Workspace with alternatives may leave the instance type of a claim whose node is Ready.
+
+        A user has requested it, or not even one copy has all of its nodes.
+        """
+        if len(sizes_of(owner)) == 1 and "instanceTypes" not in owner["resource"]:
+            return False
+        created = datetime.fromisoformat(claim["metadata"]["creationTimestamp"])
+        age = (self._run.world.now - created).total_seconds()
+        if self._run.now - self._replanned.get(owner["metadata"]["uid"], -math.inf) < age:
+            return True
+        ready = sum(
+            has_condition(each, "Ready") and not is_terminating(each) and self._owner(each) is owner
+            for each in self._run.stored(self._claims).values()
+        )
+        return ready < nodes_per_copy(owner, size_of(claim))
 
     def serves(self, name: str) -> str:
         """Returns why the instance of a claim must not be deleted: claim and node are Ready; empty if it may be."""
@@ -278,6 +321,7 @@ class Reference:
     def check(self) -> Iterator[Finding]:
         """Returns what is wrong, or must not last."""
         yield from self._broken_rules
+        yield from self.spending.check()
         claims = self._run.stored(self._claims)
         by_owner: dict[str, list[Object]] = {}
         for claim in claims.values():
@@ -350,7 +394,7 @@ class Reference:
     def _check_claims_of(self, workspace: Object, claims: list[Object]) -> Iterator[Finding]:
         uid = workspace["metadata"]["uid"]
         live = [claim for claim in claims if not is_terminating(claim)]
-        wanted = 0 if is_terminating(workspace) else wanted_nodes(workspace)
+        wanted = 0 if is_terminating(workspace) else self._wanted(workspace)
         if len(live) > self._most_wanted.get(uid, 0):
             yield Finding("never more claims than planned", f"{name_of(workspace)} has {len(live)} claims of {wanted}")
         if len(live) > wanted:
@@ -426,8 +470,9 @@ class Reference:
             and has_condition(node, "Ready")
             and int(section(node, "status", "allocatable").get(GPU, "0")) > 0
         ]
-        resources = len(nodes) >= wanted_nodes(workspace)
-        claims = wanted_nodes(workspace) <= sum(
+        wanted = self._wanted(workspace)
+        resources = len(nodes) >= wanted
+        claims = wanted <= sum(
             has_condition(each, "Ready") and not is_terminating(each) and self._owner(each) is workspace
             for each in self._run.stored(self._claims).values()
         )
@@ -442,8 +487,7 @@ class Reference:
             complete = job is not None and has_condition(job, "Complete")
             return {"ResourceReady": resources, "WorkspaceReady": complete}
         stateful_set = self._run.stored("statefulsets.apps").get((metadata["namespace"], metadata["name"]))
-        wanted = wanted_nodes(workspace)
-        serves = stateful_set is not None and 0 < wanted <= ready
+        serves = stateful_set is not None and 0 < copies_of(workspace) <= ready
         return {
             "ResourceReady": resources,
             "InferenceReady": serves,
@@ -470,10 +514,10 @@ class Reference:
                 yield f"{name_of(node)} has no agent pool"
 
     def _missing_of(self, workspace: Object) -> Iterator[str]:
-        name, wanted = name_of(workspace), wanted_nodes(workspace)
+        name, wanted = name_of(workspace), self._wanted(workspace)
         if is_terminating(workspace):
             yield f"{name} is terminating"
-        elif self._is_blocked(workspace):
+        elif self.is_blocked(workspace):
             return
         elif self._live(workspace) > wanted:
             yield f"{name} has {self._live(workspace)} claims and needs {wanted}"
@@ -483,9 +527,11 @@ class Reference:
                 cause = "" if found is None else f" ({found.get('reason')}: {found.get('message')})"
                 yield f"{name} is not ready{cause}"
 
-    def _is_blocked(self, workspace: Object) -> bool:
+    def is_blocked(self, workspace: Object) -> bool:
         """Whether a Workspace waits for its user: what it names does not exist."""
-        if workspace["resource"].get("instanceType") == UNKNOWN_SIZE:
+        if workspace["resource"].get("instanceType") == UNKNOWN_SIZE or not usable_sizes(workspace):
+            return True
+        if self.spending.is_unaffordable(workspace):
             return True
         config = str(section(workspace, "inference").get("config") or "")
         return bool(config) and (workspace["metadata"]["namespace"], config) not in self._run.stored("configmaps")
@@ -495,16 +541,6 @@ class Reference:
         yield from (f"agent pool {name}" for name in self._cloud.simulator.cluster.pools)
         for resource in ("workspaces.kaito.sh", self._claims, "nodes", "statefulsets.apps", "jobs.batch", "pods"):
             yield from (name_of(obj) for obj in self._run.stored(resource).values())
-
-
-def wanted_nodes(workspace: Mapping[str, Any]) -> int:
-    """Returns the number of nodes that a Workspace needs; the models of the simulation need one node for each copy."""
-    if "tuning" in workspace:
-        return 1
-    replicas = section(workspace, "spec").get("replicas")
-    if replicas is not None:
-        return int(replicas)
-    return max(int(workspace["resource"].get("count") or 1), 1)
 
 
 def user_part(workspace: Mapping[str, Any]) -> Object:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, final
 
-from kaito.api import Workspace, crds
+from kaito.api import InferenceSet, Workspace, crds
 from kaito.api.karpenter import Claim, Machine, NodeClaim
 from kaito.cloud.azure.settings import AzureSettings
 from kaito.cloud.errors import CloudError
@@ -17,13 +17,20 @@ from kaito.runtime.kinds import Namespace
 from kaito.runtime.manager import Manager
 from kaito.runtime.testing.simulate import Finding, Limits, Operator, Process, Replica, Run, Simulation, StepKind
 from kaito.runtime.webhook import Admission, Webhook
+from kaito.simulation.choices import choice_actions
 from kaito.simulation.cloud import SimulatedCloud
 from kaito.simulation.cluster import ClusterControllers
+from kaito.simulation.copies import SETS, Copies
+from kaito.simulation.definitions import definition_actions, unless_removed
 from kaito.simulation.faults import faults
+from kaito.simulation.manifests import Object, name_of
+from kaito.simulation.plans import REGION
 from kaito.simulation.reference import Reference
+from kaito.simulation.sets import set_actions
 from kaito.simulation.workspaces import actions
 from kaito.workspace import main as controller
 from kaito.workspace.admission import workspace_webhook
+from kaito.workspace.inference_sets.admission import inference_set_webhook
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 WORKSPACE_CONTROLLER: Final = "workspace-controller"
@@ -42,11 +49,12 @@ class KaitoSimulation(Simulation):
         tear_down_seconds=3600.0,
     )
     expected_errors = (CloudError,)
-    lagging = ("Workspace", "Machine", "NodeClaim", "Node", "Pod", "StatefulSet")
+    lagging = ("Workspace", "InferenceSet", "Machine", "NodeClaim", "Node", "Pod", "StatefulSet")
 
     cloud: SimulatedCloud
     controllers: ClusterControllers
     reference: Reference
+    copies: Copies
 
     def __init__(self, *, trouble_seconds: float | None = None) -> None:
         """`trouble_seconds` is the time in which steps happen, an hour by default."""
@@ -55,7 +63,9 @@ class KaitoSimulation(Simulation):
         self.webhook_hangs = 0
         """Number of active faults that make the webhook hang."""
         self.claim_kind: type[Claim] = Machine
-        self._settings = WorkspaceSettings(hub_endpoint="", installation_guard=False)
+        self.removed: set[str] = set()
+        """Names of the definitions that an administrator has removed and not installed again."""
+        self._settings = WorkspaceSettings(hub_endpoint="", installation_guard=False, region=REGION)
 
     @property
     def operators(self) -> Sequence[Operator]:
@@ -98,7 +108,8 @@ class KaitoSimulation(Simulation):
 
     def actions(self) -> Sequence[StepKind]:
         """The actions of users, and the faults of Azure, nodes and pods."""
-        return [*actions(), *faults()]
+        users = [*actions(), *faults(), *choice_actions(), *set_actions(), *definition_actions()]
+        return [unless_removed(each) for each in users]
 
     async def prepare(self, run: Run) -> None:
         """Installs the kinds and the webhook, and starts the cloud and the stand-ins. Odd seeds use NodeClaims."""
@@ -107,10 +118,11 @@ class KaitoSimulation(Simulation):
         self._settings = self._settings.model_copy(update={"node_api": api})
         run.world.install(*crds.manifests())
         run.world.put(Namespace.model_validate({"metadata": {"name": "team"}}))
-        run.world.admit(self._webhook())
+        run.world.admit(self._webhook(), inference_set_webhook(self._settings, PriceBook()))
         self.cloud = SimulatedCloud(run)
         self.controllers = ClusterControllers(run)
         self.reference = Reference(run, self.cloud, self.claim_kind)
+        self.copies = Copies(run, self._serves, self.reference.is_blocked)
         run.scope.spawn(self.cloud.work(), name="cloud")
         run.scope.spawn(self.controllers.work(), name="cluster")
 
@@ -136,9 +148,13 @@ class KaitoSimulation(Simulation):
             validate_path=inner.validate_path,
         )
 
+    def _serves(self, workspace: Object) -> bool:
+        return self.reference.actual(workspace)["InferenceReady"]
+
     def check(self, run: Run) -> Iterable[Finding]:  # noqa: ARG002 - the reference has it
         """Compares the state with the reference."""
         yield from self.reference.check()
+        yield from self.copies.check()
         yield from self.cloud.requests.check(self.cloud.simulator.cluster.pools)
 
     def sent(self, run: Run, process: Process, method: str, path: str) -> None:
@@ -150,13 +166,18 @@ class KaitoSimulation(Simulation):
 
     def missing(self, run: Run) -> Iterable[str]:  # noqa: ARG002
         """What is not as users want it."""
-        return self.reference.missing()
+        yield from (f"the definition {name} is not installed" for name in sorted(self.removed))
+        yield from self.copies.missing()
+        yield from self.reference.missing()
 
     async def tear_down(self, run: Run) -> None:
-        """Deletes all Workspaces."""
+        """Deletes all InferenceSets and Workspaces."""
+        for inference_set in run.world.list(InferenceSet):
+            await run.client.delete(inference_set)
         for workspace in run.world.list(Workspace):
             await run.client.delete(workspace)
 
-    def left(self, run: Run) -> Iterable[str]:  # noqa: ARG002
+    def left(self, run: Run) -> Iterable[str]:
         """What is left of deleted Workspaces."""
-        return self.reference.left()
+        yield from self.reference.left()
+        yield from (name_of(each) for each in run.stored(SETS).values())

@@ -160,7 +160,7 @@ def _draw_object(rng: random.Random) -> Object:
 
 async def create(run: Run, *, namespace: str, name: str, preset: str, size: str, count: int, config: bool) -> None:
     """Creates a Workspace, and its namespace first."""
-    await _ensure_namespace(run, namespace)
+    await ensure_namespace(run, namespace)
     await _create(run, manifest(name, namespace, preset=preset, size=size, count=count, config=config))
 
 
@@ -219,7 +219,7 @@ async def edit(run: Run, *, namespace: str, name: str, change: str, value: int) 
 
 async def bad_input(run: Run, *, namespace: str, name: str, field: str) -> None:
     """Creates a Workspace that is refused, or that costs nothing."""
-    await _ensure_namespace(run, namespace)
+    await ensure_namespace(run, namespace)
     document = manifest(name, namespace, preset=PRESETS[0], size=SIZES[0], count=1, config=False)
     given: Object = document.get("inference") or document.get("tuning") or {}
     match field:
@@ -258,7 +258,8 @@ async def delete_namespace(run: Run) -> None:
         await attempt(run, lambda: run.client.delete(present))
 
 
-async def _ensure_namespace(run: Run, namespace: str) -> None:
+async def ensure_namespace(run: Run, namespace: str) -> None:
+    """Creates a namespace that does not exist."""
     if await run.client.find(Namespace, namespace) is None:
         await attempt(run, lambda: run.client.create(Namespace(metadata=ObjectMeta(name=namespace))))
 

@@ -54,6 +54,7 @@ class Writer:
 
     async def create(self, target: Target, request: HttpRequest, context: Context) -> Stored:
         """Creates the object in the body."""
+        self._check_definition(target)
         data = bodies.decode_object(request, target.resource, context)
         if part(data, "metadata").get("resourceVersion"):
             # kube-apiserver answers 500 here.
@@ -110,6 +111,15 @@ class Writer:
         """Returns a written object after its view in the requested version exists."""
         await self._conversions.prepare(resource, [stored])
         return stored
+
+    def _check_definition(self, target: Target) -> None:
+        """Raises 405 for the creation of an object whose definition is terminating.
+
+        As the real server, this checks POST alone: an apply (PATCH) creates the object.
+        """
+        definition = self._state.store.get(deletion.DEFINITIONS, ("", target.resource.storage))
+        if definition is not None and definition.metadata.get("deletionTimestamp"):
+            raise errors.create_while_terminating(target.resource.group, target.resource.plural)
 
     def _check_namespace(self, target: Target, name: str) -> None:
         """Raises 404 or 403 for creation in a namespace that is missing or terminating."""

@@ -106,20 +106,23 @@ async def test_a_namespace_goes_when_its_last_object_has_gone(client: Client) ->
     assert (await client.call("GET", "/api/v1/namespaces/n")).status == 404
 
 
+THINGS = {
+    "metadata": {"name": "things.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "things", "kind": "Thing"},
+        "versions": [
+            {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+        ],
+    },
+}
+"""A CustomResourceDefinition."""
+
+
 async def test_a_definition_takes_its_objects_with_it(client: Client) -> None:
-    definition = {
-        "metadata": {"name": "things.example.com"},
-        "spec": {
-            "group": "example.com",
-            "scope": "Namespaced",
-            "names": {"plural": "things", "kind": "Thing"},
-            "versions": [
-                {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
-            ],
-        },
-    }
     things, definitions = "/apis/example.com/v1/things", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    await client.ok("POST", definitions, definition)
+    await client.ok("POST", definitions, THINGS)
     thing = {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}}
     await client.ok("POST", "/apis/example.com/v1/namespaces/default/things", thing)
     stream = await client.watch(things)
@@ -128,6 +131,24 @@ async def test_a_definition_takes_its_objects_with_it(client: Client) -> None:
     await asyncio.sleep(0)
     assert (await client.call("GET", things)).status == 404
     assert [event["type"] for event in await stream.rest()] == ["DELETED"], "and the watch ends"
+
+
+async def test_a_definition_that_is_being_removed_accepts_no_new_object_by_post(client: Client) -> None:
+    things, definitions = (
+        "/apis/example.com/v1/namespaces/default/things",
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    )
+    await client.ok("POST", definitions, THINGS)
+    held = {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t", "finalizers": ["a.com/hold"]}}
+    await client.ok("POST", things, held)
+    await client.ok("DELETE", f"{definitions}/things.example.com")
+    await asyncio.sleep(0)
+    answer = await client.call("POST", things, held | {"metadata": {"name": "new"}})
+    assert (answer.status, answer.body["reason"]) == (405, "MethodNotAllowed")
+    assert answer.body["message"] == "create not allowed while custom resource definition is terminating"
+    await client.ok("PATCH", f"{things}/t", {"metadata": {"finalizers": []}}, MERGE)
+    await asyncio.sleep(0)
+    assert (await client.call("GET", f"{definitions}/things.example.com")).status == 404
 
 
 async def test_without_garbage_collection_nothing_follows() -> None:

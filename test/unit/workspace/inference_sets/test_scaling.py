@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from kaito.api import InferenceSet, Workspace, labels
-from kaito.runtime.kinds import Service, StatefulSet
+from kaito.api import InferenceSet, Workspace, crds, labels
+from kaito.runtime.kinds import CustomResourceDefinition, Service, StatefulSet
 
 if TYPE_CHECKING:
     from test.unit.workspace.inference_sets.conftest import Sets
@@ -109,6 +109,27 @@ async def test_a_deleted_workspace_is_replaced(sets: "Sets") -> None:
         await sets.world.settle()
         assert len(sets.names()) == 2
         assert sets.condition()[0] == "False"
+        await sets.provision()
+        assert sets.condition()[0] == "True"
+
+
+async def test_no_workspace_is_created_while_the_definition_of_workspaces_is_removed(sets: "Sets") -> None:
+    """The API server deletes every Workspace. One that the set created meanwhile would buy a node, and be deleted."""
+    sets.put()
+    async with sets.controller():
+        await sets.provision()
+        claim = sets.claims()[0]
+        sets.world.patch(sets.kind, claim.name, {"metadata": {"finalizers": [labels.TERMINATION_FINALIZER]}})
+        sets.world.delete(CustomResourceDefinition, "workspaces.kaito.sh", "")
+        await sets.world.advance(200)
+        assert sets.names() == []
+        assert [each.name for each in sets.claims()] == [claim.name]
+        assert sets.condition("InferenceSetUpdated")[1] == "WorkspaceRefused"
+        sets.world.patch(sets.kind, claim.name, {"metadata": {"finalizers": []}})
+        await sets.world.advance(30)
+        assert sets.world.find(CustomResourceDefinition, "workspaces.kaito.sh", "") is None
+        sets.world.install(crds.workspace_crd())
+        await sets.world.advance(120)
         await sets.provision()
         assert sets.condition()[0] == "True"
 
