@@ -1,3 +1,3 @@
-from kaito.provisioner.main import main
+from kaito.provisioner.program import main
 
 main()

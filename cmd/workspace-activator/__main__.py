@@ -1,5 +1,5 @@
 """`python cmd/workspace-activator`: the activator from a source checkout."""
 
-from kaito.workspace.activator.main import main
+from kaito.workspace.activator.program import main
 
 main()

@@ -1,5 +1,5 @@
 """`python cmd/workspace-controller`: the workspace controller from a source checkout."""
 
-from kaito.workspace.main import main
+from kaito.workspace.program import main
 
 main()

@@ -177,7 +177,7 @@ async def _provisioner(
     control_plane: ControlPlane, peer: Peer, arm: str
 ) -> AsyncGenerator[tuple["subprocess.Popen[bytes]", str]]:
     port = free_port()
-    command = [sys.executable, "-m", "kaito.provisioner.main", f"--kubeconfig={control_plane.kubeconfig}"]
+    command = [sys.executable, str(peer.tree / "cmd" / "gpu-provisioner"), f"--kubeconfig={control_plane.kubeconfig}"]
     command += ["--node-api=nodeclaim", "--leader-elect=false", "--health-probe-bind-address=0"]
     command += [f"--metrics-bind-address=127.0.0.1:{port}", "--azure-credential=fake", f"--arm-endpoint={arm}"]
     metrics = f"http://127.0.0.1:{port}/metrics"

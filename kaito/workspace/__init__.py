@@ -1,5 +1,6 @@
 """The workspace controller: reconciles Workspaces into GPU nodes, workloads and status conditions.
 
+    program         the console script
     main            the process: flags, environment, manager
     controller      the reconcile, and the watches that queue it
     steps/          one module per step of the reconcile

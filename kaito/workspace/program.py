@@ -1,0 +1,8 @@
+"""The console script `workspace-controller`, which imports the program (`kaito.runtime.lazy`)."""
+
+from kaito.runtime.lazy import load_program
+
+
+def main() -> None:
+    """Runs the program with the arguments of the process."""
+    load_program("kaito.workspace.main").main()
