@@ -1,5 +1,4 @@
-"""A container without a place for temporary files or without permission to read the model is reported in those words
-(deploy-M5, deploy-L14)."""
+"""A container without a place for temporary files or without permission to read the model is reported as that."""
 
 import os
 import subprocess

@@ -255,7 +255,7 @@ async def test_continuous_usage_is_in_every_chunk(serve: Serve) -> None:
 
 
 async def test_prompts_of_a_stream_run_concurrently(serve: Serve) -> None:
-    """serving review, fault 06: a list of prompts takes as many steps as its longest answer, not as all together."""
+    """A list of prompts takes as many steps as its longest answer, not as all together."""
     model = FakeModel()
     server = await serve(model, batch=8)
     body = {"prompt": ["a" * 20, "b" * 20, "c" * 20], "max_tokens": 20, "stream": True}

@@ -358,7 +358,7 @@ def test_download_failure_names_the_url(source: str, folder: Path) -> None:
 
 
 def test_address_in_the_cluster_is_rejected_also_in_a_redirect(source: str, folder: Path) -> None:
-    """A5: http://minio:9000 passed admission, and nothing in the pod refused it."""
+    """http://minio:9000 passed admission, and nothing in the pod refused it."""
     with pytest.raises(ConfigurationError, match=r"data URL 'http://minio:9000/d\.parquet' points inside"):
         download_all(["http://minio:9000/d.parquet"], folder, check_url=url_problem)
     assert Source.calls == []

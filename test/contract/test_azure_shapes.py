@@ -400,7 +400,6 @@ async def test_the_etag_changes_with_each_operation() -> None:
     [("GET", f"{CLUSTER}/agentPools", 60), ("PUT", POOL, 20), ("GET", f"{LOCATION}/operations/x", 200)],
 )
 async def test_the_request_limits_of_aks_hold_at_real_speed(method: str, path: str, burst: int) -> None:
-    """arm-12."""
     async with simulated(speed=1) as (simulator, client):
         body = {"properties": {"vmSize": "Standard_Imaginary"}} if method == "PUT" else None
         statuses = [(await client.send(method, path, body))[0] for _ in range(burst)]

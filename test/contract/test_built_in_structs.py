@@ -1,6 +1,6 @@
 """A generated CustomResourceDefinition that embeds built-in structs prunes nothing of them, on both servers.
 
-framework-01: 125 fields of a pod template were pruned without an error.
+125 fields of a pod template were pruned without an error.
 """
 
 import asyncio

@@ -419,7 +419,7 @@ class Plain(Resource, api="contract.example.com/v1", kind="ContractPlain"):
 
 
 async def test_a_missing_subresource_is_distinguished_from_a_missing_object(api: Api, namespace: str) -> None:
-    """framework-06: kube-apiserver answers both alike."""
+    """kube-apiserver answers both alike."""
     client = api.client
     definition = crd([Version(model=Plain, storage=True)])
     del definition["spec"]["versions"][0]["subresources"]
@@ -455,7 +455,7 @@ async def test_a_missing_subresource_is_distinguished_from_a_missing_object(api:
 
 
 async def test_fields_of_a_former_field_manager_are_removed(client: Client, api: Api, namespace: str) -> None:
-    """framework-05: a version that applied as the manager itself, then one whose controller applies less."""
+    """A version that applied as the manager itself, then one whose controller applies less."""
     await client.apply(config(namespace, "shared", a="1", dropped="1"))
     await client.apply(config(namespace, "shared", theirs="1"), field_manager="another")
     with writing_as("shop"):

@@ -246,7 +246,7 @@ STREAMED = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan",
 
 
 async def test_initial_events_with_a_conversion_failure_are_not_complete(tanks: Tanks) -> None:
-    """framework-14: without the end bookmark a client knows that it has not seen everything."""
+    """Without the end bookmark a client knows that it has not seen everything."""
     server = tanks.server
     await tanks.put("good", liters=4)
     whole = [event async for event in server.watch(tanks.old, **STREAMED, timeoutSeconds="2")]
@@ -258,7 +258,7 @@ async def test_initial_events_with_a_conversion_failure_are_not_complete(tanks: 
 
 
 async def test_a_page_with_an_object_that_cannot_be_converted_is_rejected(tanks: Tanks) -> None:
-    """framework-14: a page is never answered with the object left out."""
+    """A page is never answered with the object left out."""
     server = tanks.server
     for name in ("a", "b", "d"):
         await tanks.put(name, liters=4)

@@ -93,7 +93,7 @@ async def test_a_kind_may_be_installed_after_the_start_and_go_away_again(
     monkeypatch.setattr(served, "LOOKUP_SECONDS", 0.2)
     seen: list[str] = []
 
-    async def converge(request: Request[Late]) -> Again | None:
+    async def reconcile(request: Request[Late]) -> Again | None:
         seen.append(request.key.name)
         return None
 
@@ -106,7 +106,7 @@ async def test_a_kind_may_be_installed_after_the_start_and_go_away_again(
 
         return check
 
-    controller = Controller(Late, converge, wait_for_kinds=True)
+    controller = Controller(Late, reconcile, wait_for_kinds=True)
     async with client_of(server) as client, Manager(settings_for(server), controllers=[controller]) as manager:
         assert manager.readyz.report().healthy
         try:

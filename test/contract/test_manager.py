@@ -65,7 +65,7 @@ class Potter:
     def __init__(self) -> None:
         self.cleaned: list[str] = []
 
-    async def converge(self, request: Request[Pot]) -> Again | None:
+    async def reconcile(self, request: Request[Pot]) -> Again | None:
         pot, api = request.object, request.api
         async with request.status() as status:
             for number in range(pot.spec.size or 0):
@@ -82,7 +82,7 @@ class Potter:
         return None
 
     def controller(self) -> Controller[Pot]:
-        return Controller(Pot, self.converge).owns(ConfigMap).finalizes("manager.contract.dev/potter", self.clean_up)
+        return Controller(Pot, self.reconcile).owns(ConfigMap).finalizes("manager.contract.dev/potter", self.clean_up)
 
 
 @asynccontextmanager
@@ -199,7 +199,7 @@ def free_port() -> int:
         return port
 
 
-def judge(admission: Admission[Pot]) -> None:
+def validate(admission: Admission[Pot]) -> None:
     if admission.object is not None and (admission.object.spec.size or 0) > 9:
         admission.deny("spec.size", "at most 9 fit on the shelf")
 
@@ -208,7 +208,7 @@ def fill_in(obj: Pot) -> Pot:
     return obj if obj.spec.size is not None else obj.evolve(spec=obj.spec.evolve(size=2))
 
 
-potter_webhook = Webhook(Pot, default=fill_in, validate=judge)
+potter_webhook = Webhook(Pot, default=fill_in, validate=validate)
 
 
 @asynccontextmanager

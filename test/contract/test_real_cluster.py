@@ -59,11 +59,11 @@ async def test_an_operator_runs_in_its_namespace_and_leaves_nothing_behind(contr
 
 
 async def test_webhooks_are_asked_over_tls(cluster: RealCluster) -> None:
-    def judge(admission: Admission[Bell]) -> None:
+    def validate(admission: Admission[Bell]) -> None:
         if admission.object is not None and admission.object.spec.tone == "h":
             admission.deny("spec.tone", "that is b elsewhere")
 
-    webhook = Webhook(Bell, validate=judge)
+    webhook = Webhook(Bell, validate=validate)
     await cluster.install(Bell)
     await cluster.admit(webhook)
 

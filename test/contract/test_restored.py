@@ -26,7 +26,7 @@ def config(name: str) -> ConfigMap:
 
 
 async def test_an_informer_notices_that_etcd_was_restored_from_an_older_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """framework-12: the server accepts the watch from a later version and is silent."""
+    """The server accepts the watch from a later version and is silent."""
     monkeypatch.setattr(reflector, "STALL_SECONDS", STALL_SECONDS)
     monkeypatch.setattr(reflector, "VERSION_CHECK_DELAY_SECONDS", (1, 3))
     plane = ControlPlane()

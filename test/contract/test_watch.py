@@ -171,7 +171,7 @@ AHEAD = 1_000_000
 
 
 async def test_a_watch_from_a_version_that_is_not_reached_yet_is_accepted_and_silent(server: Server) -> None:
-    """framework-12: no event and no bookmark of a lower version is sent, so the client cannot detect it there."""
+    """No event and no bookmark of a lower version is sent, so the client cannot detect it there."""
     future = str(int(await version(server)) + AHEAD)
     query = {"resourceVersion": future, "allowWatchBookmarks": "true", "timeoutSeconds": "3"}
     seen: list[dict[str, Any]] = []
@@ -190,7 +190,7 @@ async def test_a_watch_from_a_version_that_is_not_reached_yet_is_accepted_and_si
 async def test_a_list_of_one_object_and_a_stream_that_selects_nothing_return_the_newest_version(
     server: Server,
 ) -> None:
-    """framework-12: the two questions of an informer that doubts its watch."""
+    """The two requests by which an informer checks its watch."""
     await server.ok("POST", MAPS, config_map("a"))
     newest = await server.ok("POST", MAPS, config_map("b"))
     written = int(newest["metadata"]["resourceVersion"])
@@ -204,7 +204,7 @@ async def test_a_list_of_one_object_and_a_stream_that_selects_nothing_return_the
 
 
 async def test_initial_events_of_a_version_that_is_not_reached_yet_are_rejected(server: Server) -> None:
-    """framework-12: as an event of the stream; a client then requests the newest."""
+    """As an event of the stream; a client then requests the newest."""
     await server.ok("POST", MAPS, config_map("a"))
     future = str(int(await version(server)) + AHEAD)
     query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}

@@ -76,7 +76,7 @@ async def test_marked_objects_cannot_be_deleted_while_the_guard_is_there(server:
 
 
 async def test_an_applied_field_that_the_kind_does_not_have_is_judged_a_refusal(server: Server) -> None:
-    """Fault 03: the status is 500, the content is about the object."""
+    """The status is 500, although the object is invalid."""
     container: dict[str, Any] = {"name": "server", "image": "example.com/server:1", "imagePulPolicy": "Always"}
     applied = {
         "apiVersion": "apps/v1",

@@ -1,4 +1,4 @@
-"""Deleting a Workspace whose machine the cloud does not delete, on a real API server (faults 05 and 06)."""
+"""Deleting a Workspace whose machine the cloud does not delete, on a real API server."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The inputs of input-A5 on a real API server, with both binaries and the simulator: no node is bought."""
+"""Inputs that cannot run, on a real API server with both binaries and the simulator: no node is created."""
 
 import json
 
@@ -22,7 +22,7 @@ def refused(running: Stack, given: Input) -> bool:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("node_api", ["machine", "nodeclaim"])
 async def test_nothing_is_bought_for_an_input_that_cannot_run(node_api: str) -> None:
-    """Acceptance 3: the thirteen inputs of A5 and those of faults 02, 03 and 04, the webhook being off."""
+    """All inputs are stored: the webhook is off."""
     kind = "machines" if node_api == "machine" else "nodeclaims"
     async with stack(node_api) as running:
         objects = [each for given in INPUTS for each in (*given.objects, given.manifest())]

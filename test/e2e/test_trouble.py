@@ -73,7 +73,6 @@ spec:
 
 @pytest.mark.timeout(240)
 async def test_a_size_without_quota_leads_to_the_next_listed_one() -> None:
-    """arm-04, on a real API server."""
     async with stack("nodeclaim") as running:
         await running.admin("POST", "faults", {"named": "quota", "times": 1})
         running.kubectl("apply", "-f", "-", stdin=TWO_SIZES)
@@ -98,7 +97,6 @@ async def test_a_size_without_quota_leads_to_the_next_listed_one() -> None:
 
 @pytest.mark.timeout(240)
 async def test_a_lock_in_the_cloud_is_told_on_claim_and_workspace() -> None:
-    """Fault 06, on a real API server."""
     async with stack("nodeclaim", provisioner_flags=["--default-termination-grace-period=5s"]) as running:
         running.kubectl("apply", "-f", "-", stdin=MANIFEST)
         await until(lambda: is_true(running, "WorkspaceReady"), "the workspace to be ready", seconds=120)

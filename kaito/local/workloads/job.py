@@ -19,10 +19,10 @@ RETRY_BASE_SECONDS = 2.0
 
 def jobs() -> Controller[Job]:
     """The controller, for a manager."""
-    return Controller(Job, converge, name="job", workers=2).owns(Pod)
+    return Controller(Job, reconcile, name="job", workers=2).owns(Pod)
 
 
-async def converge(request: Request[Job]) -> Again | None:
+async def reconcile(request: Request[Job]) -> Again | None:
     """Runs one pod at a time until one succeeds or too many failed."""
     job = request.object
     if job.has_condition("Complete") or job.has_condition("Failed"):

@@ -21,10 +21,10 @@ POD_INDEX_LABEL = "apps.kubernetes.io/pod-index"
 
 def stateful_sets() -> Controller[StatefulSet]:
     """The controller, for a manager."""
-    return Controller(StatefulSet, converge, name="statefulset", workers=4, when=changed("generation")).owns(Pod)
+    return Controller(StatefulSet, reconcile, name="statefulset", workers=4, when=changed("generation")).owns(Pod)
 
 
-async def converge(request: Request[StatefulSet]) -> Again | None:
+async def reconcile(request: Request[StatefulSet]) -> Again | None:
     """Creates, replaces and deletes pods, and writes the status."""
     workload = request.object
     revision = revision_of(workload)

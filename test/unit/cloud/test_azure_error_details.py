@@ -1,6 +1,6 @@
 """Class and category of the 26 errors of recorded Azure traffic, in several wordings and nestings.
 
-The rows are recorded responses of Azure; faults arm-01, arm-03, arm-06, arm-09 and arm-11 are among them.
+The rows are recorded responses of Azure.
 """
 
 import json
@@ -97,7 +97,7 @@ ROWS: list[Case] = [
      "regional vcpu quota 0, requested quota 24."), QuotaExceeded, Category.QUOTA),
     (2, 400, nested("ErrCode_InsufficientVCPUQuota", "Insufficient regional vcpu quota left"), QuotaExceeded,
      Category.QUOTA),
-    # 3 Compute's quota refusal inside a failed pool (arm-01)
+    # 3 Compute's quota refusal inside a failed pool
     (3, PROVISIONING, scale_set("OperationNotAllowed", f"{FAMILY_QUOTA}. {NUMBERS}"), QuotaExceeded, Category.QUOTA),
     (3, PROVISIONING, detail("CreateVMSSAgentPoolFailed",
      f'Code="OperationNotAllowed" Message="{REGIONAL_QUOTA}"'), QuotaExceeded, Category.QUOTA),
@@ -105,7 +105,7 @@ ROWS: list[Case] = [
      QuotaExceeded, Category.QUOTA),
     (3, PROVISIONING, detail("CreateVMSSAgentPoolFailed",
      f'Code=\\"OperationNotAllowed\\" Message=\\"{FAMILY_QUOTA}\\"'), QuotaExceeded, Category.QUOTA),
-    # 4 the same as an HTTP answer (arm-01)
+    # 4 the same as an HTTP answer
     (4, 409, nested("OperationNotAllowed", REGIONAL_QUOTA), QuotaExceeded, Category.QUOTA),
     (4, 403, nested("OperationNotAllowed", f"{FAMILY_QUOTA}."), QuotaExceeded, Category.QUOTA),
     (4, 409, flat("OperationNotAllowed", f"{FAMILY_QUOTA}. {NUMBERS}"), QuotaExceeded, Category.QUOTA),
@@ -136,7 +136,7 @@ ROWS: list[Case] = [
     # 8 no capacity in a zone
     (8, PROVISIONING, scale_set("ZonalAllocationFailed", "zone 3"), InsufficientCapacity, Category.CAPACITY),
     (8, 409, nested("ZonalAllocationFailed", "zone 3"), InsufficientCapacity, Category.CAPACITY),
-    # 9 SkuNotAvailable while provisioning, or for lack of capacity (arm-03)
+    # 9 SkuNotAvailable while provisioning, or for lack of capacity
     (9, PROVISIONING, detail("SkuNotAvailable",
      f'Code="SkuNotAvailable" Message="{CAPACITY_RESTRICTIONS}" Target="sku.name"'), InsufficientCapacity,
      Category.CAPACITY),
@@ -151,7 +151,7 @@ ROWS: list[Case] = [
      InstanceTypeUnavailable, Category.SIZE),
     (10, 400, flat("InvalidParameter", "The value is wrong", target="agentPoolProfile.vmSize"),
      InstanceTypeUnavailable, Category.SIZE),
-    # 11 newer wordings (arm-06)
+    # 11 newer wordings
     (11, 400, flat("VMSizeNotSupported", NOT_SUPPORTED), InstanceTypeUnavailable, Category.SIZE),
     (11, 400, flat("BadRequest", f"Virtual Machine size: '{A100}' is not supported for subscription 0 in location "
      "'eastus'."), InstanceTypeUnavailable, Category.SIZE),
@@ -179,7 +179,7 @@ ROWS: list[Case] = [
     (16, 429, nested("OperationNotAllowed", THROTTLED_BY_COMPUTE, detail("TooManyRequests", "{}")), Throttled,
      Category.THROTTLED),
     (16, 429, {}, Throttled, Category.THROTTLED),
-    # 17 Compute throttled AKS (arm-11)
+    # 17 Compute throttled AKS
     (17, PROVISIONING, scale_set("OperationNotAllowed", THROTTLED_BY_COMPUTE, status=429), Throttled,
      Category.THROTTLED),
     (17, PROVISIONING, detail("ReconcileVMSSAgentPoolFailed", 'Service returned an error. Status=429 Code="Failed" '
@@ -205,14 +205,14 @@ ROWS: list[Case] = [
      InvalidRequest, Category.BLOCKED),
     (20, 400, flat("InsufficientSubnetSize", "Pre-allocated IPs 93 exceeds IPs available 14 in Subnet Cidr"),
      InvalidRequest, Category.BLOCKED),
-    # 21 a policy (arm-09)
+    # 21 a policy
     (21, 403, nested("RequestDisallowedByPolicy", "Resource 'ws1' was disallowed by policy.", target="ws1"),
      InvalidRequest, Category.BLOCKED),
     (21, PROVISIONING, scale_set("RequestDisallowedByPolicy", "Resource was disallowed by policy"), InvalidRequest,
      Category.BLOCKED),
     (21, 403, nested("RequestDisallowedByAzure", "Resource 'ws1' was disallowed by Azure"), InvalidRequest,
      Category.BLOCKED),
-    # 22 a lock (arm-09)
+    # 22 a lock
     (22, 409, nested("ScopeLocked", LOCKED), InvalidRequest, Category.BLOCKED),
     (22, PROVISIONING, scale_set("ScopeLocked", LOCKED), InvalidRequest, Category.BLOCKED),
     # 23 the pool exists

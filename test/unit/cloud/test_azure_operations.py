@@ -1,4 +1,4 @@
-"""Status URLs that may be read. Fault arm-10."""
+"""Status URLs that may be read."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -47,7 +47,7 @@ def test_status_urls_of_the_subscription_are_valid(url: str) -> None:
         "",
         "operations",
         f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/locations/eastus/operations/{ID}",
-        # arm-10: the pattern is in the query, the fragment or behind another resource
+        # the pattern is in the query, the fragment or behind another resource
         f"{VAULT}?api-version=2023-07-01&x=/providers/Microsoft.ContainerService/locations/a/operations/b",
         f"{VAULT}#/providers/Microsoft.ContainerService/locations/eastus/operations/{ID}",
         f"{LOCATIONS}/eastus/operations/{ID}/../../../../../resourceGroups/other",

@@ -1,4 +1,4 @@
-"""Rate limits as documented by AKS, and lists shared by all reads. Faults arm-07, arm-12."""
+"""Rate limits as documented by AKS, and lists shared by all reads."""
 
 import asyncio
 from collections import Counter
@@ -122,7 +122,7 @@ async def test_canceled_read_does_not_cancel_the_others(
 
 
 async def test_deletions_wait_for_the_rate_limit_in_order(azure: AzureProvider, simulator: Simulator) -> None:
-    """arm-12: 60 requests at once, then 1 per second, for all pools together; PUTs do not count."""
+    """60 requests at once, then 1 per second, for all pools together; PUTs do not count."""
     order: list[int] = []
 
     async def delete(number: int) -> None:
@@ -136,7 +136,7 @@ async def test_deletions_wait_for_the_rate_limit_in_order(azure: AzureProvider, 
 
 
 async def test_each_pool_has_a_rate_limit_for_puts(azure: AzureProvider, simulator: Simulator) -> None:
-    """arm-12: 20 PUTs of a pool at once, then 1 per minute; other pools do not wait."""
+    """20 PUTs of a pool at once, then 1 per minute; other pools do not wait."""
     simulator.faults.add(named("busy", times=None))
 
     async def put(name: str) -> float:
@@ -166,7 +166,7 @@ async def test_operation_statuses_have_a_separate_rate_limit(azure: AzureProvide
 async def test_429_pauses_its_own_rate_limit_only(
     azure: AzureProvider, simulator: Simulator, path: str, stopped: set[str]
 ) -> None:
-    """arm-07: one 429 paused all requests."""
+    """One 429 paused all requests."""
     started = await azure.create(SPEC)
     calls: dict[str, Any] = {
         "get": lambda: azure.get("other"),
@@ -192,7 +192,7 @@ async def test_429_pauses_its_own_rate_limit_only(
 
 
 async def test_long_retry_after_is_capped(azure: AzureProvider, simulator: Simulator) -> None:
-    """arm-07: a Retry-After of 20 minutes delayed the deletion of another claim's instance by 1310 s."""
+    """A Retry-After of 20 minutes delayed the deletion of another claim's instance by 1310 s."""
     simulator.faults.add(named("throttled", path="/agentPools$", headers={"Retry-After": "1200"}))
     with pytest.raises(Throttled):
         await azure.get("ws1")
@@ -230,7 +230,7 @@ async def test_lists_go_before_waiting_deletions(azure: AzureProvider, simulator
 
 
 async def test_many_tracked_pools_are_watched_within_the_rate_limit(scope: TaskScope) -> None:
-    """arm-12: 90 pools for an hour: no 429, and the end of each creation is reported soon."""
+    """90 pools for an hour: no 429, and the end of each creation is reported soon."""
     async with Simulator(SimulatorSettings(provision_seconds=200), clock=LoopClock()) as simulator:
         azure = provider_for(simulator)
         seen: dict[str, float] = {}

@@ -1,7 +1,4 @@
-"""Recorded inputs of the faults arm-01, arm-02, arm-03, arm-06 and arm-09: bodies to classify, quotas to check.
-
-arm-04 and arm-05 are scenarios of the provisioner: `test/unit/provisioner/test_offerings.py`.
-"""
+"""Recorded responses of Azure: bodies to classify, quotas to check."""
 
 import json
 from collections.abc import AsyncIterator
@@ -74,7 +71,7 @@ async def test_recorded_quotas_are_sufficient(
 async def test_insufficient_quota_is_found_before_creation(
     azure: AzureProvider, simulator: Simulator, spot: bool, usages: dict[str, tuple[int, int]], regional: bool
 ) -> None:
-    """arm-02: spot counts for lowPriorityCores only, on-demand for its family and the region."""
+    """Spot counts for lowPriorityCores only, on-demand for its family and the region."""
     simulator.cluster.usages = lambda: usages  # type: ignore[method-assign]  # the input
     with pytest.raises(QuotaExceeded) as refused:
         await azure.check_availability(replace(SPEC, spot=spot))
@@ -93,7 +90,7 @@ async def test_creations_since_the_last_read_count_for_the_quota(azure: AzurePro
 async def test_zones_without_the_instance_type_are_found_before_creation(
     azure: AzureProvider, zones: tuple[str, ...], ok: bool
 ) -> None:
-    """arm-08: the A100 sizes of the simulator's region are in zone 3 only."""
+    """The A100 sizes of the simulator's region are in zone 3 only."""
     if ok:
         await azure.check_availability(replace(SPEC, zones=zones))
         return

@@ -18,8 +18,8 @@ BOMB = "\n".join(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param("a: [", "not YAML: did not find expected node content", id="A5-1 not YAML"),
-        pytest.param("vlm: {}", "vlm: unknown key, did you mean vllm? (line 1, column 1)", id="A5-2 unknown key"),
+        pytest.param("a: [", "not YAML: did not find expected node content", id="not YAML"),
+        pytest.param("vlm: {}", "vlm: unknown key, did you mean vllm? (line 1, column 1)", id="unknown key"),
         pytest.param("a: b: c", "mapping values are not allowed in this context (line 1, column 5)", id="line"),
         pytest.param("vllm:\n  max_modl_len: 3", "did you mean max-model-len? (line 2, column 3)", id="near flag"),
         pytest.param("vllm: {tensor-parallel-size: x}", "integer from 1 to 1024, found 'x'", id="not a number"),
@@ -42,7 +42,7 @@ BOMB = "\n".join(
         pytest.param("transformers: {load_in_4bit: true, load_in_8bit: true}", "exclude each other", id="two widths"),
         pytest.param("vllm: {tp: 4}", "is a short option: write tensor-parallel-size (line 1", id="short option"),
         pytest.param("vllm: {model: other/model}", "cannot be set: the preset determines it", id="another model"),
-        pytest.param("vllm: {quantization: none-such}", "must be one of auto-round, ", id="quantisation"),
+        pytest.param("vllm: {quantization: none-such}", "must be one of auto-round, ", id="quantization"),
         pytest.param("vllm: {max-num-seqs: 99999}", "more than the 16384 tokens of one step", id="sequences"),
         pytest.param(
             "vllm: {max-num-seqs: 64, max_num_batched_tokens: 32}", "more than the 32 tokens of one step", id="step"
@@ -111,14 +111,13 @@ def test_wrong_training_files_name_the_key(text: str, words: str) -> None:
     assert words in str(refused.value)
 
 
-def test_method_and_quantisation_must_agree() -> None:
-    """A5 row 6."""
-    unquantised = parse_training("training_config: {QuantizationConfig: {load_in_4bit: false}}", TrainingConfig)
+def test_method_and_quantization_must_agree() -> None:
+    unquantized = parse_training("training_config: {QuantizationConfig: {load_in_4bit: false}}", TrainingConfig)
     with pytest.raises(ConfigError, match="method qlora needs"):
-        unquantised.bits("qlora")
-    quantised = parse_training("training_config: {QuantizationConfig: {load_in_4bit: true}}", TrainingConfig)
+        unquantized.bits("qlora")
+    quantized = parse_training("training_config: {QuantizationConfig: {load_in_4bit: true}}", TrainingConfig)
     with pytest.raises(ConfigError, match=r"use method qlora"):
-        quantised.bits("lora")
+        quantized.bits("lora")
 
 
 def test_the_package_imports_neither_kaito_nor_the_serving_software() -> None:

@@ -275,7 +275,7 @@ def test_a_part_of_a_gpu_is_sized_as_that_part(size: str, gib: int) -> None:
         plan_inference(catalog.get("phi-4"), instance)
 
 
-# ── A5 row 15: own nodes ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── existing nodes ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_nodes_of_different_gpus_are_rejected_by_name() -> None:

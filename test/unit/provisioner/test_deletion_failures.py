@@ -1,4 +1,4 @@
-"""Deletions that the cloud rejects: the claim has the cloud's message and one event. Fault 06."""
+"""Deletions that the cloud rejects: the claim has the cloud's message and one event."""
 
 from typing import TYPE_CHECKING
 

@@ -28,7 +28,7 @@ def test_every_category_has_a_reason_and_the_message_of_the_cloud(category: Erro
 
 
 def test_retry_after_is_a_lower_bound_up_to_a_limit() -> None:
-    """arm-07: a Retry-After of 1200 s."""
+    """A Retry-After of 1200 s."""
     assert retry_seconds(Throttled("slow down", retry_after=300), 1, SETTINGS) == 300
     assert retry_seconds(Throttled("slow down", retry_after=10**6), 1, SETTINGS) == 1800
 

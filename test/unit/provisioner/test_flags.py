@@ -155,7 +155,6 @@ def test_service_variable_is_not_a_port() -> None:
 
 
 def test_metrics_can_be_served_over_tls(capsys: pytest.CaptureFixture[str]) -> None:
-    """deploy-M6."""
     assert not parse([], ENVIRONMENT).manager.metrics_secure
     secured = parse(["--metrics-secure", "--metrics-cert-path=/certs"], ENVIRONMENT).manager
     assert secured.metrics_secure

@@ -1,6 +1,6 @@
 """Instance types, zones and capacity types that the cloud rejects: the next offering is tried, retries are rare.
 
-Faults arm-02, arm-04, arm-05, arm-08. Four hours are virtual time.
+Four hours are virtual time.
 """
 
 import json
@@ -81,7 +81,6 @@ def requiring(*requirements: tuple[str, str, list[str]]) -> Any:
 
 @pytest.mark.parametrize(("code", "text"), PUT_REFUSALS)
 async def test_next_instance_type_is_tried_after_a_rejected_put(stage: "Stage", code: str, text: str) -> None:
-    """arm-04."""
     reject_put(stage, A100, code=code, text=text)
     await stage.start()
     claim = stage.claim("ws1", A100, H100)
@@ -97,7 +96,6 @@ async def test_next_instance_type_is_tried_after_a_rejected_put(stage: "Stage", 
 
 @pytest.mark.parametrize(("code", "text"), POOL_FAILURES)
 async def test_next_instance_type_is_tried_after_a_failed_pool(stage: "Stage", code: str, text: str) -> None:
-    """arm-05."""
     fail_pools(stage, A100, code=code, text=text)
     await stage.start()
     stage.claim("ws1", A100, H100)
@@ -145,7 +143,7 @@ async def test_failing_pools_are_recreated_rarely(stage: "Stage", code: str, tex
     ],
 )
 async def test_permanent_errors_are_retried_rarely(stage: "Stage", status: int, code: str, most: int) -> None:
-    """arm-01 (481 PUTs in four hours), arm-09."""
+    """Without a limit, there were 481 PUTs in four hours."""
     body = {"error": {"code": code, "message": "no"}}
     stage.simulator.faults.add(Fault(method="PUT", status=status, body=body, times=None))
     await stage.start()
@@ -257,7 +255,6 @@ async def test_exceeded_regional_quota_rules_out_larger_instance_types(stage: "S
 
 
 async def test_spot_is_tried_before_on_demand(stage: "Stage") -> None:
-    """arm-02."""
     fail_pools(stage, A100, code="SkuNotAvailable", text=NO_CAPACITY, spot=True)
     await stage.start()
     stage.put("ws1", requiring((labels.CAPACITY_TYPE, "In", ["on-demand", "spot"])), A100)
@@ -272,7 +269,6 @@ async def test_spot_is_tried_before_on_demand(stage: "Stage") -> None:
 
 
 async def test_spot_counts_for_the_spot_quota_only(stage: "Stage") -> None:
-    """arm-02."""
     stage.simulator.cluster.quota |= {"standardncadsa100v4family": 0, "cores": 0, "lowprioritycores": 100}
     await stage.start()
     stage.put("ws1", requiring((labels.CAPACITY_TYPE, "In", ["spot"])), A100)
@@ -323,7 +319,7 @@ async def test_excluded_capacity_type_leaves_the_other_one(stage: "Stage") -> No
 async def test_zone_of_the_instance_type_is_requested(
     stage: "Stage", requirements: Any, zones: list[str] | None
 ) -> None:
-    """arm-08: the A100 sizes are in zone 3 only."""
+    """The A100 sizes are in zone 3 only."""
     await stage.start()
     stage.put("ws1", requiring(*[(labels.ZONE, *entry) for entry in requirements]), A100)
     ready = await stage.until_ready(within=600)
@@ -344,7 +340,6 @@ async def test_zone_of_the_instance_type_is_requested(
 async def test_zone_without_the_instance_type_is_rejected_without_a_request(
     stage: "Stage", requirement: Any, words: str
 ) -> None:
-    """arm-08."""
     await stage.start()
     stage.put("ws1", requiring(requirement), A100)
     await stage.world.advance(FOUR_HOURS)

@@ -1,4 +1,4 @@
-"""Effects of the cloud's rate limits on claims. Faults arm-07, arm-12."""
+"""Effects of the cloud's rate limits on claims."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 async def test_throttled_quota_check_does_not_delay_deletions(stage: "Stage") -> None:
-    """arm-07: a 429 of Compute with 1200 s delayed the deletion of another claim's instance by 1310 s."""
+    """A 429 of Compute with 1200 s delayed the deletion of another claim's instance by 1310 s."""
     await stage.start()
     stage.claim("ws1")
     await stage.until_ready("ws1")
@@ -35,7 +35,7 @@ async def test_throttled_quota_check_does_not_delay_deletions(stage: "Stage") ->
 
 @pytest.mark.parametrize("stage", [NodeClaim], indirect=True)
 async def test_sixty_claims_stay_within_the_rate_limits(stage: "Stage") -> None:
-    """arm-12: polls, creations and deletions stay within the limits of AKS, which the simulator enforces.
+    """Polls, creations and deletions stay within the limits of AKS, which the simulator enforces.
 
     Half of the claims are Machines, half NodeClaims: the budget is one for both.
     """

@@ -1,6 +1,6 @@
 """Each controller owns its fields under a name of its own, and two that undo each other's are slowed down.
 
-framework-05: all controllers of a manager wrote as one; each apply removed the other's field, without a pause.
+All controllers of a manager wrote as one; each apply removed the other's field, without a pause.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -52,10 +52,10 @@ def named(name: str) -> ConfigMap:
 
 
 def ensuring(**data: str) -> Reconciler[Any]:
-    async def converge(request: Request[Any]) -> None:
+    async def reconcile(request: Request[Any]) -> None:
         await request.api.ensure(shared(**data))
 
-    return converge
+    return reconcile
 
 
 def every(kind: type[Resource]) -> Callable[[ConfigMap, View], Sequence[ObjectKey]]:
@@ -85,7 +85,7 @@ async def test_every_write_of_a_run_has_the_controllers_name(world: World) -> No
         sent.append(request.target)
         return await send(request)
 
-    async def converge(request: Request[App]) -> None:
+    async def reconcile(request: Request[App]) -> None:
         if await request.api.find(ConfigMap, "made", "default") is None:
             made = await request.api.create(named("made"))
             await request.api.update(made.evolve(data={"a": "2"}))
@@ -104,7 +104,7 @@ async def test_every_write_of_a_run_has_the_controllers_name(world: World) -> No
     keyed = Controller.keyed(str, visit, name="by-key").watches(App, to=lambda app, _: [app.name])
     hourly = Controller.every(3600, tick, name="hourly")
     async with world.manager(
-        Controller(App, converge, name="apps"), keyed, hourly, cache=[Cached(ConfigMap)]
+        Controller(App, reconcile, name="apps"), keyed, hourly, cache=[Cached(ConfigMap)]
     ) as manager:
         world.put(App(metadata=ObjectMeta(name="a")))
         await world.settle()
@@ -191,10 +191,10 @@ async def test_what_the_process_itself_applies_outside_of_controllers_is_not_tak
 
 
 async def test_two_keys_that_undo_each_others_fields_are_slowed_down_and_named(world: World) -> None:
-    async def converge(request: Request[App]) -> None:
+    async def reconcile(request: Request[App]) -> None:
         await request.api.ensure(shared(**{request.key.name: "1"}))
 
-    controller = Controller(App, converge, workers=2).watches(ConfigMap, to=every(App))
+    controller = Controller(App, reconcile, workers=2).watches(ConfigMap, to=every(App))
     with structlog.testing.capture_logs() as logged:
         async with world.manager(controller) as manager:
             for name in ("a", "b"):
@@ -246,10 +246,10 @@ async def test_a_metadata_only_cache_and_a_deleted_object_count_too(world: World
 
 
 async def test_changes_of_ones_mind_are_not_held_back(world: World) -> None:
-    async def converge(request: Request[App]) -> None:
+    async def reconcile(request: Request[App]) -> None:
         await request.api.ensure(shared(size=request.object.labels["size"]))
 
-    async with world.manager(Controller(App, converge).watches(ConfigMap, to=every(App))):
+    async with world.manager(Controller(App, reconcile).watches(ConfigMap, to=every(App))):
         world.put(App(metadata=ObjectMeta(name="a", labels={"size": "1"})))
         await world.settle()
         for number in range(2 * FREE_RESTORES):

@@ -1,6 +1,6 @@
 """Objects that a model does not fit: values that a newer API server adds, and strict models of custom kinds.
 
-framework-11: one pod with a toleration operator of a newer API server made every list of pods fail.
+One pod with a toleration operator of a newer API server made every list of pods fail.
 """
 
 import typing
@@ -239,13 +239,13 @@ async def test_a_list_of_somethings_objects_fails_rather_than_miss_one(consisten
 async def test_other_objects_are_reconciled_and_the_unreadable_one_fails_alone(world: World) -> None:
     seen: list[str] = []
 
-    async def converge(request: Request[App]) -> None:
+    async def reconcile(request: Request[App]) -> None:
         listed = await request.api.list(App)
         seen.append(f"{request.key.name} of {len(listed)}")
 
     put(world, "a", 1)
     put(world, "bad", "many")
-    async with world.manager(Controller(App, converge)):
+    async with world.manager(Controller(App, reconcile)):
         await world.settle()
         assert seen == ["a of 1"]
         assert {run.outcome for run in world.reconciles("default/bad")} == {"error"}

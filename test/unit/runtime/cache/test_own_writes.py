@@ -240,8 +240,8 @@ async def test_a_failed_write_is_not_waited_for(world: World) -> None:
         assert monotonic() == started
 
 
-@pytest.mark.parametrize("ask", ["labels", "owner", "index"])
-async def test_a_list_does_not_wait_for_objects_it_shows_neither_before_nor_after(world: World, ask: str) -> None:
+@pytest.mark.parametrize("selection", ["labels", "owner", "index"])
+async def test_a_list_does_not_wait_for_objects_it_shows_neither_before_nor_after(world: World, selection: str) -> None:
     owners = {name: world.put(config_map(name)) for name in ("red", "blue")}
     lists: dict[str, Callable[[str], dict[str, Any]]] = {
         "labels": lambda color: {"labels": {"color": color}},
@@ -257,7 +257,7 @@ async def test_a_list_does_not_wait_for_objects_it_shows_neither_before_nor_afte
     async with running(world, Cached(ConfigMap, indexes=[by_color])) as (cache, api):
 
         async def listed(color: str) -> list[str]:
-            return [found.name for found in await api.list(ConfigMap, namespace="default", **lists[ask](color))]
+            return [found.name for found in await api.list(ConfigMap, namespace="default", **lists[selection](color))]
 
         world.lag(ConfigMap, 0.5)
         started = monotonic()

@@ -35,7 +35,7 @@ class App(Resource, api="example.com/v1", kind="App"):
     spec: AppSpec = AppSpec()
 
 
-async def converge(request: Request[App]) -> None: ...
+async def reconcile(request: Request[App]) -> None: ...
 
 
 def app(name: str) -> App:
@@ -193,9 +193,9 @@ def hanging(world: World, transport: InMemoryTransport) -> None:
 async def test_readyz_fails_while_a_kind_cannot_be_followed_and_recovers(
     world: World, trouble: Callable[[World, InMemoryTransport], None], words: str
 ) -> None:
-    """framework-03: attempts are not hearing."""
+    """Attempts are no proof of a connection."""
     transport = world.transport()
-    async with world.manager(Controller(App, converge), transport=transport) as manager:
+    async with world.manager(Controller(App, reconcile), transport=transport) as manager:
         world.put(app("a"))
         await world.settle()
         began = only(manager).silent_seconds
@@ -220,8 +220,8 @@ async def test_readyz_fails_while_a_kind_cannot_be_followed_and_recovers(
 
 
 async def test_readyz_fails_when_the_definition_is_deleted(world: World) -> None:
-    """framework-03, deploy-L10: this kind is not optional, so its absence is an error."""
-    async with world.manager(Controller(App, converge)) as manager:
+    """This kind is not optional, so its absence is an error."""
+    async with world.manager(Controller(App, reconcile)) as manager:
         await world.settle()
         world.delete(CustomResourceDefinition, "apps.example.com")
         await world.advance(BOUND + 10)
@@ -237,10 +237,10 @@ async def test_readyz_fails_when_the_definition_is_deleted(world: World) -> None
 
 
 async def test_readyz_fails_while_watches_are_accepted_and_deliver_nothing(world: World) -> None:
-    """framework-03: an accepted watch proves nothing; the server answers lists all the time."""
+    """An accepted watch does not prove that events arrive; the server answers lists all the time."""
     transport = Muffler(world.transport())
     world.install(App)
-    async with manager_on(world, transport, Controller(App, converge)) as manager:
+    async with manager_on(world, transport, Controller(App, reconcile)) as manager:
         await world.settle()
         transport.muted = True
         transport.inner.break_streams()
@@ -257,11 +257,11 @@ async def test_readyz_fails_while_watches_are_accepted_and_deliver_nothing(world
 
 
 async def test_a_quiet_kind_on_a_server_with_rare_bookmarks_is_asked_about_and_ready(world: World) -> None:
-    """framework-03: etcd reports progress every ten minutes by default, so silence alone is not a fault."""
+    """etcd reports progress every ten minutes by default, so silence alone is not a fault."""
     transport = Muffler(world.transport())
     transport.without_bookmarks = True
     world.install(App)
-    async with manager_on(world, transport, Controller(App, converge)) as manager:
+    async with manager_on(world, transport, Controller(App, reconcile)) as manager:
         await world.settle()
         for _ in range(360):
             await world.advance(10)
@@ -272,7 +272,6 @@ async def test_a_quiet_kind_on_a_server_with_rare_bookmarks_is_asked_about_and_r
 
 
 async def test_an_optional_kind_that_goes_away_does_not_fail_readyz(world: World) -> None:
-    """framework-03: a kind that may be missing is not missed."""
     world.install(App)
     controller = Controller(ConfigMap, converge_config).watches(App, to=lambda obj, _: obj.key, optional=True)
     async with manager_on(world, world.transport(), controller) as manager:
@@ -289,11 +288,11 @@ async def converge_config(request: Request[ConfigMap]) -> None: ...
 
 
 async def test_a_second_cluster_is_named_when_it_is_not_heard_of_and_only_then(world: World) -> None:
-    """framework-03: each cluster is judged by its own server."""
+    """The other cluster stays ready."""
     there = InMemoryTransport(ApiServer(now=world.clock.now, seed=2))
     member = Cluster("member", transport=there, cache=[Cached(ConfigMap)])
     world.install(App)
-    async with manager_on(world, world.transport(), Controller(App, converge), clusters=[member]) as manager:
+    async with manager_on(world, world.transport(), Controller(App, reconcile), clusters=[member]) as manager:
         await world.settle()
         await world.advance(1800)
         assert manager.readyz.report().text == "ok"
@@ -310,11 +309,10 @@ async def test_a_second_cluster_is_named_when_it_is_not_heard_of_and_only_then(w
 
 
 async def test_the_bound_is_a_setting(world: World) -> None:
-    """framework-03."""
     transport = world.transport()
     world.install(App)
     settings = OFF.model_copy(update={"watch_silence_seconds": 900.0})
-    manager = Manager(settings, controllers=[Controller(App, converge)], transport=transport, clock=world.clock)
+    manager = Manager(settings, controllers=[Controller(App, reconcile)], transport=transport, clock=world.clock)
     world.track(manager)
     async with manager:
         await world.settle()
@@ -326,11 +324,11 @@ async def test_the_bound_is_a_setting(world: World) -> None:
 
 
 async def test_a_server_that_was_restored_from_an_older_state_is_noticed_and_listed_anew(world: World) -> None:
-    """framework-12: it accepts the watch, sends nothing of a lower version, and would stay silent."""
+    """It accepts the watch, sends nothing of a lower version, and would stay silent."""
     for number in range(40):
         world.put(app(f"old-{number}"))
     early = world.backup()
-    async with world.manager(Controller(App, converge)) as manager:
+    async with world.manager(Controller(App, reconcile)) as manager:
         for number in range(40):
             world.put(app(f"ghost-{number}"))
         await world.advance(70)  # a bookmark
@@ -349,11 +347,11 @@ async def test_a_server_that_was_restored_from_an_older_state_is_noticed_and_lis
 
 
 async def test_a_restored_server_behind_a_proxy_that_cuts_silent_streams_is_noticed_as_well(world: World) -> None:
-    """framework-12: no stream lives long enough to stall."""
+    """No stream lives long enough to stall."""
     world.install(App)
     early = world.backup()
     transport = world.transport()
-    async with world.manager(Controller(App, converge), transport=transport) as manager:
+    async with world.manager(Controller(App, reconcile), transport=transport) as manager:
         for number in range(40):
             world.put(app(f"ghost-{number}"))
         await world.advance(70)
@@ -366,7 +364,7 @@ async def test_a_restored_server_behind_a_proxy_that_cuts_silent_streams_is_noti
 
 
 async def test_a_restored_server_without_streamed_lists_is_asked_by_a_list_of_one_object() -> None:
-    """framework-12: the question is small, without selectors, and asked once, some seconds after the watch is open."""
+    """The list is small, without selectors, and sent once, some seconds after the watch is open."""
     page = list_page("21", {"metadata": {"name": "b", "namespace": "ns", "uid": "u", "resourceVersion": "19"}})
     transport = ScriptedTransport(
         list_page("700", {"metadata": {"name": "a", "namespace": "ns", "uid": "v", "resourceVersion": "500"}}),

@@ -1,6 +1,6 @@
 """After a write whose outcome is unknown no read shows less than that write.
 
-framework-04: cached reads were older than a write without an answer, and a generated name was created twice.
+Cached reads were older than a write without an answer, and a generated name was created twice.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ async def created(api: Api, obj: ConfigMap) -> ConfigMap:
     return made
 
 
-async def converge(request: Request[App]) -> None:
+async def reconcile(request: Request[App]) -> None:
     if await request.api.list(ConfigMap, namespace=request.key.namespace, owned_by=request.object):
         return
     child = ConfigMap(metadata=ObjectMeta(generate_name="child-"))
@@ -52,7 +52,7 @@ async def converge(request: Request[App]) -> None:
 async def test_a_generated_name_whose_answer_is_lost_is_created_once(world: World) -> None:
     world.lag(ConfigMap, LAG_SECONDS)
     world.fail_next("create", ConfigMap, drop_connection=True)
-    async with world.manager(Controller(App, converge).owns(ConfigMap)):
+    async with world.manager(Controller(App, reconcile).owns(ConfigMap)):
         world.put(App(metadata=ObjectMeta(name="a")))
         await world.advance(300)
         assert len(world.list(ConfigMap, "default")) == 1
@@ -72,7 +72,7 @@ async def test_a_server_error_after_the_write_leaves_its_outcome_open(status: in
     world.lag(ConfigMap, LAG_SECONDS)
     manager = Manager(
         world.manager().settings,
-        controllers=[Controller(App, converge).owns(ConfigMap)],
+        controllers=[Controller(App, reconcile).owns(ConfigMap)],
         transport=world.transport(),
         name="op",
         clock=world.clock,
@@ -93,7 +93,7 @@ async def test_a_write_of_a_run_that_its_deadline_cancels_is_found_by_the_next_r
         return reply
 
     async def patient(request: Request[App]) -> None:
-        await converge(Request(key=request.key, object=request.object, api=request.api.intercepted(slow)))
+        await reconcile(Request(key=request.key, object=request.object, api=request.api.intercepted(slow)))
 
     world.lag(ConfigMap, LAG_SECONDS)
     async with world.manager(Controller(App, patient, deadline=5).owns(ConfigMap)):

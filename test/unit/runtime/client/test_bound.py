@@ -248,13 +248,13 @@ async def test_a_managers_interceptors_see_what_reconcilers_send_in_their_order(
 
         return note
 
-    async def converge(request: Request[ConfigMap]) -> None:
+    async def reconcile(request: Request[ConfigMap]) -> None:
         if request.key.name == "a" and not request.object.data:
             await request.api.patch(request.object, MergePatch({"data": {"seen": "yes"}}))
 
     manager = Manager(
         Settings(metrics_bind_address="0", health_probe_bind_address="0"),
-        controllers=[Controller(ConfigMap, converge)],
+        controllers=[Controller(ConfigMap, reconcile)],
         transport=world.transport(),
         interceptors=[named("first"), named("second")],
     )

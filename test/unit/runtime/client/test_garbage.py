@@ -98,7 +98,7 @@ async def test_an_error_of_a_reconcile_is_freed_after_it_is_logged(world: World)
         errors.append(weakref.ref(error))
         return error
 
-    async def converge(request: Request[ConfigMap]) -> None:
+    async def reconcile(request: Request[ConfigMap]) -> None:
         if request.object.name == "slow":
             try:
                 await asyncio.sleep(60)
@@ -114,7 +114,7 @@ async def test_an_error_of_a_reconcile_is_freed_after_it_is_logged(world: World)
     async def clean_up(_: Request[ConfigMap]) -> None:
         raise keep(KaitoRuntimeError("not yet"))
 
-    controller = Controller(ConfigMap, converge, deadline=5).finalizes("example.com/a", clean_up)
+    controller = Controller(ConfigMap, reconcile, deadline=5).finalizes("example.com/a", clean_up)
     async with world.manager(controller.finalizes("example.com/b", clean_up)):
         for name in ("quick", "slow"):
             world.put(ConfigMap(metadata=ObjectMeta(name=name, namespace="default")))
@@ -131,7 +131,7 @@ async def test_errors_of_dependents_are_freed_after_they_are_logged(world: World
     errors: list[weakref.ref[BaseException]] = []
     dependents = Dependents("set", ConfigMap)
 
-    async def converge(request: Request[Secret]) -> None:
+    async def reconcile(request: Request[Secret]) -> None:
         try:
             await dependents.apply(request, [ConfigMap(metadata=ObjectMeta(name=name)) for name in names])
         except* AlreadyOwned as group:
@@ -140,7 +140,7 @@ async def test_errors_of_dependents_are_freed_after_they_are_logged(world: World
 
     for name in names:
         world.put(ConfigMap(metadata=ObjectMeta(name=name, namespace="default")))
-    async with world.manager(dependents.watched_by(Controller(Secret, converge))):
+    async with world.manager(dependents.watched_by(Controller(Secret, reconcile))):
         world.put(Secret(metadata=ObjectMeta(name="owner", namespace="default")))
         await world.advance(1)
         assert len(errors) >= len(names)
@@ -151,10 +151,10 @@ async def test_errors_of_dependents_are_freed_after_they_are_logged(world: World
 async def test_a_broken_watch_is_freed_when_the_next_one_is_open(world: World) -> None:
     transport = world.transport()
 
-    async def converge(_: Request[ConfigMap]) -> None: ...
+    async def reconcile(_: Request[ConfigMap]) -> None: ...
 
     before = living(WatchStream)  # of tests that failed, whose tracebacks are kept
-    async with world.manager(Controller(ConfigMap, converge), transport=transport):
+    async with world.manager(Controller(ConfigMap, reconcile), transport=transport):
         for _ in range(5):
             transport.break_streams()
             await world.advance(10)

@@ -304,7 +304,7 @@ async def test_the_error_of_a_failed_plugin_contains_its_output(tmp_path: Path, 
 
 @pytest.mark.parametrize(("provider", "plugin"), [("gcp", "gke-gcloud-auth-plugin"), ("azure", "kubelogin")])
 async def test_a_removed_provider_names_its_plugin(tmp_path: Path, provider: str, plugin: str) -> None:
-    """framework-08: its program would run without any limit."""
+    """Its program would run without any limit."""
     user = {"auth-provider": {"name": provider, "config": {"cmd-path": "sleep", "cmd-args": "200"}}}
     with pytest.raises(ConfigurationError, match=f"auth-provider {provider} was removed.*{plugin}"):
         await find_cluster_config(write(tmp_path, user), environment={})

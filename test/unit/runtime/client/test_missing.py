@@ -1,6 +1,6 @@
 """A 404 about an object and one about its kind or subresource are distinguished wherever a 404 counts as "gone".
 
-framework-06: a status written to a kind without a status subresource was a success that stored nothing.
+A status written to a kind without a status subresource was a success that stored nothing.
 """
 
 from collections.abc import Awaitable, Callable
@@ -48,7 +48,7 @@ def without_subresources() -> dict[str, object]:
 async def test_a_status_write_without_the_subresource_is_an_error(world: World) -> None:
     errors: list[str] = []
 
-    async def converge(request: Request[App]) -> None:
+    async def reconcile(request: Request[App]) -> None:
         try:
             async with request.status() as status:
                 status.condition("Ready", holds=True, reason="Ok")
@@ -57,7 +57,7 @@ async def test_a_status_write_without_the_subresource_is_an_error(world: World) 
             raise
 
     world.install(without_subresources())
-    async with world.manager(Controller(App, converge)):
+    async with world.manager(Controller(App, reconcile)):
         world.put(App(metadata=ObjectMeta(name="a")))
         await world.settle()
         assert world.reconciles()[0].outcome == "error"
@@ -69,12 +69,12 @@ async def test_a_status_write_without_the_subresource_is_an_error(world: World) 
 
 
 async def test_the_status_of_a_deleted_object_is_not_an_error(world: World) -> None:
-    async def converge(request: Request[App]) -> None:
+    async def reconcile(request: Request[App]) -> None:
         async with request.status() as status:
             world.delete(App, "a")
             status.condition("Ready", holds=True, reason="Ok")
 
-    async with world.manager(Controller(App, converge)):
+    async with world.manager(Controller(App, reconcile)):
         world.put(App(metadata=ObjectMeta(name="a")))
         await world.settle()
         assert world.reconciles()[0].outcome == "success"

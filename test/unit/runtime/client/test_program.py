@@ -69,7 +69,7 @@ async def is_gone(pid: int) -> bool:
 async def test_a_plugin_that_hangs_is_killed_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    """framework-08: the error comes in time although a grandchild holds the pipes."""
+    """The error comes in time although a grandchild holds the pipes."""
     monkeypatch.setattr(execplugin, "PLUGIN_SECONDS", 1.0)
     began = time.monotonic()
     with pytest.raises(TransportError, match=r"took longer than 1 s"):
@@ -79,7 +79,7 @@ async def test_a_plugin_that_hangs_is_killed_with_its_children(
 
 
 async def test_a_plugin_that_leaves_a_child_with_its_output_is_answered_at_once(tmp_path: Path) -> None:
-    """framework-08: the process's end counts, not that of its pipes; what holds them is killed."""
+    """The process's end counts, not that of its pipes; what holds them is killed."""
     plugin = script(tmp_path, f"sleep 200 & echo $! > {tmp_path}/pid; echo '{ANSWER}'")
     began = time.monotonic()
     assert (await plugin.run()).token == "t"
@@ -88,7 +88,7 @@ async def test_a_plugin_that_leaves_a_child_with_its_output_is_answered_at_once(
 
 
 async def test_a_child_that_lets_go_of_the_output_may_stay(tmp_path: Path) -> None:
-    """framework-08: a cache that is refreshed in the background, for example."""
+    """A cache that is refreshed in the background, for example."""
     plugin = script(tmp_path, f"sleep 200 >/dev/null 2>&1 & echo $! > {tmp_path}/pid; echo '{ANSWER}'")
     assert (await plugin.run()).token == "t"
     pid = await pid_in(tmp_path / "pid")
@@ -97,7 +97,6 @@ async def test_a_child_that_lets_go_of_the_output_may_stay(tmp_path: Path) -> No
 
 
 async def test_the_error_of_a_plugin_does_not_wait_for_its_child_processes(tmp_path: Path) -> None:
-    """framework-08."""
     plugin = script(tmp_path, f"sleep 200 & echo $! > {tmp_path}/pid; echo 'log in first' >&2; exit 4")
     with pytest.raises(TransportError, match="failed with exit code 4: log in first"):
         await plugin.run()
@@ -112,7 +111,7 @@ async def test_the_error_of_a_plugin_does_not_wait_for_its_child_processes(tmp_p
     ],
 )
 async def test_a_plugin_that_floods_is_killed(tmp_path: Path, body: str, words: str) -> None:
-    """framework-08: neither memory nor the event loop is given to it."""
+    """It takes neither memory nor the event loop."""
     began = time.monotonic()
     with pytest.raises(TransportError, match=words):
         await script(tmp_path, body.format(pid=tmp_path / "pid")).run()
@@ -121,14 +120,13 @@ async def test_a_plugin_that_floods_is_killed(tmp_path: Path, body: str, words: 
 
 
 async def test_the_error_of_a_plugin_contains_the_end_of_a_long_stderr(tmp_path: Path) -> None:
-    """framework-08."""
     plugin = script(tmp_path, "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo 'the reason' >&2; exit 2")
     with pytest.raises(TransportError, match=r"failed with exit code 2: .*the reason$"):
         await plugin.run()
 
 
 async def test_a_cancelled_caller_leaves_no_process(tmp_path: Path) -> None:
-    """framework-08: a request's time limit ends the plugin with its children."""
+    """A request's time limit ends the plugin with its children."""
     plugin = script(tmp_path, f"sleep 200 & echo $! > {tmp_path}/pid; wait")
     async with TaskScope("test") as scope:
         task = scope.spawn(plugin.run(), name="plugin")
@@ -149,7 +147,7 @@ async def test_an_expiry_that_is_not_a_point_in_time_is_an_error(tmp_path: Path,
 
 
 async def test_a_credential_that_lives_for_minutes_is_used_for_half_of_them(tmp_path: Path) -> None:
-    """framework-09: not one process for each request."""
+    """Not one process for each request."""
     expires = (datetime.now(UTC) + timedelta(minutes=4)).isoformat()
     answer = json.dumps(
         {"apiVersion": API, "kind": "ExecCredential", "status": {"token": "t", "expirationTimestamp": expires}}

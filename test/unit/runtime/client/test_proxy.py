@@ -56,7 +56,6 @@ PROXY = "http://proxy:3128"
     ],
 )
 def test_the_variables_are_read_as_go_reads_them(server: str, environment: dict[str, str], expected: str) -> None:
-    """framework-10."""
     assert find_proxy(server, "", environment) == expected
 
 
@@ -95,20 +94,19 @@ def test_the_variables_are_read_as_go_reads_them(server: str, environment: dict[
     ],
 )
 def test_no_proxy_takes_hosts_domains_addresses_networks_and_ports(server: str, no_proxy: str, direct: bool) -> None:
-    """framework-10."""
     for name in ("NO_PROXY", "no_proxy"):
         assert find_proxy(server, "", {"HTTPS_PROXY": PROXY, name: no_proxy}) == ("" if direct else PROXY)
 
 
 def test_the_kubeconfig_wins() -> None:
-    """framework-10: also over NO_PROXY, as in client-go."""
+    """Also over NO_PROXY, as in client-go."""
     environment = {"HTTPS_PROXY": "http://other:1", "NO_PROXY": "*"}
     assert find_proxy(API, PROXY, environment) == PROXY
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "socks"])
 def test_a_socks_proxy_is_rejected(scheme: str) -> None:
-    """framework-10: it would be spoken to as if it were an HTTP proxy."""
+    """Requests would be sent to it as to an HTTP proxy."""
     url = f"{scheme}://me:secret@proxy:1080"
     words = f"{scheme}://proxy is a SOCKS proxy, which is not supported: use an http:// proxy"
     with pytest.raises(ConfigurationError, match=f"proxy-url of the kubeconfig: {words}"):
@@ -121,13 +119,12 @@ def test_a_socks_proxy_is_rejected(scheme: str) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://proxy:1", "http://", "http://proxy:none", "http://[::1", "proxy:3128"])
 def test_what_is_not_the_url_of_a_proxy_is_rejected(url: str) -> None:
-    """framework-10."""
     with pytest.raises(ConfigurationError, match=r"proxy-url of the kubeconfig: .*proxy"):
         find_proxy(API, url, {})
 
 
 def test_a_pod_uses_the_proxy_of_its_environment(tmp_path: Path) -> None:
-    """framework-10: client-go does, unless NO_PROXY names the cluster's addresses."""
+    """As client-go, unless NO_PROXY names the cluster's addresses."""
     for name in ("token", "ca.crt"):
         (tmp_path / name).write_text("x")
     environment = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443", "HTTPS_PROXY": PROXY}
@@ -233,7 +230,7 @@ def config(name: str) -> ConfigMap:
 
 
 async def test_requests_and_watches_go_through_the_proxy_with_its_credentials(behind: Behind) -> None:
-    """framework-10: a tunnel for each connection, TLS to the API server inside, the proxy's credentials outside."""
+    """A tunnel for each connection, TLS to the API server inside, the proxy's credentials outside."""
     url = f"http://me:p%40ss@127.0.0.1:{behind.port}"
     async with client_of(behind, {"HTTPS_PROXY": url}) as client:
         await client.create(config("a"))
@@ -259,7 +256,7 @@ async def test_connections_to_pods_go_through_the_proxy(behind: Behind) -> None:
 
 
 async def test_a_proxy_gets_the_full_url_of_a_server_without_tls(tmp_path: Path) -> None:
-    """framework-10: HTTP_PROXY; the proxy reads the request itself."""
+    """HTTP_PROXY; the proxy reads the request itself."""
     requested: list[str] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -278,7 +275,6 @@ async def test_a_proxy_gets_the_full_url_of_a_server_without_tls(tmp_path: Path)
 
 
 async def test_no_proxy_goes_directly(behind: Behind) -> None:
-    """framework-10."""
     environment = {"https_proxy": f"http://127.0.0.1:{behind.port}", "no_proxy": "example.test"}
     async with client_of(behind, environment) as client:
         with pytest.raises(TransportError):
@@ -287,7 +283,6 @@ async def test_no_proxy_goes_directly(behind: Behind) -> None:
 
 
 async def test_the_error_of_a_proxy_contains_its_url_without_the_password(tmp_path: Path) -> None:
-    """framework-10."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -305,7 +300,7 @@ async def test_the_error_of_a_proxy_contains_its_url_without_the_password(tmp_pa
 
 
 async def test_loopback_is_never_proxied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """framework-10: neither an API server on this machine nor a simulated Azure."""
+    """Neither an API server on this machine nor a simulated Azure."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)

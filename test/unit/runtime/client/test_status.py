@@ -179,7 +179,7 @@ async def test_plain_fields_of_an_object_that_changed_are_written_to_the_newer_s
 async def test_plain_fields_of_a_former_object_are_not_written_to_its_namesake(
     api: Api, gauge: Gauge, world: World
 ) -> None:
-    """A sibling of framework-06: a status of a deleted object reached another one of its name."""
+    """A status of a deleted object reached another one of its name."""
     world.delete(Gauge, "g")
     world.put(Gauge(metadata=ObjectMeta(name="g", namespace="default")))
     async with api.status(gauge) as status:

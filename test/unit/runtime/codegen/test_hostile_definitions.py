@@ -1,4 +1,4 @@
-"""Definitions of strangers: nothing in them becomes code, and malformed ones are errors with a remedy."""
+"""Untrusted definitions: nothing in them becomes code, and malformed ones are errors with a remedy."""
 
 import ast
 import json

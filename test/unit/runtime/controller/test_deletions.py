@@ -1,6 +1,6 @@
 """The deletion of an object that carries one of the controller's finalizers always reaches its clean-up.
 
-framework-15: a predicate hid the update that begins the deletion, and the object stayed until the operator restarted.
+A predicate hid the update that begins the deletion, and the object stayed until the operator restarted.
 """
 
 from collections.abc import Callable
@@ -105,13 +105,13 @@ async def test_no_predicate_hides_an_object_that_is_being_deleted_at_the_start(n
 async def test_a_kind_without_generation(world: World) -> None:
     done: list[str] = []
 
-    async def converge(_: Request[ConfigMap]) -> None: ...
+    async def reconcile(_: Request[ConfigMap]) -> None: ...
 
     async def clean_up(request: Request[ConfigMap]) -> None:
         done.append(request.key.name)
 
     async with world.manager(
-        Controller(ConfigMap, converge, when=changed("generation")).finalizes(FINALIZER, clean_up)
+        Controller(ConfigMap, reconcile, when=changed("generation")).finalizes(FINALIZER, clean_up)
     ):
         world.put(ConfigMap(metadata=ObjectMeta(name="a")))
         await world.settle()
@@ -154,10 +154,10 @@ async def test_other_events_of_a_deleting_object_are_still_the_predicates_busine
 async def test_a_foreign_finalizer_changes_nothing(world: World) -> None:
     reconciled: list[str] = []
 
-    async def converge(request: Request[App]) -> None:
+    async def reconcile(request: Request[App]) -> None:
         reconciled.append(request.key.name)
 
-    async with world.manager(Controller(App, converge, when=labeled("x")).finalizes(FINALIZER, CleanUp())):
+    async with world.manager(Controller(App, reconcile, when=labeled("x")).finalizes(FINALIZER, CleanUp())):
         world.put(app(finalizers=["example.com/foreign"]))
         await world.settle()
         world.delete(App, "a")

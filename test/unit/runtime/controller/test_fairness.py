@@ -13,12 +13,12 @@ async def test_other_tasks_get_their_turn_between_runs_that_never_wait(world: Wo
     runs = 0
     turns = 0
 
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         nonlocal runs
         runs += 1
         return Again(0) if runs < 500 else None
 
-    async with world.manager(Controller(ConfigMap, converge)):
+    async with world.manager(Controller(ConfigMap, reconcile)):
         world.put(ConfigMap(metadata=ObjectMeta(name="a")))
         while runs < 500:
             await asyncio.sleep(0)

@@ -23,7 +23,7 @@ by_node = Index(Pod, node_of, name="by-node")
 by_phase = Index(Pod, lambda pod: [pod.status.phase or ""], name="by-phase")
 
 
-async def converge(request: Request[Any]) -> Again | None:
+async def reconcile(request: Request[Any]) -> Again | None:
     return None
 
 
@@ -36,7 +36,7 @@ def nowhere(obj: Resource, view: View) -> ObjectKey | None:
 
 
 def pods(**options: Any) -> Controller[Pod]:
-    return Controller(Pod, converge, name="pods", cache=[Cached(Pod, **options)])
+    return Controller(Pod, reconcile, name="pods", cache=[Cached(Pod, **options)])
 
 
 def together(*controllers: Any, cache: Sequence[Cached] = (), settings: Settings | None = None) -> Manager:
@@ -81,32 +81,32 @@ async def test_a_periodic_controller_brings_the_kinds_it_reads(world: World) -> 
 
 
 def test_indexes_of_several_controllers_add_up() -> None:
-    together(pods(indexes=[by_node]), Controller(Pod, converge, name="more", cache=[Cached(Pod, indexes=[by_phase])]))
+    together(pods(indexes=[by_node]), Controller(Pod, reconcile, name="more", cache=[Cached(Pod, indexes=[by_phase])]))
 
 
 def test_what_the_manager_says_holds_for_controllers_that_only_name_the_kind() -> None:
-    together(Controller(ConfigMap, converge).owns(Pod), cache=[Cached(Pod, labels="app=a")])
+    together(Controller(ConfigMap, reconcile).owns(Pod), cache=[Cached(Pod, labels="app=a")])
     together(pods(labels="app=a"), cache=[Cached(Pod, labels="app=a")])
     together(pods(indexes=[by_node]), cache=[Cached(Pod, labels="app=a")])
 
 
 def test_the_managers_namespaces_are_no_contradiction() -> None:
     settings = Settings(namespaces=("prod",))
-    together(pods(namespaces=["prod"]), Controller(ConfigMap, converge).owns(Pod), settings=settings)
+    together(pods(namespaces=["prod"]), Controller(ConfigMap, reconcile).owns(Pod), settings=settings)
     with pytest.raises(ConfigurationError, match="controller pods keeps"):
-        together(pods(namespaces=["prod"]), Controller(ConfigMap, converge).owns(Pod))
+        together(pods(namespaces=["prod"]), Controller(ConfigMap, reconcile).owns(Pod))
 
 
 @pytest.mark.parametrize(
     ("controllers", "cache", "message"),
     [
         (
-            [pods(labels="app=a"), Controller(ConfigMap, converge).owns(Pod)],
+            [pods(labels="app=a"), Controller(ConfigMap, reconcile).owns(Pod)],
             [],
             r"controller pods keeps Cached\(Pod, labels='app=a'\), controller configmap .*for all, in Manager\(cache=",
         ),
         (
-            [Controller(ConfigMap, converge).owns(Pod), pods(labels="app=a")],
+            [Controller(ConfigMap, reconcile).owns(Pod), pods(labels="app=a")],
             [],
             r"controller configmap keeps Cached\(Pod\), controller pods needs",
         ),
@@ -128,7 +128,7 @@ def test_contradictions_are_told_at_construction_with_names_and_remedy(
 
 
 async def test_a_contradiction_is_told_when_a_controller_joins_and_nothing_is_left_of_it(world: World) -> None:
-    async with world.manager(Controller(ConfigMap, converge).owns(Pod)) as manager:
+    async with world.manager(Controller(ConfigMap, reconcile).owns(Pod)) as manager:
         with pytest.raises(ConfigurationError, match="controller pods needs"):
             manager.add(pods(labels="app=a"))
         assert [queue.name for queue in manager.queues] == ["configmap"]
@@ -140,8 +140,8 @@ async def test_a_contradiction_is_told_when_a_controller_joins_and_nothing_is_le
 
 
 async def test_informers_go_with_the_last_controller_that_needs_them(world: World) -> None:
-    first = Controller(ConfigMap, converge, cache=[Cached(Secret)]).owns(Pod)
-    second = Controller(Deployment, converge).owns(Pod).watches(ConfigMap, to=nowhere)
+    first = Controller(ConfigMap, reconcile, cache=[Cached(Secret)]).owns(Pod)
+    second = Controller(Deployment, reconcile).owns(Pod).watches(ConfigMap, to=nowhere)
     async with world.manager(first, second, cache=[Cached(Deployment)]) as manager:
         await world.settle()
         await manager.remove("configmap")

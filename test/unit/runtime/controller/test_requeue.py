@@ -118,22 +118,22 @@ async def test_a_cleanup_that_requests_a_requeue_keeps_its_finalizer_only(world:
 
 
 async def test_periodic_and_keyed_controllers_take_requested_requeues(world: World) -> None:
-    ticks: list[float] = []
-    visits: list[float] = []
+    periodic_times: list[float] = []
+    keyed_times: list[float] = []
 
-    async def tick(request: PeriodicRequest) -> None:
-        ticks.append(monotonic())
-        if len(ticks) == 1:
+    async def reconcile_periodically(request: PeriodicRequest) -> None:
+        periodic_times.append(monotonic())
+        if len(periodic_times) == 1:
             request.requeue_after(7, "sooner than the period")
 
-    async def visit(request: KeyedRequest[ObjectKey]) -> None:
-        visits.append(monotonic())
-        if len(visits) == 1:
+    async def reconcile_key(request: KeyedRequest[ObjectKey]) -> None:
+        keyed_times.append(monotonic())
+        if len(keyed_times) == 1:
             request.requeue_after(3)
 
     put(world)
-    keyed = Controller.keyed(ObjectKey, visit, name="keyed").watches(ConfigMap, to=lambda obj, _: obj.key)
-    async with world.manager(Controller.every(100, tick, name="tick"), keyed):
+    keyed = Controller.keyed(ObjectKey, reconcile_key, name="keyed").watches(ConfigMap, to=lambda obj, _: obj.key)
+    async with world.manager(Controller.every(100, reconcile_periodically, name="periodic"), keyed):
         await world.advance(50)
-    assert [ticks[1] - ticks[0]] == [pytest.approx(7, abs=0.1)]
-    assert [visits[1] - visits[0]] == [pytest.approx(3, abs=0.1)]
+    assert [periodic_times[1] - periodic_times[0]] == [pytest.approx(7, abs=0.1)]
+    assert [keyed_times[1] - keyed_times[0]] == [pytest.approx(3, abs=0.1)]

@@ -160,7 +160,7 @@ async def test_workers_run_side_by_side_but_never_for_one_object(world: World) -
     active: dict[str, int] = {}
     most = 0
 
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         nonlocal most
         name = request.key.name
         active[name] = active.get(name, 0) + 1
@@ -172,7 +172,7 @@ async def test_workers_run_side_by_side_but_never_for_one_object(world: World) -
 
     for number in range(12):
         world.put(config(f"c{number}"))
-    async with world.manager(Controller(ConfigMap, converge, workers=4)) as manager:
+    async with world.manager(Controller(ConfigMap, reconcile, workers=4)) as manager:
         await asyncio.sleep(0.5)
         assert manager.metrics.value("controller_runtime_active_workers", controller="configmap") == 4
         assert manager.metrics.value("controller_runtime_max_concurrent_reconciles", controller="configmap") == 4
@@ -234,7 +234,7 @@ async def test_objects_being_deleted_reach_the_cleanup_only(world: World) -> Non
 async def test_no_run_precedes_the_stored_finalizer(world: World) -> None:
     seen: list[list[str]] = []
 
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         seen.append(world.get(ConfigMap, request.key.name).metadata.finalizers)
         assert request.object.metadata.finalizers == ["test.dev/f"]
         return None
@@ -244,7 +244,7 @@ async def test_no_run_precedes_the_stored_finalizer(world: World) -> None:
 
     world.fail_next("PATCH", ConfigMap, status=500, times=6)
     world.put(config("a"))
-    async with world.manager(Controller(ConfigMap, converge).finalizes("test.dev/f", clean)):
+    async with world.manager(Controller(ConfigMap, reconcile).finalizes("test.dev/f", clean)):
         await world.advance(60)
     assert seen[0] == ["test.dev/f"]
 
@@ -267,14 +267,14 @@ async def test_resync_queues_everything_again_past_changed_and_not_past_selectio
 async def test_resync_waits_behind_what_changes(world: World) -> None:
     order: list[str] = []
 
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         order.append(request.key.name)
         await asyncio.sleep(10)
         return None
 
     for number in range(3):
         world.put(config(f"old{number}"))
-    async with world.manager(Controller(ConfigMap, converge, resync=1000)):
+    async with world.manager(Controller(ConfigMap, reconcile, resync=1000)):
         await world.settle()
         order.clear()
         while not order:  # noqa: ASYNC110 - virtual time: the resync comes after its jitter

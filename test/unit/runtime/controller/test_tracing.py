@@ -43,7 +43,7 @@ def attributes(span: ReadableSpan) -> dict[str, object]:
 async def test_each_run_is_a_span_with_key_causes_and_outcome(world: World) -> None:
     runs = 0
 
-    async def converge(_: Request[ConfigMap]) -> Again | None:
+    async def reconcile(_: Request[ConfigMap]) -> Again | None:
         nonlocal runs
         runs += 1
         if runs == 1:
@@ -53,7 +53,7 @@ async def test_each_run_is_a_span_with_key_causes_and_outcome(world: World) -> N
 
     world.put(ConfigMap(metadata=ObjectMeta(name="a")))
     recorded = Recorded()
-    async with manager_of(world, converge, recorded):
+    async with manager_of(world, reconcile, recorded):
         await world.advance(5)
     first, second = recorded.take("reconcile")
     assert first.name == "reconcile configmap"
@@ -69,13 +69,13 @@ async def test_each_run_is_a_span_with_key_causes_and_outcome(world: World) -> N
 
 
 async def test_a_reconcile_joins_the_trace_of_its_object_and_its_requests_are_children(world: World) -> None:
-    async def converge(request: Request[ConfigMap]) -> None:
+    async def reconcile(request: Request[ConfigMap]) -> None:
         if "seen" not in request.object.data:
             await request.api.patch(request.object, MergePatch({"data": {"seen": "yes"}}))
 
     recorded = Recorded(ANNOTATION)
     world.put(ConfigMap(metadata=ObjectMeta(name="a", annotations={ANNOTATION: PARENT})))
-    async with manager_of(world, converge, recorded):
+    async with manager_of(world, reconcile, recorded):
         await world.settle()
         spans = {span.name: span for span in recorded.take()}
         assert set(spans) == {"reconcile configmap", "PATCH /api/v1/namespaces/default/configmaps/a"}
@@ -96,12 +96,12 @@ async def test_a_reconcile_joins_the_trace_of_its_object_and_its_requests_are_ch
 
 
 async def test_an_invalid_annotation_is_ignored(world: World) -> None:
-    async def converge(_: Request[ConfigMap]) -> None:
+    async def reconcile(_: Request[ConfigMap]) -> None:
         return
 
     recorded = Recorded(ANNOTATION)
     world.put(ConfigMap(metadata=ObjectMeta(name="a", annotations={ANNOTATION: "00-nonsense"})))
-    async with manager_of(world, converge, recorded):
+    async with manager_of(world, reconcile, recorded):
         await world.settle()
     (span,) = recorded.take("reconcile")
     assert span.parent is None

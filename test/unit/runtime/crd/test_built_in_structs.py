@@ -1,6 +1,6 @@
 """Structs of `kaito.runtime.kinds` inside custom kinds keep every field.
 
-framework-01: the API server pruned what the models do not name, without an error. A later release adds fields.
+The API server pruned what the models do not name, without an error. A later release adds fields.
 """
 
 import types

@@ -26,7 +26,7 @@ def settings(identity: str) -> Settings:
 
 
 def controller() -> Controller[ConfigMap]:
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         if request.key.name != "source":
             return None
         await request.api.apply(
@@ -34,7 +34,7 @@ def controller() -> Controller[ConfigMap]:
         )
         return Again(1)
 
-    return Controller(ConfigMap, converge, name="copier")
+    return Controller(ConfigMap, reconcile, name="copier")
 
 
 def candidate(world: World, identity: str, transport: InMemoryTransport | None = None) -> Manager:

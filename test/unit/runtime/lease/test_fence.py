@@ -38,7 +38,7 @@ async def test_a_stopped_and_resumed_leader_sends_nothing_to_a_cloud(world: Worl
     cloud = Cloud()
     refused: list[str] = []
 
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         request.fence()
         await cloud.write("before")
         world.suspend(PAUSE_SECONDS)
@@ -51,7 +51,7 @@ async def test_a_stopped_and_resumed_leader_sends_nothing_to_a_cloud(world: Worl
         return None
 
     async def story() -> None:
-        async with world.manager(Controller(ConfigMap, converge), lease="op", name="a"):
+        async with world.manager(Controller(ConfigMap, reconcile), lease="op", name="a"):
             world.put(ConfigMap(metadata=ObjectMeta(name="one")))
             await world.advance(60)
 
@@ -66,7 +66,7 @@ async def test_the_fence_is_checked_again_when_the_bytes_leave(world: World) -> 
     cloud = Cloud()
     refused: list[str] = []
 
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         with sending_guarded_by(request.fence):
             await cloud.write("first", wait=1)
             asyncio.get_running_loop().call_later(0.5, world.suspend, PAUSE_SECONDS)  # while it waits for a connection
@@ -78,7 +78,7 @@ async def test_the_fence_is_checked_again_when_the_bytes_leave(world: World) -> 
         return None
 
     async def story() -> None:
-        async with world.manager(Controller(ConfigMap, converge), lease="op", name="a"):
+        async with world.manager(Controller(ConfigMap, reconcile), lease="op", name="a"):
             world.put(ConfigMap(metadata=ObjectMeta(name="one")))
             await world.advance(60)
 

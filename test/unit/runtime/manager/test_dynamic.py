@@ -14,11 +14,11 @@ from kaito.runtime.testing import World
 
 
 def controller(kind: type[Resource], seen: list[str], name: str = "") -> Controller[Resource]:
-    async def converge(request: Request[Resource]) -> Again | None:
+    async def reconcile(request: Request[Resource]) -> Again | None:
         seen.append(request.key.name)
         return None
 
-    return Controller(kind, converge, name=name)
+    return Controller(kind, reconcile, name=name)
 
 
 async def test_a_controller_added_later_runs_and_a_removed_one_lets_go(world: World) -> None:

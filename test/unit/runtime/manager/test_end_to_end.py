@@ -43,7 +43,7 @@ class Operator:
         self.cleaned: list[str] = []
         self.cleanup_takes = 1
 
-    async def converge(self, request: Request[Memcached]) -> Again | None:
+    async def reconcile(self, request: Request[Memcached]) -> Again | None:
         memcached, api = request.object, request.api
         async with request.status() as status:
             workload = await api.ensure(deployment_for(memcached), owner=memcached)
@@ -58,7 +58,7 @@ class Operator:
 
     def controller(self) -> Controller[Memcached]:
         return (
-            Controller(Memcached, self.converge, workers=2)
+            Controller(Memcached, self.reconcile, workers=2)
             .owns(Deployment)
             .finalizes("cache.example.com/finalizer", self.clean_up)
         )

@@ -25,13 +25,13 @@ from kaito.runtime.testing import InMemoryTransport
 LOCAL = Settings(metrics_bind_address="127.0.0.1:0", health_probe_bind_address="127.0.0.1:0", debug_endpoints=True)
 
 
-async def converge(request: Request[ConfigMap]) -> Again | None:
+async def reconcile(request: Request[ConfigMap]) -> Again | None:
     return Again(600, "nothing to do")
 
 
 def manager_for(server: ApiServer, settings: Settings = LOCAL) -> Manager:
     return Manager(
-        settings, controllers=[Controller(ConfigMap, converge)], transport=InMemoryTransport(server), name="probed"
+        settings, controllers=[Controller(ConfigMap, reconcile)], transport=InMemoryTransport(server), name="probed"
     )
 
 

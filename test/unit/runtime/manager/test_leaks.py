@@ -38,7 +38,7 @@ class Operator:
         self.failed: set[str] = set()
         self.balked: set[str] = set()
 
-    async def converge(self, request: Request[Widget]) -> Again:
+    async def reconcile(self, request: Request[Widget]) -> Again:
         name = request.key.name
         child = ConfigMap(metadata=ObjectMeta(name=name, namespace="default"), data={"size": "1"})
         await request.api.ensure(child, owner=request.object)
@@ -60,7 +60,7 @@ class Operator:
 
     def controller(self) -> Controller[Widget]:
         return (
-            Controller(Widget, self.converge, workers=4)
+            Controller(Widget, self.reconcile, workers=4)
             .finalizes("leak.example.com/finalizer", self.clean_up)
             .watches(ConfigMap, to=self.to_its_widget)
         )

@@ -38,12 +38,12 @@ class Journal:
 
 
 def controller(journal: Journal | None = None) -> Controller[ConfigMap]:
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         if journal is not None:
             journal.lines.append(f"reconcile {request.key.name}")
         return None
 
-    return Controller(ConfigMap, converge)
+    return Controller(ConfigMap, reconcile)
 
 
 def stages(lines: list[MutableMapping[str, Any]]) -> list[str]:
@@ -181,14 +181,14 @@ async def test_undeclared_kinds_are_refused_with_the_remedy(world: World) -> Non
 
 
 def slow_controller(journal: Journal, **options: Any) -> Controller[ConfigMap]:
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         journal.lines.append(f"begin {request.key.name}")
         await asyncio.sleep(4)
         await request.api.patch(request.object, MergePatch({"data": {"done": "yes"}}))
         journal.lines.append(f"end {request.key.name}")
         return Again(60)
 
-    return Controller(ConfigMap, converge, **options)
+    return Controller(ConfigMap, reconcile, **options)
 
 
 @pytest.mark.parametrize(

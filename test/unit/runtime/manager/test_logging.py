@@ -115,7 +115,7 @@ async def test_lines_of_tasks_started_by_a_reconcile_carry_its_identity(
     async def deep() -> None:
         log.info("deep")
 
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         async with asyncio.TaskGroup() as group:
             group.create_task(deep())
         request.log.info("done")
@@ -123,7 +123,7 @@ async def test_lines_of_tasks_started_by_a_reconcile_carry_its_identity(
 
     for name in ("a", "b"):
         world.put(ConfigMap(metadata=ObjectMeta(name=name)))
-    async with world.manager(Controller(ConfigMap, converge, workers=2)):
+    async with world.manager(Controller(ConfigMap, reconcile, workers=2)):
         await world.settle()
     records = [line for line in lines(capsys) if line["msg"] in {"deep", "done"}]
     assert sorted((line["msg"], line["namespace"], line["name"]) for line in records) == [

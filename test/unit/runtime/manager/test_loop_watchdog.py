@@ -37,7 +37,7 @@ async def test_a_blocked_loop_is_reported_once_with_its_stack(capsys: pytest.Cap
 
 
 async def test_a_deliberate_blockage_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    """deploy-L11: the garbage collection after the start."""
+    """The garbage collection after the start."""
     metrics = Metrics()
     async with LoopWatchdog(metrics) as watchdog:
         await asyncio.sleep(0)

@@ -191,8 +191,7 @@ def test_two_managers_in_one_process_do_not_collide() -> None:
 
 
 async def test_no_series_is_doubled_by_its_time_of_creation(world: World) -> None:
-    """deploy-L4."""
-    controller = Controller(ConfigMap, converge_nothing)
+    controller = Controller(ConfigMap, reconcile_nothing)
     async with world.manager(controller) as manager:
         world.put(ConfigMap(metadata=ObjectMeta(name="a")))
         await world.settle()
@@ -201,4 +200,4 @@ async def test_no_series_is_doubled_by_its_time_of_creation(world: World) -> Non
     assert "_created" not in text
 
 
-async def converge_nothing(request: Request[ConfigMap]) -> None: ...
+async def reconcile_nothing(request: Request[ConfigMap]) -> None: ...

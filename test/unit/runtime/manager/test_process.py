@@ -25,7 +25,7 @@ from kaito.runtime import Again, Controller, Manager, Request, Settings
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.client import MergePatch
 
-async def converge(request: Request[ConfigMap]) -> Again | None:
+async def reconcile(request: Request[ConfigMap]) -> Again | None:
     wanted = request.object.data.get("want") or ""
     if wanted == "stuck":
         while True:
@@ -53,7 +53,7 @@ async def converge(request: Request[ConfigMap]) -> Again | None:
         await request.api.patch(request.object, MergePatch({"data": {"done": wanted}}))
     return None
 
-Manager(Settings.from_env("OP_"), controllers=[Controller(ConfigMap, converge)], lease="op").run()
+Manager(Settings.from_env("OP_"), controllers=[Controller(ConfigMap, reconcile)], lease="op").run()
 """
 
 QUICK_LEASE = {"OP_LEASE_DURATION_SECONDS": "2", "OP_RENEW_DEADLINE_SECONDS": "1.5", "OP_RETRY_PERIOD_SECONDS": "0.3"}
@@ -182,7 +182,7 @@ async def holder(cluster: Cluster) -> str | None:
 async def test_a_thread_that_works_on_keeps_the_lease_and_the_process_ends_in_time(
     cluster: Cluster, want: str, words: str
 ) -> None:
-    """framework-02: the lease is not released while work goes on, and the process ends with 1 after its period."""
+    """The lease is not released while work goes on, and the process ends with 1 after its period."""
     await cluster.put("a", want=want)
     async with operator(cluster, OP_GRACEFUL_SHUTDOWN_SECONDS="2") as process:
         await until(lambda: begun(cluster))
@@ -207,7 +207,7 @@ async def begun(cluster: Cluster) -> bool:
 
 @pytest.mark.slow("test_a_thread_that_works_on_keeps_the_lease_and_the_process_ends_in_time")
 async def test_a_thread_that_ends_within_the_period_is_waited_for(cluster: Cluster) -> None:
-    """framework-02: then the stop is clean."""
+    """Then the stop is clean."""
     await cluster.put("a", want="thread 2")
     async with operator(cluster, OP_GRACEFUL_SHUTDOWN_SECONDS="20") as process:
         await until(lambda: begun(cluster))
@@ -223,7 +223,6 @@ async def test_a_thread_that_ends_within_the_period_is_waited_for(cluster: Clust
 
 @pytest.mark.slow("test_a_second_signal_exits_at_once_with_1")
 async def test_a_second_signal_does_not_wait_for_threads(cluster: Cluster) -> None:
-    """framework-02."""
     await cluster.put("a", want="thread 60")
     async with operator(cluster) as process:
         await until(lambda: begun(cluster))
@@ -238,7 +237,7 @@ async def test_a_second_signal_does_not_wait_for_threads(cluster: Cluster) -> No
 
 
 async def test_a_lease_that_is_lost_while_a_thread_works_ends_the_process(cluster: Cluster) -> None:
-    """framework-02: within the short grace of a lost lease."""
+    """Within the short grace of a lost lease."""
     await cluster.put("a", want="thread 60")
     async with operator(cluster, **QUICK_LEASE) as process:
         await until(lambda: begun(cluster))
@@ -263,7 +262,7 @@ async def stolen(thief: Client, lease: Lease) -> bool:
 
 
 async def test_a_blocked_loop_hears_the_second_signal(cluster: Cluster) -> None:
-    """framework-02: Python's own handlers run although the loop does not."""
+    """Python's own handlers run although the loop does not."""
     await cluster.put("a", want="block")
     async with operator(cluster) as process:
         await until(lambda: done(cluster, "a", "blocked"))
@@ -296,7 +295,7 @@ async def test_a_blocked_loop_loses_the_lease_and_its_write_is_fenced(cluster: C
         code, log = await end(process)
     assert code == 1, log
     assert "event loop is blocked" in log
-    assert "time.sleep(4)" in log or "in converge" in log
+    assert "time.sleep(4)" in log or "in reconcile" in log
     assert "lease not renewed" in log
     assert await cluster.data("a") == {"done": "blocked"}
 

@@ -55,19 +55,19 @@ async def begin(world: World, work: Work) -> None:
 
 
 def controller(act: Callable[[], Awaitable[None]]) -> Controller[ConfigMap]:
-    async def converge(request: Request[ConfigMap]) -> None:
+    async def reconcile(request: Request[ConfigMap]) -> None:
         await act()
 
-    return Controller(ConfigMap, converge)
+    return Controller(ConfigMap, reconcile)
 
 
 def finalizing(act: Callable[[], Awaitable[None]]) -> Controller[ConfigMap]:
-    async def converge(request: Request[ConfigMap]) -> None: ...
+    async def reconcile(request: Request[ConfigMap]) -> None: ...
 
     async def clean_up(request: Request[ConfigMap]) -> None:
         await act()
 
-    return Controller(ConfigMap, converge).finalizes("example.com/work", clean_up)
+    return Controller(ConfigMap, reconcile).finalizes("example.com/work", clean_up)
 
 
 async def stopped(manager: Manager, world: World, work: Work, *, deleted: bool = False) -> None:
@@ -79,10 +79,9 @@ async def stopped(manager: Manager, world: World, work: Work, *, deleted: bool =
         await begin(world, work)
 
 
-@pytest.mark.parametrize("way", ["in_thread", "in_executor"])
-async def test_a_reconcile_whose_thread_goes_on_keeps_the_lease(world: World, work: Work, way: str) -> None:
-    """framework-02."""
-    manager = world.manager(controller(getattr(work, way)), lease="op")
+@pytest.mark.parametrize("method", ["in_thread", "in_executor"])
+async def test_a_reconcile_whose_thread_goes_on_keeps_the_lease(world: World, work: Work, method: str) -> None:
+    manager = world.manager(controller(getattr(work, method)), lease="op")
     try:
         with pytest.raises(ShutdownTimedOut, match=r"thread of .*Work\.block \(controller\.configmap\.worker-0\)"):
             await stopped(manager, world, work)
@@ -92,7 +91,6 @@ async def test_a_reconcile_whose_thread_goes_on_keeps_the_lease(world: World, wo
 
 
 async def test_a_finalizer_run_whose_thread_goes_on_keeps_the_lease(world: World, work: Work) -> None:
-    """framework-02."""
     manager = world.manager(finalizing(work.in_thread), lease="op")
     try:
         with pytest.raises(ShutdownTimedOut, match=r"thread of .*Work\.block \(controller\.configmap\.worker-0\)"):
@@ -104,7 +102,6 @@ async def test_a_finalizer_run_whose_thread_goes_on_keeps_the_lease(world: World
 
 
 async def test_a_runnable_whose_thread_goes_on_keeps_the_lease(world: World, work: Work) -> None:
-    """framework-02."""
     manager = world.manager(runnables=[Background("pump", work.in_thread, one_shot=True)], lease="op")
     try:
         with pytest.raises(ShutdownTimedOut, match=r"Work\.block \(elected\.pump\)"):
@@ -115,7 +112,6 @@ async def test_a_runnable_whose_thread_goes_on_keeps_the_lease(world: World, wor
 
 
 async def test_threads_that_end_soon_are_waited_for_and_the_lease_is_released(world: World, work: Work) -> None:
-    """framework-02."""
     manager = world.manager(controller(work.in_thread), lease="op")
     timer = threading.Timer(0.1, work.release.set)
     timer.start()
@@ -124,8 +120,8 @@ async def test_threads_that_end_soon_are_waited_for_and_the_lease_is_released(wo
     assert not world.get(Lease, "op").spec.holder_identity
 
 
-async def test_threads_of_others_are_not_waited_for(world: World, work: Work) -> None:
-    """framework-02: a manager in a loop with other tasks knows its own threads."""
+async def test_threads_of_other_tasks_are_not_waited_for(world: World, work: Work) -> None:
+    """A manager in a loop with other tasks knows its own threads."""
     manager = world.manager(lease="op")
     async with manager:
         await world.settle()
@@ -139,7 +135,7 @@ async def test_threads_of_others_are_not_waited_for(world: World, work: Work) ->
     assert not world.get(Lease, "op").spec.holder_identity
 
 
-async def test_the_executor_that_was_there_goes_on_working() -> None:
+async def test_the_executor_of_the_loop_still_runs_calls() -> None:
     loop = asyncio.get_running_loop()
     named = ThreadPoolExecutor(1, thread_name_prefix="mine")
     loop.set_default_executor(named)
@@ -175,9 +171,9 @@ async def _begun(work: Work) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _serve_until_begun(manager: Manager, work: Work, ask: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _serve_until_begun(manager: Manager, work: Work, request: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async with TaskScope("test") as scope, manager:
-        scope.spawn(ask(), name="asking")
+        scope.spawn(request(), name="request")
         await _begun(work)
 
 
@@ -191,8 +187,8 @@ IN_REAL_TIME = Settings(
 )
 
 
-async def test_a_handler_whose_thread_goes_on_is_waited_for_in_vain(work: Work) -> None:
-    """framework-02: what the manager serves works on its behalf."""
+async def test_a_handler_whose_thread_goes_on_makes_the_stop_time_out(work: Work) -> None:
+    """A request to a server of the manager is work of the manager."""
 
     async def serve(request: web.Request) -> web.Response:
         await asyncio.to_thread(work.block)
@@ -207,17 +203,16 @@ async def test_a_handler_whose_thread_goes_on_is_waited_for_in_vain(work: Work) 
         work.release.set()
 
 
-async def test_a_webhook_whose_thread_goes_on_is_waited_for_in_vain(work: Work) -> None:
-    """framework-02."""
+async def test_a_webhook_whose_thread_goes_on_makes_the_stop_time_out(work: Work) -> None:
 
-    async def judge(admission: Admission[ConfigMap]) -> None:
+    async def validate(admission: Admission[ConfigMap]) -> None:
         await asyncio.to_thread(work.block)
 
     manager = Manager(
         IN_REAL_TIME,
         transport=InMemoryTransport(ApiServer(seed=1)),
-        webhooks=[Webhook(ConfigMap, validate=judge)],
-        name="judging",
+        webhooks=[Webhook(ConfigMap, validate=validate)],
+        name="webhooks",
     )
     obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}}
     request = {"uid": "u", "operation": "CREATE", "name": "a", "namespace": "default", "object": obj}

@@ -44,11 +44,11 @@ def controllers(seen: list[str], *, wait: bool) -> tuple[Controller[Backup], Con
         seen.append(f"backup {request.key.name}")
         return None
 
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         seen.append(f"config {request.key.name}")
         return None
 
-    return Controller(Backup, back_up, wait_for_kinds=wait), Controller(ConfigMap, converge)
+    return Controller(Backup, back_up, wait_for_kinds=wait), Controller(ConfigMap, reconcile)
 
 
 async def test_without_waiting_a_missing_kind_fails_the_start(world: World) -> None:
@@ -112,7 +112,7 @@ async def test_trouble_with_discovery_is_not_a_missing_kind(world: World) -> Non
 async def test_a_watch_of_an_optional_kind_begins_when_it_is_served(world: World) -> None:
     seen: list[str] = []
 
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         seen.append(str(request.causes[0]))
         try:
             seen.append(f"backups: {len(await request.api.list(Backup, index=by_size('1')))}")
@@ -121,7 +121,7 @@ async def test_a_watch_of_an_optional_kind_begins_when_it_is_served(world: World
         return None
 
     by_size = Index(Backup, lambda backup: [str(backup.spec.every)], name="by-size")
-    controller = Controller(ConfigMap, converge).watches(
+    controller = Controller(ConfigMap, reconcile).watches(
         Backup, to=lambda backup, view: backup.key, indexes=[by_size], optional=True
     )
     world.put(ConfigMap(metadata=ObjectMeta(name="b")))

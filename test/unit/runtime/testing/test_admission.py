@@ -30,7 +30,7 @@ def fill_in(obj: Vase) -> Vase:
     return obj if obj.spec.size is not None else obj.evolve(spec=VaseSpec(size=3))
 
 
-async def judge(admission: Admission[Vase]) -> None:
+async def validate(admission: Admission[Vase]) -> None:
     if admission.operation == "DELETE":
         admission.deny("", "vases are permanent")
     elif admission.object is not None and (admission.object.spec.size or 0) > 9:
@@ -40,7 +40,7 @@ async def judge(admission: Admission[Vase]) -> None:
 
 
 async def test_webhooks_are_called_for_writes_of_the_test_and_of_clients(world: World) -> None:
-    world.admit(Webhook(Vase, default=fill_in, validate=judge))
+    world.admit(Webhook(Vase, default=fill_in, validate=validate))
     assert world.put(vase("a")).spec.size == 3
     with pytest.raises(Invalid, match=r"spec\.size: too large for the shelf"):
         world.patch(Vase, "a", {"spec": {"size": 10}})
@@ -54,7 +54,7 @@ async def test_webhooks_are_called_for_writes_of_the_test_and_of_clients(world: 
 
 
 async def test_what_waits_is_asked_through_a_client_only(world: World) -> None:
-    world.admit(Webhook(Vase, validate=judge))
+    world.admit(Webhook(Vase, validate=validate))
     client = Client(world.transport(), field_manager="test")
     with pytest.raises(Invalid, match="too large"):
         await client.create(vase("a", 10), dry_run=True)

@@ -183,7 +183,7 @@ async def converge_old(request: Request[OldTank]) -> None: ...
 
 @pytest.mark.parametrize("seconds", [1, 61], ids=["at once", "when a bookmark is due"])
 async def test_an_object_that_cannot_be_converted_for_a_while_loses_nothing(stormy: World, seconds: float) -> None:
-    """framework-14: a stream that ends because an object cannot be shown has no bookmark after that object."""
+    """A stream that ends because an object cannot be shown has no bookmark after that object."""
     world = stormy
     for name, liters in (("bad", UNLUCKY), ("good", 4)):
         world.put(Tank(metadata=ObjectMeta(name=name), spec=TankSpec(liters=liters)))

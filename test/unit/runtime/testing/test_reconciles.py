@@ -11,13 +11,13 @@ from kaito.runtime.testing import Livelock, World
 
 
 async def test_runs_tell_their_key_cause_and_outcome(world: World) -> None:
-    async def converge(request: Request[ConfigMap]) -> Again | None:
+    async def reconcile(request: Request[ConfigMap]) -> Again | None:
         if request.key.name == "bad":
             message = "no"
             raise ValueError(message)
         return Again(3600, "later") if request.key.name == "slow" else None
 
-    async with world.manager(Controller(ConfigMap, converge, name="maps")):
+    async with world.manager(Controller(ConfigMap, reconcile, name="maps")):
         for name in ("good", "slow"):
             world.put(ConfigMap(metadata=ObjectMeta(name=name)))
         await world.settle()
@@ -50,14 +50,14 @@ async def test_reconciles_are_recorded_by_controller_without_those_of_the_cluste
 
 
 async def test_two_writers_that_undo_each_others_patches_are_a_livelock_that_names_the_key(world: World) -> None:
-    """framework-05: `advance` did not come back for minutes."""
+    """`advance` did not return for minutes."""
 
     def patching(value: str) -> Callable[[Request[ConfigMap]], Awaitable[None]]:
-        async def converge(request: Request[ConfigMap]) -> None:
+        async def reconcile(request: Request[ConfigMap]) -> None:
             if request.object.data.get("a") != value:
                 await request.api.patch(request.object, MergePatch({"data": {"a": value}}))
 
-        return converge
+        return reconcile
 
     async def story() -> None:
         one = Controller(ConfigMap, patching("1"), name="one")

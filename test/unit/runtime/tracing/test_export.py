@@ -59,7 +59,7 @@ async def test_a_collector_that_does_not_work_delays_no_reconcile(
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
     runs: list[str] = []
 
-    async def converge(request: Request[ConfigMap]) -> None:
+    async def reconcile(request: Request[ConfigMap]) -> None:
         runs.append(request.key.name)
         if len(runs) == 1:
             # The exporter is busy with this span while the other reconciles fill its queue.
@@ -71,7 +71,7 @@ async def test_a_collector_that_does_not_work_delays_no_reconcile(
     with configured_tracer("a", collector.url, {}) as tracer:
         manager = Manager(
             Settings(metrics_bind_address="0", health_probe_bind_address="0"),
-            controllers=[Controller(ConfigMap, converge)],
+            controllers=[Controller(ConfigMap, reconcile)],
             transport=world.transport(),
             clock=world.clock,
             tracer=tracer,

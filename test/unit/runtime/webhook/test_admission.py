@@ -106,7 +106,7 @@ async def test_deletions_are_never_defaulted() -> None:
     assert response.allowed
 
 
-def judge(admission: Admission[Gadget]) -> None:
+def validate(admission: Admission[Gadget]) -> None:
     if admission.operation == "DELETE":
         assert admission.object is None
         assert admission.old is not None
@@ -123,7 +123,7 @@ def judge(admission: Admission[Gadget]) -> None:
 
 
 async def test_refusals_name_every_field() -> None:
-    ask = validating_handler(Webhook(Gadget, validate=judge))
+    ask = validating_handler(Webhook(Gadget, validate=validate))
     response = await ask(review("UPDATE", object=gadget(size=101, color="red"), oldObject=gadget(color="blue")))
     assert (response.allowed, response.code) == (False, 422)
     assert response.message == (
@@ -133,14 +133,14 @@ async def test_refusals_name_every_field() -> None:
 
 
 async def test_refusals_without_a_field_are_forbidden_and_deletions_see_the_old_state() -> None:
-    ask = validating_handler(Webhook(Gadget, validate=judge))
+    ask = validating_handler(Webhook(Gadget, validate=validate))
     response = await ask(review("DELETE", oldObject=gadget(color="gold")))
     assert (response.allowed, response.code, response.message) == (False, 403, "gold is not thrown away")
     assert (await ask(review("DELETE", oldObject=gadget()))).allowed
 
 
 async def test_warnings_are_told_and_cut() -> None:
-    response = await validating_handler(Webhook(Gadget, validate=judge))(review(object=gadget(color="gray")))
+    response = await validating_handler(Webhook(Gadget, validate=validate))(review(object=gadget(color="gray")))
     assert response.allowed
     assert len(response.warnings[0]) == 256
 
@@ -167,13 +167,13 @@ async def test_api_errors_keep_their_code() -> None:
 
 
 async def test_connects_pass_and_unknown_operations_do_not() -> None:
-    ask = validating_handler(Webhook(Gadget, validate=judge))
+    ask = validating_handler(Webhook(Gadget, validate=validate))
     assert (await ask(review("CONNECT"))).allowed
     assert (await ask(review("PURGE"))).code == 400
 
 
 async def test_an_object_that_does_not_fit_is_refused_with_the_field() -> None:
-    response = await validating_handler(Webhook(Gadget, validate=judge))(review(object=gadget(size="many")))
+    response = await validating_handler(Webhook(Gadget, validate=validate))(review(object=gadget(size="many")))
     assert (response.allowed, response.code) == (False, 400)
     assert "size" in response.message
 
@@ -216,11 +216,11 @@ def test_what_is_no_review_still_gets_the_parts_of_an_answer(content: bytes, ver
 
 
 def test_paths_follow_the_convention_and_wrong_ones_are_refused() -> None:
-    webhook = Webhook(Gadget, default=fill_in, validate=judge)
+    webhook = Webhook(Gadget, default=fill_in, validate=validate)
     assert webhook.mutate_path == "/mutate-test-example-com-v1-gadget"
     assert webhook.validate_path == "/validate-test-example-com-v1-gadget"
     with pytest.raises(ConfigurationError, match="webhook path"):
-        Webhook(Gadget, validate=judge, validate_path="no slash")
+        Webhook(Gadget, validate=validate, validate_path="no slash")
     with pytest.raises(ConfigurationError, match="domain/name"):
         Webhook(Gadget, finalizer="no-domain")
     with pytest.raises(ConfigurationError, match="nothing to do"):

@@ -22,7 +22,7 @@ from kaito.runtime.testing import InMemoryTransport, World
 from kaito.runtime.webhook import Admission, Webhook
 
 
-def judge(admission: Admission[ConfigMap]) -> None:
+def validate(admission: Admission[ConfigMap]) -> None:
     if admission.object is not None and admission.object.data.get("bad"):
         admission.deny("data.bad", "is bad")
 
@@ -38,7 +38,7 @@ LOCAL = Settings(
 
 def manager_for(server: ApiServer, settings: Settings = LOCAL) -> Manager:
     return Manager(
-        settings, webhooks=[Webhook(ConfigMap, validate=judge)], transport=InMemoryTransport(server), name="op"
+        settings, webhooks=[Webhook(ConfigMap, validate=validate)], transport=InMemoryTransport(server), name="op"
     )
 
 

@@ -24,12 +24,12 @@ def fill_in(lamp: Lamp) -> Lamp:
     return lamp if lamp.spec.watts else lamp.evolve(spec=LampSpec(watts=5))
 
 
-def judge(admission: Admission[Lamp]) -> None:
+def validate(admission: Admission[Lamp]) -> None:
     if admission.object is not None and admission.object.spec.watts > 100:
         admission.deny("spec.watts", "too bright")
 
 
-both = Webhook(Lamp, default=fill_in, validate=judge)
+both = Webhook(Lamp, default=fill_in, validate=validate)
 
 
 def test_each_half_of_a_webhook_has_a_configuration_at_its_own_path() -> None:
@@ -50,7 +50,7 @@ def test_each_half_of_a_webhook_has_a_configuration_at_its_own_path() -> None:
 
 
 def test_what_is_not_declared_has_no_configuration() -> None:
-    (only,) = admission_manifests(Webhook(Lamp, validate=judge), name="lamps", namespace="lighting")
+    (only,) = admission_manifests(Webhook(Lamp, validate=validate), name="lamps", namespace="lighting")
     assert only["kind"] == "ValidatingWebhookConfiguration"
 
 
@@ -64,7 +64,7 @@ def test_a_webhook_that_only_adds_a_finalizer_is_called_for_creations_and_may_fa
         manifest["webhooks"] for manifest in admission_manifests(both_kinds, name="lamps", namespace="lighting")
     )
     assert (with_default["rules"][0]["operations"], with_default["failurePolicy"]) == (["CREATE", "UPDATE"], "Fail")
-    updates = Webhook(Lamp, validate=judge, finalizer="test.dev/f")
+    updates = Webhook(Lamp, validate=validate, finalizer="test.dev/f")
     found = admission_manifests(updates, name="lamps", namespace="lighting", operations=("UPDATE",))
     assert [manifest["kind"] for manifest in found] == ["ValidatingWebhookConfiguration"]
 

@@ -25,7 +25,7 @@ NOW = datetime.now(UTC)
 CA = new_authority("test", NOW)
 
 
-async def judge(admission: Admission[ConfigMap]) -> None:
+async def validate(admission: Admission[ConfigMap]) -> None:
     obj = admission.object
     if obj is None:
         return
@@ -72,7 +72,7 @@ async def served() -> AsyncGenerator[Served]:
     metrics = Metrics()
     serving = ServingContext(metrics)
     serving.load(new_leaf(CA, ["127.0.0.1"], NOW))
-    server = WebhookServer([Webhook(ConfigMap, validate=judge)], (), metrics=metrics, host="127.0.0.1", port=0)
+    server = WebhookServer([Webhook(ConfigMap, validate=validate)], (), metrics=metrics, host="127.0.0.1", port=0)
     await server.start(serving.context)
     yield Served(server, metrics, serving)
     await server.stop()
@@ -190,7 +190,7 @@ def test_the_readiness_of_a_certificate() -> None:
 
 def test_paths_and_kinds_are_used_once() -> None:
     metrics = Metrics()
-    twice = [Webhook(ConfigMap, validate=judge), Webhook(ConfigMap, validate=judge)]
+    twice = [Webhook(ConfigMap, validate=validate), Webhook(ConfigMap, validate=validate)]
     with pytest.raises(ConfigurationError, match="share the path"):
         WebhookServer(twice, (), metrics=metrics, host=None, port=0)
     with pytest.raises(ConfigurationError, match="two conversions"):

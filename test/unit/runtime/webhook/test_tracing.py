@@ -25,7 +25,7 @@ PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 NOW = datetime.now(UTC)
 
 
-def judge(admission: Admission[ConfigMap]) -> None:
+def validate(admission: Admission[ConfigMap]) -> None:
     if admission.object is not None and "bug" in admission.object.data:
         raise RuntimeError("bug")
 
@@ -71,7 +71,11 @@ async def served() -> AsyncGenerator[Served]:
     serving = ServingContext(metrics)
     serving.load(new_leaf(authority, ["127.0.0.1"], NOW))
     server = WebhookServer(
-        [Webhook(ConfigMap, finalizer="example.com/x", validate=judge, mutate_path="/default", validate_path="/check")],
+        [
+            Webhook(
+                ConfigMap, finalizer="example.com/x", validate=validate, mutate_path="/default", validate_path="/check"
+            )
+        ],
         (),
         metrics=metrics,
         host="127.0.0.1",
