@@ -186,8 +186,8 @@ def _fingerprint(files: Iterable[Path]) -> str:
 
 def measure(target: Target, folder: Path) -> Baseline:
     """Returns the baseline of these sources and tests; it is stored until one of them changes."""
-    mark = _fingerprint([*target.sources, *target.test_files()])
-    path = folder / f"baseline-{mark}.json"
+    fingerprint = _fingerprint([*target.sources, *target.test_files()])
+    path = folder / f"baseline-{fingerprint}.json"
     if not path.exists():
         print(f"running the tests of {target.name} once under coverage", flush=True)
         for old in folder.glob("baseline-*.json"):

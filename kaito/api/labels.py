@@ -113,9 +113,6 @@ ACCELERATOR_NVIDIA: Final = "nvidia"
 AGENT_POOL: Final = "agentpool"
 """Node label written by AKS: name of the agent pool."""
 
-AZURE_AGENT_POOL: Final = "kubernetes.azure.com/agentpool"
-"""Node label written by AKS, newer name of `agentpool`."""
-
 AZURE_SKU_NAME: Final = "karpenter.azure.com/sku-name"
 """Requirement of NodeClaims for Azure: the instance type under the name of Azure's Karpenter provider."""
 
@@ -209,13 +206,8 @@ LEGACY_INFERENCESET_FINALIZER: Final = "inferenceset.finalizer.kaito.sh"
 """Upstream Kaito's finalizer on InferenceSets. The controller also removes it."""
 
 REVISION: Final = "workspace.kaito.io/revision"
-"""Annotation on Workspaces and workloads: number of the revision that they were rendered from."""
-
-REVISION_HASH: Final = "workspace.kaito.io/hash"
-"""Annotation on Workspaces and ControllerRevisions: SHA-256 of all inputs of the workload."""
-
-REVISION_NAME: Final = "workspace.kaito.io/name"
-"""Label on ControllerRevisions: name of the Workspace."""
+"""Annotation of upstream Kaito on Workspaces and workloads. The controller reads it on Workspaces: they
+keep the number of nodes that upstream computed for them."""
 
 CLAIM_INDEX: Final = "kaito.sh/claim-index"
 """Annotation on claims: index of the node in the Workspace, counted from 0."""

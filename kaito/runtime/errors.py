@@ -77,8 +77,8 @@ class ApiError(KaitoRuntimeError):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later (409 on a version, 429, 5xx)."""
-        return self.code in {409, 429} or self.code >= 500
+        """Whether a repeated request may succeed: after a conflict, once the object was read again; 429; 5xx."""
+        return isinstance(self, Conflict) or self.code == 429 or self.code >= 500
 
 
 class BadRequest(ApiError):

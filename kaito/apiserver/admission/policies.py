@@ -59,8 +59,8 @@ class Policies:
     def __init__(self, state: ServerState) -> None:
         self._state = state
 
-    def wanted(self) -> bool:
-        """Returns whether there is any binding at all: most servers have none."""
+    def has_bindings(self) -> bool:
+        """Returns whether a binding exists: most servers have none, and skip the evaluation."""
         return bool(self._state.store.watch_cache(BINDINGS).objects)
 
     def check(self, attributes: AdmissionAttributes, context: Context) -> None:
@@ -73,22 +73,22 @@ class Policies:
             spec = part(binding.data, "spec")
             policy_name = str(spec.get("policyName"))
             policy = self._state.store.get(POLICIES, ("", policy_name))
-            if policy is None or not self._concerned(part(policy.data, "spec"), spec, attributes):
+            if policy is None or not self._applies(part(policy.data, "spec"), spec, attributes):
                 continue
             actions: list[str] = spec.get("validationActions") or []
             for failure in self._failures(part(policy.data, "spec"), spec, attributes):
-                what = f"ValidatingAdmissionPolicy '{policy_name}' with binding '{name}'"
+                policy_binding = f"ValidatingAdmissionPolicy '{policy_name}' with binding '{name}'"
                 if "Warn" in actions:
-                    context.warnings.append(f"Validation failed for {what}: {failure.message}")
+                    context.warnings.append(f"Validation failed for {policy_binding}: {failure.message}")
                 if "Deny" in actions and denied is None:
-                    denied = _denial(f"{what} denied request: {failure.message}", failure.reason, attributes)
+                    denied = _denial(f"{policy_binding} denied request: {failure.message}", failure.reason, attributes)
         if denied is not None:
             raise denied
 
-    def _concerned(self, policy: Object, binding: Object, attributes: AdmissionAttributes) -> bool:
-        constraints, narrower = part(policy, "matchConstraints"), part(binding, "matchResources")
+    def _applies(self, policy: Object, binding: Object, attributes: AdmissionAttributes) -> bool:
+        constraints, narrowed = part(policy, "matchConstraints"), part(binding, "matchResources")
         return self._matches(constraints, attributes, needs_rule=True) and self._matches(
-            narrower, attributes, needs_rule=False
+            narrowed, attributes, needs_rule=False
         )
 
     def _matches(self, match: Object, attributes: AdmissionAttributes, *, needs_rule: bool) -> bool:
@@ -109,23 +109,23 @@ class Policies:
         return any(rule_matches(rule, each, attributes.target.subresource, attributes.operation) for each in versions)
 
     def _failures(self, policy: Object, binding: Object, attributes: AdmissionAttributes) -> Iterator[Failure]:
-        insists = policy.get("failurePolicy") != "Ignore"
+        fails_closed = policy.get("failurePolicy") != "Ignore"
         try:
             parameters = self._parameters(policy, binding, attributes)
         except LookupError as error:
-            if insists:
+            if fails_closed:
                 yield Failure(str(error))
             return
         for params in parameters:
-            names = self._names(attributes, params)
+            activation = self._activation(attributes, params)
             try:
-                if not _conditions_hold(policy, names):
+                if not _conditions_hold(policy, activation):
                     continue
             except (CELEvalError, RuleSyntaxError) as error:
-                if insists:
+                if fails_closed:
                     yield Failure(_error_message(error))
                 continue
-            yield from _broken(policy, names, insists=insists)
+            yield from _failed_validations(policy, activation, fails_closed=fails_closed)
 
     def _parameters(self, policy: Object, binding: Object, attributes: AdmissionAttributes) -> list[Object | None]:
         kind, ref = part(policy, "paramKind"), part(binding, "paramRef")
@@ -153,7 +153,7 @@ class Policies:
             raise LookupError(message)
         return found
 
-    def _names(self, attributes: AdmissionAttributes, params: Object | None) -> Object:
+    def _activation(self, attributes: AdmissionAttributes, params: Object | None) -> Object:
         namespace = self._state.store.get("namespaces", ("", attributes.target.namespace))
         return {
             "object": plain(attributes.data),
@@ -164,41 +164,41 @@ class Policies:
         }
 
 
-def _conditions_hold(policy: Object, names: Object) -> bool:
+def _conditions_hold(policy: Object, activation: Object) -> bool:
     conditions: list[Object] = policy.get("matchConditions") or []
-    return all(compile_rule(str(condition["expression"])).evaluate(names) for condition in conditions)
+    return all(compile_rule(str(condition["expression"])).evaluate(activation) for condition in conditions)
 
 
-def _broken(policy: Object, names: Object, *, insists: bool) -> Iterator[Failure]:
+def _failed_validations(policy: Object, activation: Object, *, fails_closed: bool) -> Iterator[Failure]:
     variables: dict[str, Json] = {}
     for variable in policy.get("variables") or ():
-        shown = {**names, "variables": _as_map(variables)}
+        visible = {**activation, "variables": _as_map(variables)}
         try:
-            variables[str(variable["name"])] = compile_rule(str(variable["expression"])).evaluate(shown)
+            variables[str(variable["name"])] = compile_rule(str(variable["expression"])).evaluate(visible)
         except (CELEvalError, RuleSyntaxError):
             continue  # an error only where it is used: variables are lazy
-    names = {**names, "variables": _as_map(variables)}
+    activation = {**activation, "variables": _as_map(variables)}
     for validation in policy.get("validations") or ():
         expression = str(validation["expression"])
         try:
-            if compile_rule(expression).evaluate(names):
+            if compile_rule(expression).evaluate(activation):
                 continue
         except (CELEvalError, RuleSyntaxError) as error:
-            if insists:
+            if fails_closed:
                 yield Failure(f"expression '{expression}' resulted in error: {_error_message(error)}")
             continue
-        yield Failure(_message(validation, names), str(validation.get("reason") or ""))
+        yield Failure(_message(validation, activation), str(validation.get("reason") or ""))
 
 
 def _as_map(values: dict[str, Json]) -> Json:
     return celtypes.MapType({celtypes.StringType(name): value for name, value in values.items()})
 
 
-def _message(validation: Object, names: Object) -> str:
+def _message(validation: Object, activation: Object) -> str:
     computed = validation.get("messageExpression")
     if computed:
         try:
-            text = str(compile_rule(str(computed)).evaluate(names)).strip()
+            text = str(compile_rule(str(computed)).evaluate(activation)).strip()
         except (CELEvalError, RuleSyntaxError):
             text = ""
         if text and "\n" not in text:
@@ -212,11 +212,11 @@ def _error_message(error: CELEvalError | RuleSyntaxError) -> str:
 
 def _denial(message: str, reason: str, attributes: AdmissionAttributes) -> errors.StatusError:
     resource = attributes.target.resource
-    refusal = errors.forbidden(resource.group, resource.plural, _name(attributes), message)
-    refusal.reason = reason or "Invalid"
-    refusal.code = _CODES.get(refusal.reason, 422)
-    refusal.details = {**(refusal.details or {}), "causes": [{"message": message}]}
-    return refusal
+    denial = errors.forbidden(resource.group, resource.plural, _name(attributes), message)
+    denial.reason = reason or "Invalid"
+    denial.code = _CODES.get(denial.reason, 422)
+    denial.details = {**(denial.details or {}), "causes": [{"message": message}]}
+    return denial
 
 
 def _name(attributes: AdmissionAttributes) -> str:

@@ -77,7 +77,7 @@ class Admission:
         self, target: Target, operation: str, data: Object | None, old: Object | None, context: Context
     ) -> None:
         """Raises the denial of a policy or a validating webhook."""
-        if self._policies.wanted() and target.resource.group != GROUP:
+        if self._policies.has_bindings() and target.resource.group != GROUP:
             call = _Call({}, target.resource)
             review = _review(self._state.new_uid(), call, target, operation, data, old, context)
             self._policies.check(AdmissionAttributes(target, operation, data, old, review["request"]), context)

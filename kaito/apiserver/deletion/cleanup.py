@@ -1,7 +1,8 @@
 """Deletes namespaces and CustomResourceDefinitions with their contents, and protects volumes in use.
 
-Both are first marked; their contents are deleted, and they are removed after the last object. Driven by the store's
-changes, as `garbage_collector` is. In a real cluster the namespace controller and the CRD finalizer do this.
+A namespace or definition that is deleted is marked first; its contents are deleted, and it is removed after the last
+object. Driven by the store's changes, as `garbage_collector` is. In a real cluster the namespace controller and the CRD
+finalizer do this.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 
 from kaito.apiserver.apiextensions.definitions import STORAGE as DEFINITIONS
 from kaito.apiserver.deletion.delete import CRD_FINALIZER, DeleteOptions, delete
-from kaito.apiserver.deletion.garbage_collector import Work, remove_finalizer
+from kaito.apiserver.deletion.garbage_collector import PendingObjects, remove_finalizer
 from kaito.apiserver.registry.resources import Resource
 from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.registry.store import Change, Stored
@@ -29,7 +30,7 @@ class Cleanup:
     def __init__(self, state: ServerState, *, controllers: bool) -> None:
         self._state = state
         self._controllers = controllers
-        self._work = Work()
+        self._pending = PendingObjects()
         state.store.listeners.append(self._changed)
 
     def _changed(self, storage: str, change: Change) -> None:
@@ -56,17 +57,17 @@ class Cleanup:
     def _queue(self, storage: str, key: tuple[str, str]) -> None:
         if storage != DEFINITIONS and not self._controllers:
             return
-        if self._work.add((storage, key)):
+        if self._pending.add((storage, key)):
             asyncio.get_running_loop().call_soon(self._drain)
 
     def _drain(self) -> None:
-        while (place := self._work.take()) is not None:
-            storage, key = place
+        while (ref := self._pending.take()) is not None:
+            storage, key = ref
             stored = self._state.store.get(storage, key)
             if stored is None or not stored.metadata.get("deletionTimestamp"):
                 continue
             if storage in PROTECTION:
-                self._release(storage, stored)
+                self._remove_protection(storage, stored)
             elif storage == NAMESPACES:
                 self._empty_namespace(stored)
             else:
@@ -75,9 +76,9 @@ class Cleanup:
     def _empty_namespace(self, namespace: Stored) -> None:
         name = namespace.key[1]
         resources = [found for found in self._state.registry.stored_types() if found.namespaced]
-        left = sum(self._delete_all(resource, name) for resource in resources)
+        remaining = sum(self._delete_all(resource, name) for resource in resources)
         current = self._state.store.get(NAMESPACES, namespace.key)
-        if left or current is None:
+        if remaining or current is None:
             return
         data = copy_json(current.data)
         data["spec"]["finalizers"] = [item for item in data["spec"].get("finalizers") or () if item != "kubernetes"]
@@ -89,7 +90,7 @@ class Cleanup:
         else:
             self._state.store.remove(NAMESPACES, current, data)
 
-    def _release(self, storage: str, stored: Stored) -> None:
+    def _remove_protection(self, storage: str, stored: Stored) -> None:
         """Removes the protection finalizer of a volume or claim that no pod uses."""
         namespace, name = stored.key
         pods = self._state.store.watch_cache("pods").objects.values() if storage == CLAIMS else ()
@@ -103,10 +104,10 @@ class Cleanup:
         spec: Object = definition.data["spec"]
         storage = f"{spec['names']['plural']}.{spec['group']}"
         resource = self._state.registry.stored_type(storage)
-        left = 0 if resource is None else self._delete_all(resource, None)
+        remaining = 0 if resource is None else self._delete_all(resource, None)
         current = self._state.store.get(DEFINITIONS, definition.key)
         holder = self._state.registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-        if left or current is None or holder is None:
+        if remaining or current is None or holder is None:
             return
         if CRD_FINALIZER in (current.metadata.get("finalizers") or ()):
             remove_finalizer(self._state, holder, current, CRD_FINALIZER)

@@ -17,35 +17,35 @@ from kaito.apiserver.registry.server_state import ServerState
 from kaito.apiserver.registry.store import Change, Key, Stored
 from kaito.apiserver.wire import Object, copy_json
 
-Place: TypeAlias = tuple[str, Key]
+ObjectRef: TypeAlias = tuple[str, Key]
 """Location of an object: storage name and key."""
 
 
-class Work:
-    """A queue of places that is worked off in the event loop, each place once."""
+class PendingObjects:
+    """Objects to process in the event loop, each once."""
 
     def __init__(self) -> None:
-        self._queue: deque[Place] = deque()
-        self._queued: set[Place] = set()
+        self._queue: deque[ObjectRef] = deque()
+        self._queued: set[ObjectRef] = set()
         self._scheduled = False
 
-    def add(self, place: Place) -> bool:
-        """Queues a place; returns whether the queue has to be scheduled."""
-        if place in self._queued:
+    def add(self, ref: ObjectRef) -> bool:
+        """Queues an object; returns whether processing has to be scheduled."""
+        if ref in self._queued:
             return False
-        self._queued.add(place)
-        self._queue.append(place)
+        self._queued.add(ref)
+        self._queue.append(ref)
         scheduled, self._scheduled = self._scheduled, True
         return not scheduled
 
-    def take(self) -> Place | None:
-        """Returns the next place, or None when the queue is empty."""
+    def take(self) -> ObjectRef | None:
+        """Returns the next object, or None when the queue is empty."""
         if not self._queue:
             self._scheduled = False
             return None
-        place = self._queue.popleft()
-        self._queued.discard(place)
-        return place
+        ref = self._queue.popleft()
+        self._queued.discard(ref)
+        return ref
 
 
 class Collector:
@@ -53,19 +53,19 @@ class Collector:
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
-        self._dependents: dict[str, set[Place]] = {}
-        self._living: dict[str, Place] = {}
-        self._work = Work()
+        self._dependents: dict[str, set[ObjectRef]] = {}
+        self._living: dict[str, ObjectRef] = {}
+        self._pending = PendingObjects()
         state.store.listeners.append(self._changed)
 
     def _changed(self, storage: str, change: Change) -> None:
-        place = (storage, change.stored.key)
+        ref = (storage, change.stored.key)
         before = _owner_uids(change.previous)
         after = set[str]() if change.type == "DELETED" else _owner_uids(change.stored)
         for uid in before - after:
-            self._dependents.get(uid, set()).discard(place)
+            self._dependents.get(uid, set()).discard(ref)
         for uid in after - before:
-            self._dependents.setdefault(uid, set()).add(place)
+            self._dependents.setdefault(uid, set()).add(ref)
         if change.type == "DELETED":
             self._living.pop(change.stored.uid, None)
             for dependent in sorted(self._dependents.get(change.stored.uid, ())):
@@ -74,20 +74,20 @@ class Collector:
                 if uid in self._living:
                     self._queue(self._living[uid])
             return
-        self._living[change.stored.uid] = place
+        self._living[change.stored.uid] = ref
         if after or _waits(change.stored, FOREGROUND) or _waits(change.stored, ORPHAN):
-            self._queue(place)
+            self._queue(ref)
 
-    def _queue(self, place: Place) -> None:
-        if self._work.add(place):
+    def _queue(self, ref: ObjectRef) -> None:
+        if self._pending.add(ref):
             asyncio.get_running_loop().call_soon(self._drain)
 
     def _drain(self) -> None:
-        while (place := self._work.take()) is not None:
-            self._process(place)
+        while (ref := self._pending.take()) is not None:
+            self._process(ref)
 
-    def _process(self, place: Place) -> None:
-        storage, key = place
+    def _process(self, ref: ObjectRef) -> None:
+        storage, key = ref
         stored = self._state.store.get(storage, key)
         resource = self._resource(storage)
         if stored is None or resource is None:
@@ -123,24 +123,24 @@ class Collector:
 
     def _exists(self, reference: Object, dependent: Stored) -> bool:
         """Returns whether an owner exists, in the dependent's namespace or cluster-scoped."""
-        place = self._living.get(str(reference.get("uid")))
-        return place is not None and place[1][0] in {"", dependent.key[0]}
+        ref = self._living.get(str(reference.get("uid")))
+        return ref is not None and ref[1][0] in {"", dependent.key[0]}
 
     def _is_waiting(self, reference: Object) -> bool:
-        place = self._living.get(str(reference.get("uid")))
-        owner = None if place is None else self._state.store.get(*place)
+        ref = self._living.get(str(reference.get("uid")))
+        owner = None if ref is None else self._state.store.get(*ref)
         return owner is not None and _waits(owner, FOREGROUND)
 
     def _finish_foreground(self, resource: Resource, stored: Stored) -> None:
         """Finishes the foreground deletion of an owner that no dependent blocks."""
-        places = sorted(self._dependents.get(stored.uid, ()))
-        for place in places:
-            self._queue(place)
-        if not any(self._blocks(place, stored.uid) for place in places):
+        refs = sorted(self._dependents.get(stored.uid, ()))
+        for ref in refs:
+            self._queue(ref)
+        if not any(self._blocks(ref, stored.uid) for ref in refs):
             self._remove_finalizer(resource, stored, FOREGROUND)
 
-    def _blocks(self, place: Place, uid: str) -> bool:
-        dependent = self._state.store.get(*place)
+    def _blocks(self, ref: ObjectRef, uid: str) -> bool:
+        dependent = self._state.store.get(*ref)
         references: list[Object] = [] if dependent is None else dependent.metadata.get("ownerReferences") or []
         return any(item.get("uid") == uid and item.get("blockOwnerDeletion") for item in references)
 

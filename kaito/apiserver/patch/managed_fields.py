@@ -1,6 +1,6 @@
 """Field ownership (`metadata.managedFields`) and the merge of server-side apply.
 
-`record_write` accounts for a create, update or patch; `plan_apply` computes the object that results from an apply and
+`record_write` records a create, update or patch; `plan_apply` computes the object that results from an apply and
 its new owners, or raises the conflicts. The algorithm is `structured-merge-diff/merge.Updater`; the managers
 "before-first-apply" and "ancient-changes" follow `apimachinery/pkg/util/managedfields`.
 """
@@ -96,8 +96,6 @@ def decode_ownership(metadata: Object) -> Ownership:
             str(entry.get("apiVersion", "")),
             str(entry.get("subresource", "")),
         )
-        if key.operation == "Apply":  # an apply entry is one manager's, whatever its version
-            key = ManagerKey(key.manager, "Apply", key.api_version, key.subresource)
         found.sets[key] = fieldset.from_fields(part(entry, "fieldsV1"))
         found.times[key] = str(entry.get("time", ""))
     return found
@@ -145,15 +143,15 @@ def record_write(
     """Records which fields a create, update or patch wrote, in place."""
     metadata: Object = data["metadata"]
     sent = metadata.get("managedFields")
-    was = decode_ownership(old["metadata"]) if old is not None else Ownership({}, {})
+    before = decode_ownership(old["metadata"]) if old is not None else Ownership({}, {})
     if old is not None and (sent == [] or sent == [{}]):
         metadata.pop("managedFields", None)
         return
-    if old is not None and not was.sets and not sent:
+    if old is not None and not before.sets and not sent:
         return  # ownership of an object without managed fields is tracked from its first apply on
     if old is not None and same_content(data, old) and sent == old["metadata"].get("managedFields"):
         return
-    current = decode_ownership(metadata) if sent else Ownership(dict(was.sets), dict(was.times))
+    current = decode_ownership(metadata) if sent else Ownership(dict(before.sets), dict(before.times))
     if subresource in {"binding", "finalize"}:
         return
     schema = resource.ownership_schema
@@ -166,11 +164,11 @@ def record_write(
     for other, paths in list(current.sets.items()):
         if other != key:
             current.sets[other] = paths - touched - removed
-    mine = (current.sets.get(key, EMPTY) - removed) | touched
-    current.sets[key] = _filtered(mine, is_tracked) - STRIPPED
+    own = (current.sets.get(key, EMPTY) - removed) | touched
+    current.sets[key] = _filtered(own, is_tracked) - STRIPPED
     _drop_empty(current.sets)
     _cap_updates(current)
-    metadata["managedFields"] = encode_ownership(current, was, state.timestamp())
+    metadata["managedFields"] = encode_ownership(current, before, state.timestamp())
     if not metadata["managedFields"]:
         del metadata["managedFields"]
 
@@ -239,31 +237,31 @@ def plan_apply(
         StatusError: 409 when fields belong to others and `force` is not given.
     """
     schema = resource.ownership_schema
-    was = decode_ownership(live["metadata"]) if live is not None else Ownership({}, {})
-    current = Ownership(dict(was.sets), dict(was.times))
+    before = decode_ownership(live["metadata"]) if live is not None else Ownership({}, {})
+    current = Ownership(dict(before.sets), dict(before.times))
     bare: Object = {"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}}
     base = bare if live is None else _without_managed(live)
-    if live is not None and not was.sets:
-        _claim_first(current, resource, base, schema)
+    if live is not None and not before.sets:
+        _assign_before_first_apply(current, resource, base, schema)
     key = ManagerKey(context.manager, "Apply", resource.api_version, subresource)
-    last = EMPTY
+    last_applied = EMPTY
     for other in [other for other in current.sets if _same_applier(other, key)]:
-        last = current.sets.pop(other)
+        last_applied = current.sets.pop(other)
     is_tracked = _tracked_fields(resource, subresource)
     merged: Object = merge(base, config, schema)
     current.sets[key] = _filtered(frozenset(fields_of(config, schema)), is_tracked)
-    merged = _prune(merged, current.sets, last, schema)
-    _settle_conflicts(current, key, base, merged, schema, is_tracked, force=force)
+    merged = _prune(merged, current.sets, last_applied, schema)
+    _resolve_conflicts(current, key, base, merged, schema, is_tracked, force=force)
     current.sets[key] -= STRIPPED
     _drop_empty(current.sets)
-    return Applied(merged, encode_ownership(current, was, state.timestamp()))
+    return Applied(merged, encode_ownership(current, before, state.timestamp()))
 
 
 def _same_applier(other: ManagerKey, key: ManagerKey) -> bool:
     return (other.manager, other.operation, other.subresource) == (key.manager, "Apply", key.subresource)
 
 
-def _claim_first(current: Ownership, resource: Resource, base: Object, schema: Schema | None) -> None:
+def _assign_before_first_apply(current: Ownership, resource: Resource, base: Object, schema: Schema | None) -> None:
     """Assigns the fields of an object without managed fields to "before-first-apply"."""
     key = ManagerKey("before-first-apply", "Update", resource.api_version)
     paths = frozenset(fields_of(base, schema)) - STRIPPED
@@ -271,21 +269,21 @@ def _claim_first(current: Ownership, resource: Resource, base: Object, schema: S
         current.sets[key] = paths
 
 
-def _prune(merged: Object, sets: Managers, last: FieldSet, schema: Schema | None) -> Object:
+def _prune(merged: Object, sets: Managers, last_applied: FieldSet, schema: Schema | None) -> Object:
     """Removes the fields that this manager applied before, does not apply now, and no other manager owns."""
-    if not last:
+    if not last_applied:
         return merged
-    named_last = with_named_parents(last, schema)
-    pruned: Object = remove(merged, named_last, schema) or {}
+    named_applied = with_named_parents(last_applied, schema)
+    pruned: Object = remove(merged, named_applied, schema) or {}
     owned: FieldSet = EMPTY.union(*sets.values())
     everything = with_named_parents(frozenset(fields_of(merged, schema)), schema)
     left = with_named_parents(frozenset(fields_of(pruned, schema)), schema)
     pruned = remove(merged, everything - (left | with_named_parents(owned, schema)), schema) or {}
     left = with_named_parents(frozenset(fields_of(pruned, schema)), schema)
-    return remove(merged, (everything - left) & named_last, schema) or {}
+    return remove(merged, (everything - left) & named_applied, schema) or {}
 
 
-def _settle_conflicts(
+def _resolve_conflicts(
     current: Ownership,
     key: ManagerKey,
     base: Object,
@@ -313,17 +311,17 @@ def _conflict_error(conflicts: Managers) -> errors.StatusError:
     causes: list[Object] = []
     named: dict[str, list[str]] = {}
     for key in sorted(conflicts, key=ManagerKey.order):
-        who = key.show()
+        manager = key.show()
         for path in fieldset.in_order(conflicts[key]):
             where = fieldset.show(path)
-            causes.append({"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": where})
-            named.setdefault(who, []).append(where)
+            causes.append({"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": where})
+            named.setdefault(manager, []).append(where)
     if len(causes) == 1:
         message = f"Apply failed with 1 conflict: {causes[0]['message']}: {causes[0]['field']}"
     else:
         lines: list[str] = []
-        for who, paths in named.items():
-            lines.append(f"conflicts with {who}:")
+        for manager, paths in named.items():
+            lines.append(f"conflicts with {manager}:")
             lines += [f"- {where}" for where in paths]
         message = f"Apply failed with {len(causes)} conflicts: " + "\n".join(lines)
     return errors.apply_conflict(causes, message)

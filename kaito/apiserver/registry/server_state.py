@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
 
-from kaito.apiserver.registry.resources import Registry, Resource
+from kaito.apiserver.registry.resources import Registry
 from kaito.apiserver.registry.store import Store
-from kaito.apiserver.wire import Object
 
 _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """Letters of generated name suffixes: no vowels, no look-alikes (apimachinery `util/rand`)."""
@@ -64,13 +63,3 @@ class Context:
     field_validation: str = "Warn"
     agent: str = ""
     """The request's user agent."""
-
-
-def api_kind(data: Object) -> tuple[str, str]:
-    """Returns apiVersion and kind of an object."""
-    return str(data.get("apiVersion", "")), str(data.get("kind", ""))
-
-
-def owner_reference_target(resource: Resource) -> str:
-    """Returns a printable `group/kind` for messages."""
-    return f"{resource.group}/{resource.kind}"

@@ -56,18 +56,18 @@ def prepare_update(resource: Resource, data: Object, old: Stored, subresource: s
         data.pop("status", None)
         if "status" in previous:
             data["status"] = copy_json(previous["status"])
-    metadata, was = data["metadata"], old.metadata
+    metadata, before = data["metadata"], old.metadata
     for name in _SYSTEM_FIELDS:
         metadata.pop(name, None)
-        if name in was:
-            metadata[name] = was[name]
-    metadata["name"] = was["name"]
-    if "namespace" in was:
-        metadata["namespace"] = was["namespace"]
+        if name in before:
+            metadata[name] = before[name]
+    metadata["name"] = before["name"]
+    if "namespace" in before:
+        metadata["namespace"] = before["namespace"]
     metadata.pop("generation", None)
-    if "generation" in was:
+    if "generation" in before:
         changed = subresource != "binding" and spec_changed(resource, previous, data)
-        metadata["generation"] = was["generation"] + 1 if changed else was["generation"]
+        metadata["generation"] = before["generation"] + 1 if changed else before["generation"]
     _order(data)
 
 
@@ -114,13 +114,13 @@ def create_errors(resource: Resource, data: Object) -> list[errors.FieldError]:
 def update_errors(resource: Resource, data: Object, old: Stored) -> list[errors.FieldError]:
     """Validates the metadata of an updated object, including immutable fields."""
     found = metadata_errors(resource, data["metadata"])
-    metadata, was = data["metadata"], old.metadata
-    if was.get("deletionTimestamp"):
-        added = sorted(set(metadata.get("finalizers") or ()) - set(was.get("finalizers") or ()))
+    metadata, before = data["metadata"], old.metadata
+    if before.get("deletionTimestamp"):
+        added = sorted(set(metadata.get("finalizers") or ()) - set(before.get("finalizers") or ()))
         if added:
             shown = "[]string{" + ", ".join(errors.quote(name) for name in added) + "}"
-            why = f"no new finalizers can be added if the object is being deleted, found new finalizers {shown}"
-            found.append(errors.forbidden_field("metadata.finalizers", why))
+            message = f"no new finalizers can be added if the object is being deleted, found new finalizers {shown}"
+            found.append(errors.forbidden_field("metadata.finalizers", message))
     return found
 
 

@@ -149,7 +149,7 @@ class FleetReader:
         own = [claim for claim in claims if owns_claim(workspace, claim)]
         cost, is_recorded = workspace.status.cost, True
         if cost is None and own:
-            # Another controller, or one of an earlier version: the nodes that exist now, without those that are gone.
+            # Another controller, or one of an earlier version: the nodes that exist now, without deleted ones.
             cost = account(None, self._prices.instances(own, nodes, self._settings), now=now)
             is_recorded = False
         count = len(cost.nodes) if cost is not None else len(workspace.status.worker_nodes)

@@ -14,7 +14,6 @@ from kaito.runtime.reconcile import Again, Request
 
 DEFAULT_BACKOFF_LIMIT = 6
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
-RETRY_BASE_SECONDS = 2.0
 
 
 def jobs() -> Controller[Job]:

@@ -90,7 +90,6 @@ LABELS_AND_ANNOTATIONS = """
     karpenter.sh/registered
     karpenter.sh/termination
     karpenter.sh/unregistered
-    kubernetes.azure.com/agentpool
     kubernetes.io/arch
     kubernetes.io/hostname
     kubernetes.io/os
@@ -112,8 +111,6 @@ LABELS_AND_ANNOTATIONS = """
     worker
     workspace
     workspace.finalizer.kaito.sh
-    workspace.kaito.io/hash
-    workspace.kaito.io/name
     workspace.kaito.io/revision
     workspace.kaito.sh/finalizer
 """

@@ -41,7 +41,7 @@ def instance_type_fixed(old: Workspace, new: Workspace) -> Iterator[Violation]:
         yield Violation("resource.instanceType", f"{_REMEDY} ({before!r} -> {after!r})")
 
 
-def template_fixed_in_kind(old: Workspace, new: Workspace) -> Iterator[Violation]:
+def template_not_exchanged(old: Workspace, new: Workspace) -> Iterator[Violation]:
     """Checks that a preset and a pod template are not exchanged. The template itself may change."""
     if old.inference and new.inference and (old.inference.template is None) != (new.inference.template is None):
         yield Violation(
@@ -86,7 +86,7 @@ RULES: Final = (
     _fixed("resource.partition", lambda workspace: workspace.resource.partition),
     _fixed("resource.labelSelector", lambda workspace: workspace.resource.label_selector),
     _if_both(_fixed("inference.preset", _inference_preset), _serves_preset),
-    TransitionRule("preset and template are not exchanged", template_fixed_in_kind),
+    TransitionRule("preset and template are not exchanged", template_not_exchanged),
     _if_both(_fixed("tuning.preset", _tuning_preset), _tunes),
     _if_both(_fixed("tuning.method", lambda w: w.tuning.method.lower() if w.tuning else None), _tunes),
     _if_both(_fixed("tuning.input.name", lambda w: w.tuning.input.name if w.tuning else None), _tunes),

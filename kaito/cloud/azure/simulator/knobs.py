@@ -40,7 +40,7 @@ class Knobs(BaseModel):
     lowercase_resource_group: bool = False
     """The resource group in the providerID is in lower case, as sometimes on AKS."""
     evicted_after: float | None = None
-    """The cloud evicts the virtual machine: the node has the notice of AKS, and this many seconds later it is gone.
+    """The cloud evicts the virtual machine: the node has the notice of AKS, and is deleted this many seconds later.
     Takes effect on a node that runs. The agent pool stays, as with the eviction policy Delete."""
     node_outlives_pool: bool = False
     """The Node is not deleted with its pool, but within a minute after this ends."""

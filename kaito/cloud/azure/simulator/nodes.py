@@ -25,7 +25,7 @@ R = TypeVar("R", bound=Resource)
 LEASE_NAMESPACE = "kube-node-lease"
 RETRY_SECONDS = 1.0
 NODE_MANAGER_SECONDS = 60.0
-"""Interval at which the cloud node manager checks a Node whose virtual machine is gone, in simulated seconds."""
+"""Interval at which the cloud node manager checks a Node whose virtual machine does not exist, in simulated seconds."""
 SHORTEST_WAIT_SECONDS = 0.001
 """Above the resolution of the loop's clock: a wait that rounding left over must let time pass."""
 

@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=program, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raises a ConfigurationError instead of leaving the process."""
+        """Raises a ConfigurationError instead of exiting."""
         raise ConfigurationError(message)
 
     def flag(self, name: str, **options: Any) -> None:

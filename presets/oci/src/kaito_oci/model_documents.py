@@ -28,7 +28,8 @@ MAX_DOCUMENT_BYTES: Final = 32 * 2**20
 """Limit of a layer with a document. The index of the largest models has a few MiB."""
 
 _ATTEMPTS: Final = 2
-"""Attempts of a request. The callers repeat the reading later, so that a silent registry delays others little."""
+"""Attempts of a request. Few, because the callers read again later, and a registry that does not respond delays the
+reads of other models."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ def hanging(world: World, transport: InMemoryTransport) -> None:
 async def test_readyz_fails_while_a_kind_cannot_be_followed_and_recovers(
     world: World, trouble: Callable[[World, InMemoryTransport], None], words: str
 ) -> None:
-    """Attempts are no proof of a connection."""
+    """Attempts do not prove a connection."""
     transport = world.transport()
     async with world.manager(Controller(App, reconcile), transport=transport) as manager:
         world.put(app("a"))
