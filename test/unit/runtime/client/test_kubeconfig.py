@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
 
 from kaito.apiserver.http import serve
 from kaito.apiserver.server import ApiServer
@@ -380,6 +381,38 @@ async def test_a_token_is_replaced_five_minutes_before_it_expires_and_when_rejec
 # What it costs
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the library calls aiohttp with deprecated arguments
+async def test_a_missing_oidc_token_is_requested_and_stored(tmp_path: Path) -> None:
+    async def well_known(request: web.Request) -> web.Response:
+        return web.json_response({"token_endpoint": f"http://{request.host}/token"})
+
+    async def token(request: web.Request) -> web.Response:
+        given = await request.post()
+        assert (given["grant_type"], given["refresh_token"]) == ("refresh_token", "r1")
+        return web.json_response({"id_token": "new", "refresh_token": "r2"})
+
+    app = web.Application()
+    app.router.add_get("/.well-known/openid-configuration", well_known)
+    app.router.add_post("/token", token)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    config = {
+        "client-id": "kaito",
+        "client-secret": "s",
+        "idp-issuer-url": f"http://127.0.0.1:{runner.addresses[0][1]}",
+        "refresh-token": "r1",
+    }
+    path = write(tmp_path, {"auth-provider": {"name": "oidc", "config": config}})
+    try:
+        access = await find_cluster_config(path)
+    finally:
+        await runner.cleanup()
+    assert await access.credentials.header() == "Bearer new"
+    stored = yaml.safe_load(path.read_text())["users"][0]["user"]["auth-provider"]["config"]
+    assert (stored["id-token"], stored["refresh-token"]) == ("new", "r2")
+
+
 @pytest.mark.conformance("client-11")
 def test_client_11_reading_a_kubeconfig_loads_no_generated_code(tmp_path: Path) -> None:
     path = write(tmp_path, {"token": "t"})
@@ -393,6 +426,7 @@ def test_client_11_reading_a_kubeconfig_loads_no_generated_code(tmp_path: Path) 
         f"access = asyncio.run(find_cluster_config(Path({str(path)!r}), environment={{}}))\n"
         "assert access.server\n"
         "assert not [name for name in sys.modules if name.startswith('kubernetes')], 'left behind'\n"
+        "assert 'aiohttp' not in sys.modules, 'only OIDC needs it'\n"
         "import kubernetes_asyncio.client.models\n"  # the library still imports completely
         "assert kubernetes_asyncio.client.V1Pod\n"
     )
