@@ -162,6 +162,7 @@ def stored(cluster: Cluster, rng: random.Random, count: int) -> list[Workspace]:
     return [cluster.apply(Workspace.model_validate(manifest)) for manifest in manifests]
 
 
+@pytest.mark.sample(1)
 async def test_the_controller_creates_what_the_plan_contains(
     cluster: Cluster, seeded: tuple[WorkspaceSettings, random.Random]
 ) -> None:
@@ -261,6 +262,7 @@ def changed(rng: random.Random, pools: Pools, workspace: Workspace) -> str:
     return kind
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", range(2))
 async def test_the_controller_changes_a_pool_as_the_plan_contains(world: World, seed: int) -> None:
     """Copies, node class, losses and pauses of Workspaces that serve. The budget for drift follows the copies: a plan

@@ -499,6 +499,7 @@ async def service_deleted_without_controller(scene: Scene) -> None:
     await scene.world.advance(5)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", TABLE)
 async def test_the_situation_is_explained(scene: Scene, name: str) -> None:
     await TABLE.check(name, scene)

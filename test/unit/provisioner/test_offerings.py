@@ -79,6 +79,7 @@ def requiring(*requirements: tuple[str, str, list[str]]) -> Any:
     return change
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("code", "text"), PUT_REFUSALS)
 async def test_next_instance_type_is_tried_after_a_rejected_put(stage: "Stage", code: str, text: str) -> None:
     reject_put(stage, A100, code=code, text=text)
@@ -94,6 +95,7 @@ async def test_next_instance_type_is_tried_after_a_rejected_put(stage: "Stage", 
     assert labels.LAUNCH_RECORD not in stage.node().annotations
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("code", "text"), POOL_FAILURES)
 async def test_next_instance_type_is_tried_after_a_failed_pool(stage: "Stage", code: str, text: str) -> None:
     fail_pools(stage, A100, code=code, text=text)
@@ -105,6 +107,7 @@ async def test_next_instance_type_is_tried_after_a_failed_pool(stage: "Stage", c
     assert stage.pools == ["ws1"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("code", "text"), [PUT_REFUSALS[1], PUT_REFUSALS[3], PUT_REFUSALS[5]])
 async def test_rejected_instance_types_are_retried_rarely(stage: "Stage", code: str, text: str) -> None:
     reject_put(stage, A100, H100, code=code, text=text)
@@ -119,6 +122,7 @@ async def test_rejected_instance_types_are_retried_rarely(stage: "Stage", code: 
     assert len(notes) <= 3 * 10
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("code", "text"), [*POOL_FAILURES, ("VMExtensionProvisioningError", "vmssCSE failed"),
     ("ReconcileVMSSAgentPoolFailed", "internal error"), ("SubnetIsFull", "no address"),
     ("ReconcileVMSSAgentPoolFailed", 'Status=429 Code="TooManyRequests" Message="x"')])  # fmt: skip
@@ -131,6 +135,7 @@ async def test_failing_pools_are_recreated_rarely(stage: "Stage", code: str, tex
     assert stage.calls("DELETE") <= stage.calls("PUT")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("status", "code", "most"),
     [
@@ -216,6 +221,7 @@ async def test_stock_out_is_shared_between_claims(stage: "Stage") -> None:
         assert stage.calls("PUT", name) == 1
 
 
+@pytest.mark.slow("test_stock_out_is_shared_between_claims")
 async def test_one_claim_at_a_time_tries_an_offering_that_is_out_of_stock(stage: "Stage") -> None:
     stage.simulator.cluster.capacity[A100.lower()] = 0
     await stage.start()
@@ -303,6 +309,7 @@ async def test_excluded_capacity_type_leaves_the_other_one(stage: "Stage") -> No
 # zones
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("requirements", "zones"),
     [
@@ -327,6 +334,7 @@ async def test_zone_of_the_instance_type_is_requested(
     assert ready.labels.get(labels.ZONE) == (f"eastus-{zones[0]}" if zones else None)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("requirement", "words"),
     [

@@ -33,6 +33,7 @@ async def test_throttled_quota_check_does_not_delay_deletions(stage: "Stage") ->
     await stage.until_ready("ws2", within=900)
 
 
+@pytest.mark.slow("test_throttled_quota_check_does_not_delay_deletions")
 @pytest.mark.parametrize("stage", [NodeClaim], indirect=True)
 async def test_sixty_claims_stay_within_the_rate_limits(stage: "Stage") -> None:
     """Polls, creations and deletions stay within the limits of AKS, which the simulator enforces.

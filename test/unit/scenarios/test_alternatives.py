@@ -174,7 +174,7 @@ async def test_a_restart_in_the_middle(system: "System", process: str) -> None:
     assert list(system.pools.values()) == [A100_2]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("writes", range(3, 12))
 async def test_a_crash_at_any_write_buys_nothing_twice(system: "System", writes: int) -> None:
     """The server performs the write, the process ends before it has the answer."""
@@ -212,6 +212,7 @@ async def test_a_copy_on_several_nodes_never_mixes_instance_types(system: "Syste
     assert set(system.pools.values()) == {A100_2}
 
 
+@pytest.mark.slow("test_the_first_one_is_used_if_the_cloud_has_it")
 async def test_a_running_workspace_stays_until_it_is_told(system: "System") -> None:
     """Copies that serve stay although the first alternative is back; the annotation moves them."""
     system.out_of_stock(A100)
@@ -268,6 +269,7 @@ async def test_spot_capacity_first(system: "System") -> None:
     assert "refused" not in json.loads(system.workspace().annotations[labels.ALTERNATIVES])
 
 
+@pytest.mark.slow("test_the_first_one_is_used_if_the_cloud_has_it")
 async def test_a_workspace_that_was_scaled_to_zero_begins_with_the_first_one(system: "System") -> None:
     system.out_of_stock(A100)
     await system.start()

@@ -253,7 +253,7 @@ async def test_a_workspace_of_an_unknown_price_counts(system: "System") -> None:
     assert claims(system, "a") == [A100_2]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("writes", range(2, 9))
 async def test_a_crash_at_any_write_reserves_nothing_twice(system: "System", writes: int) -> None:
     budget(system, "10")

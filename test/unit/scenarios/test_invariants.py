@@ -214,7 +214,7 @@ async def test_trouble_from_the_beginning(system: "System", name: str) -> None:
     await finish(watch)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow("test_trouble_from_the_beginning")
 @pytest.mark.parametrize("name", DURING)
 async def test_trouble_in_the_middle(system: "System", name: str) -> None:
     begin, end = DURING[name]

@@ -240,6 +240,7 @@ async def test_the_status_has_the_cost_and_is_written_once_an_hour(cluster: "Clu
         assert float(cost.total) == pytest.approx(4 * 3.67, rel=0.01)
 
 
+@pytest.mark.slow("test_the_status_has_the_cost_and_is_written_once_an_hour")
 async def test_the_cost_survives_restarts_and_lost_nodes(cluster: "Cluster", a100: Workspace) -> None:
     cluster.apply(a100)
     async with cluster.controller():

@@ -352,7 +352,7 @@ async def test_one_of_several_nodes_is_lost(cluster: "Cluster", phi: Workspace) 
         assert ProvisionAttempts.from_annotations(cluster.workspace().annotations).failures == 1
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("act", [delete_at_once, never_joins])
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_crash_at_any_write_neither_hides_nor_repeats_a_loss(
@@ -401,6 +401,7 @@ async def test_a_crd_that_lacks_the_list_of_claims_causes_no_loop(
         assert life.gaps[-1] >= 120
 
 
+@pytest.mark.slow("test_stable_claims_reset_the_backoff")
 async def test_nodes_that_fail_soon_after_they_joined_are_no_lasting_success(
     cluster: "Cluster", phi: Workspace
 ) -> None:

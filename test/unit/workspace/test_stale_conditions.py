@@ -63,6 +63,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("function", STEPS)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 async def test_no_condition_is_stale_after_a_step_failed(
@@ -345,6 +346,7 @@ async def until_tuning(cluster: "Cluster", phi: Workspace) -> None:
     assert cluster.conditions()["JobStarted"][0] == "True"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("function", STEPS)
 async def test_no_condition_of_a_tuning_workspace_is_stale_after_a_step_failed(
     cluster: "Cluster", phi: Workspace, monkeypatch: pytest.MonkeyPatch, function: str

@@ -62,6 +62,7 @@ async def server_without_tls(greeting: bytes) -> AsyncGenerator[str]:
         server.close()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("greeting", [b"this is not TLS\n", b""], ids=["foreign", "silent"])
 async def test_a_failed_handshake_leaves_no_buffers(greeting: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,7 @@ def handshake(server: ssl.SSLContext, bundle: bytes, at: datetime) -> None:
     assert begins <= at.timestamp() < ends
 
 
+@pytest.mark.slow("test_a_rotation_of_the_ca_takes_its_three_steps")
 @pytest.mark.conformance(54)
 async def test_ten_years_of_rotation_with_two_replicas_fail_no_handshake(world: World) -> None:
     world.put(configuration())

@@ -110,6 +110,7 @@ async def create_if_missing(request: Request[Order], consistency: Any) -> None:
             await request.api.create(ConfigMap(metadata=ObjectMeta(name=name, namespace="default")))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_correct_operator_violates_nothing(seed: int) -> None:
     report = simulate(Orders(), seed)
@@ -117,6 +118,7 @@ def test_a_correct_operator_violates_nothing(seed: int) -> None:
     assert report.seconds > 300
 
 
+@pytest.mark.slow("test_a_correct_operator_violates_nothing")
 def test_the_same_seed_is_the_same_run() -> None:
     assert simulate(Orders(), 3).trace.digest == simulate(Orders(), 3).trace.digest
     assert simulate(Orders(), 3).trace.digest != simulate(Orders(), 4).trace.digest
