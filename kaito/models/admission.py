@@ -5,6 +5,7 @@ create and update, and the controller before it plans.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from kaito.api import labels
@@ -17,6 +18,7 @@ from kaito.models.copies import COUNT_FIELD, REPLICAS_FIELD, wanted_copies
 from kaito.models.errors import InstanceTypeTooSmall, NoGpu, PlanError, UnknownInstanceType
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
+from kaito.models.partitions import MigStrategy, divided
 from kaito.models.planning import InferencePlan, plan_inference, plan_tuning
 from kaito.models.preset import Preset, RuntimeName
 from kaito.models.weights import WeightsDefaults, WeightsUnavailable, select_weights
@@ -152,15 +154,26 @@ def _outside(workspace: Workspace) -> Iterator[Violation]:
     )
 
 
-def instance_type_of(workspace: Workspace, cloud: Cloud) -> InstanceType | None:
+def instance_type_of(
+    workspace: Workspace, cloud: Cloud, *, mig_strategy: MigStrategy = "single"
+) -> InstanceType | None:
     """Returns the instance type of the Workspace; None for a pod template if the table does not contain it.
 
     A pod template contains its own requests, so that it may run on an instance type without a GPU, or on one that is
-    newer than the table.
+    newer than the table. With `resource.partition`, the GPUs are divided.
 
     Raises:
         UnknownInstanceType, NoGpu: a preset cannot be planned for the instance type.
+        PartitionUnavailable: its GPUs do not have the part.
     """
+    partition = workspace.resource.partition
+    found = _whole_instance_type(workspace, cloud)
+    if found is None or partition is None or not partition.profile:
+        return found
+    return divided(found, partition, mig_strategy)
+
+
+def _whole_instance_type(workspace: Workspace, cloud: Cloud) -> InstanceType | None:
     name = workspace.resource.instance_type
     is_template = workspace.inference is not None and workspace.inference.template is not None
     try:
@@ -223,7 +236,11 @@ def _nodes_warning(copies: int, plan: InferencePlan, field: str) -> str:
 
     Upstream uses as many nodes as one copy needs and ignores a larger count, so the same object costs more here.
     """
-    name, each, nodes = plan.preset.name, plan.nodes_per_copy, copies * plan.nodes_per_copy
+    name, each = plan.preset.name, plan.nodes_per_copy
+    nodes = replace(plan, copies=copies).nodes
+    if plan.instance.profile:
+        used = f"{nodes} node{'s are' if nodes > 1 else ' is'} used for {copies} cop{'ies' if copies > 1 else 'y'}"
+        return f"{field}: is {copies}: {used} of {name}: {plan.explanation}"
     if each == 1 and copies > 1:
         return (
             f"{field}: is {copies}: {copies} nodes are used, and each serves a whole copy of {name}: "

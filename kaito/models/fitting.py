@@ -14,6 +14,7 @@ from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
 from kaito.models.measured import MeasuredMemory
 from kaito.models.parallelism import MAX_NODES_PER_COPY, Parallelism, can_divide, load_of, parallelism
+from kaito.models.partitions import FIELD as PARTITION_FIELD, PROFILE_FIELD
 from kaito.models.preset import Preset, RuntimeName
 from kaito.models.runtime import choose_runtime
 from kaito.models.sizing import (
@@ -226,8 +227,10 @@ def shortfall_error(
         value: float | str | None = getattr(engine, option)
         if value is not None and _fits(preset, instance, runtime, replace(engine, **{option: None}), adapters, nodes):
             return _option_error(preset, instance, engine, option, adapters, cloud, nodes)
-    remedy = _larger(preset, runtime, engine, adapters, cloud)
     shortfall = _shortfall(preset, instance, runtime, engine, adapters, nodes)
+    if instance.profile:
+        return InstanceTypeTooSmall(PROFILE_FIELD, f"{shortfall}: choose a larger profile, or remove {PARTITION_FIELD}")
+    remedy = _larger(preset, runtime, engine, adapters, cloud)
     return InstanceTypeTooSmall(INSTANCE_FIELD, f"{shortfall}: {remedy}")
 
 

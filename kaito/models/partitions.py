@@ -18,6 +18,7 @@ MigStrategy = Literal["single", "mixed"]
 """How the device plugin advertises slices: as `nvidia.com/gpu`, or each profile as a resource of its own."""
 
 FIELD: Final = "resource.partition"
+PROFILE_FIELD: Final = f"{FIELD}.profile"
 
 MIG_RESOURCE: Final = "nvidia.com/mig-"
 """Prefix of the extended resource of a MIG slice; the profile follows."""
@@ -77,15 +78,15 @@ def divided(instance: InstanceType, partition: Partition, strategy: MigStrategy 
     Raises:
         PartitionUnavailable: the GPUs cannot be divided, or do not have the profile.
     """
-    profile, field = partition.profile or "", f"{FIELD}.profile"
+    profile = partition.profile or ""
     key = (instance.gpu.name, instance.memory_per_gpu // GIB)
     sizes = next((each for each in _SIZES if (each.gpu, each.memory_gib) == key), None)
     if sizes is None or instance.name.lower().startswith(_CONFIDENTIAL):
         message = f"is {profile!r}, but the GPUs of {instance.name} cannot be divided: remove {FIELD}"
-        raise PartitionUnavailable(field, f"{message}, or choose an instance type with A100, H100 or H200")
+        raise PartitionUnavailable(PROFILE_FIELD, f"{message}, or choose an instance type with A100, H100 or H200")
     if profile not in sizes.profiles:
         message = f"is {profile!r}, which the GPUs of {instance.name} do not have"
-        raise PartitionUnavailable(field, f"{message}: use one of {', '.join(sizes.profiles)}")
+        raise PartitionUnavailable(PROFILE_FIELD, f"{message}: use one of {', '.join(sizes.profiles)}")
     name, slices, eighths = _AKS_PROFILES[sizes.profiles.index(profile)]
     return replace(
         instance,
@@ -130,13 +131,13 @@ def part_of(
 def _slice(instance: InstanceType, profile: str, node_labels: Iterable[Mapping[str, str]]) -> InstanceType:
     found = _PROFILE.fullmatch(profile)
     if found is None:
-        raise PartitionUnavailable(f"{FIELD}.profile", f"{profile!r} is not a MIG profile such as 1g.10gb")
+        raise PartitionUnavailable(PROFILE_FIELD, f"{profile!r} is not a MIG profile such as 1g.10gb")
     resource = mig_resource(profile)
     labeled = [int(text) for each in node_labels if (text := each.get(f"{resource}.memory", "")).isdecimal()]
     memory = min(labeled) * _MIB if labeled else int(found["gigabytes"]) * 10**9
     if memory > instance.memory_per_gpu:
         raise PartitionUnavailable(
-            f"{FIELD}.profile", f"{profile!r} is larger than a GPU of the nodes ({instance}): choose a smaller profile"
+            PROFILE_FIELD, f"{profile!r} is larger than a GPU of the nodes ({instance}): choose a smaller profile"
         )
     return replace(
         instance,

@@ -20,7 +20,7 @@ from kaito.models.fitting import (
     shortfall_error,
     transformers_shortfall,
 )
-from kaito.models.gpu import InstanceType
+from kaito.models.gpu import GIB, InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
 from kaito.models.parallelism import MAX_NODES_PER_COPY, Parallelism, parallelism
 from kaito.models.preset import Preset, RuntimeName
@@ -80,7 +80,8 @@ class InferencePlan(PresetPlan):
     """Time limit for loading the model."""
 
     explanation: str = ""
-    """Why a copy needs several nodes, and how it is divided over them; empty for one node."""
+    """Why a copy needs several nodes, and how it is divided over them, or how copies share a node; empty if each copy
+    has a node."""
 
     measured: str = ""
     """What servers of the model measured on such GPUs; empty if nothing is known."""
@@ -165,10 +166,18 @@ def plan_inference(
         engine=options,
         disk=preset.disk,
         readiness_timeout=preset.readiness_timeout + (divided.nodes - 1) * JOIN_TIME,
-        explanation=explain_nodes(preset, instance, options, divided) if divided.nodes > 1 else "",
+        explanation=_explain(preset, instance, options, divided),
         measured=explain_measured(preset, instance, divided) if chosen == "vllm" else "",
         warnings=tuple(warnings),
     )
+
+
+def _explain(preset: Preset, instance: InstanceType, engine: EngineSettings, divided: Parallelism) -> str:
+    if divided.nodes > 1:
+        return explain_nodes(preset, instance, engine, divided)
+    if instance.profile:
+        return f"each copy uses a slice of {instance.memory_per_gpu / GIB:g} GiB, of which a node has {instance.slices}"
+    return ""
 
 
 def plan_tuning(preset: Preset, instance: InstanceType, *, method: str) -> TuningPlan:

@@ -74,6 +74,7 @@ def feature_gates(text: str) -> dict[str, bool]:
 
 SETTINGS_FIELDS: Final = (
     "region",
+    "mig_strategy",
     "image_registry",
     "serving_image",
     "vllm_image",

@@ -192,6 +192,7 @@ def _hardware(
         zones=tuple(dict.fromkeys(workspace.resource.zones)),
         gpus=planned.gpus,
         gpu_resource=planned.resource_name,
+        gpu_profile=planned.instance.profile,
         disk=planned.disk,
     )
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from kaito.api.object_names import is_subdomain
 from kaito.api.references import image_problem
 from kaito.api.workspace import PodOptions, WeightsSource
+from kaito.models.partitions import MigStrategy
 from kaito.models.weights import WeightsDefaults
 from kaito.workspace.node_class import NodeClassSettings
 
@@ -84,6 +85,10 @@ class WorkspaceSettings(BaseModel):
 
     default_node_image_family: Literal["ubuntu", "azurelinux"] = "ubuntu"
     """Operating system of new nodes for Workspaces without the annotation."""
+
+    mig_strategy: MigStrategy = "single"
+    """How the device plugin of new nodes advertises slices of GPUs, for `resource.partition`: as nvidia.com/gpu
+    (single), or each profile as a resource of its own (mixed)."""
 
     node_class: NodeClassSettings = NodeClassSettings()
     """Node class of NodeClaims (flags `--karpenter-node-class-*`)."""

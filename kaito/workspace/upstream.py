@@ -67,7 +67,7 @@ GATES: Final = (
         Support.ACCEPTED,
         "--inference-gateway publishes InferenceSets, without a gate and without Flux",
     ),
-    Gate("enableMIG", Support.ACCEPTED, "a MIG slice of existing nodes can always be requested"),
+    Gate("enableMIG", Support.ACCEPTED, "a MIG slice of existing or new nodes can always be requested"),
     Gate("enableAccelerator", Support.ACCEPTED, "a part of the GPUs of existing nodes can always be requested"),
     Gate("ModelMirror", Support.ACCEPTED, "ModelMirrors are not reconciled; weights are downloaded by each pod"),
     Gate(

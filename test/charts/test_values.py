@@ -189,6 +189,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "nodeCacheDirectory": "/var/cache/kaito",
         "podDefaults": {"priorityClassName": "high"},
         "region": "eastus",
+        "migStrategy": "mixed",
         "priceTable": {"prices": [{"region": "eastus", "instanceType": "a", "onDemand": 1}]},
         "servingImage": "r.example.com/serving:1",
         "vllmImage": "r.example.com/vllm:1",
@@ -398,6 +399,7 @@ def test_the_program_receives_each_value() -> None:
     for name in ("imageRegistry", "presetRegistryName"):
         assert controller({name: "r.example.com/k"}).workspace.image_registry == "r.example.com/k"
     assert controller({"servingImage": "r.example.com/s:1"}).workspace.serving_image == "r.example.com/s:1"
+    assert controller({"migStrategy": "mixed"}).workspace.mig_strategy == "mixed"
     assert controller({"vllmImage": "r.example.com/v:1"}).workspace.vllm_image == "r.example.com/v:1"
     node_class = {"group": "g.example.com", "kind": "Class", "version": "v1", "resourceName": "classes", "name": "gpu"}
     parsed = controller({"nodeApi": "nodeclaim", "karpenterNodeClass": node_class})

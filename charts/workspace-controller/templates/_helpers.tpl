@@ -90,6 +90,9 @@ kaito.sh/installation: "true"
 {{- with .Values.region }}
 - --region={{ . }}
 {{- end }}
+{{- with .Values.migStrategy }}
+- --mig-strategy={{ . }}
+{{- end }}
 {{- if .Values.priceTable }}
 - --price-table=/etc/kaito-prices/prices.yaml
 {{- end }}

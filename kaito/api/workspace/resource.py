@@ -88,7 +88,7 @@ class NodeSelector(LabelSelector):
 
 
 class Partition(Model):
-    """A part of a node's GPUs instead of the whole node."""
+    """A part of a node's GPUs for each copy, instead of the whole node."""
 
     rules: ClassVar = [
         Rule(
@@ -102,7 +102,8 @@ class Partition(Model):
     ]
 
     mode: Literal["mig", "accelerator"]
-    """`mig` uses one slice of a GPU with Multi-Instance GPU; `accelerator` uses `count` whole GPUs of a node."""
+    """`mig` uses one slice of a GPU with Multi-Instance GPU; `accelerator` uses `count` whole GPUs of an existing
+    node."""
 
     profile: Annotated[str, Field(json_schema_extra={"maxLength": 16})] | None = None
     """MIG profile such as `1g.10gb`. Required with mode `mig`, and not allowed otherwise."""
@@ -203,4 +204,5 @@ class ResourceSpec(Model):
     """Names of existing nodes to use before new nodes are created. They must match the label selector."""
 
     partition: Partition | None = None
-    """Use a part of the GPUs of existing nodes (`--node-api byo`). Cannot be changed."""
+    """Use a part of the GPUs of a node for each copy. With mode `mig`, gpu-provisioner divides the GPUs of new nodes on
+    Azure, and the copies of the Workspace share these nodes. Cannot be changed."""

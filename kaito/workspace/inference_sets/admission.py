@@ -4,6 +4,7 @@ The webhook reads neither cluster nor network. The controller applies the same r
 the webhook is off.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from kaito.api import InferenceSet, Workspace
@@ -16,12 +17,13 @@ from kaito.workspace.inference_sets.children import child_workspace
 from kaito.workspace.inference_sets.nodes import nodes_per_workspace
 from kaito.workspace.plan_warnings import cost_findings, plan_warnings
 from kaito.workspace.preflight import Finding, validate_workspace
-from kaito.workspace.settings import WorkspaceSettings
+from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 VALIDATE_PATH: Final = "/validate/inferenceset.kaito.sh"
 """Path of the webhook in the ValidatingWebhookConfiguration of `config/webhook`, as in upstream Kaito."""
 
 _LIMIT: Final = "spec.nodeCountLimit"
+_PARTITION: Final = "spec.template.resource.partition"
 _ANNOTATION: Final = "metadata.annotations["
 
 
@@ -68,7 +70,19 @@ def validate_inference_set(
 def _violations(inference_set: InferenceSet, settings: WorkspaceSettings) -> list[Violation]:
     child = child_workspace(inference_set, f"{inference_set.name}-0")
     of_child = (_located(violation, inference_set) for violation in validate_workspace(child, None, settings))
-    return [*violations(inference_set), *(violation for violation in of_child if violation is not None)]
+    own = [*violations(inference_set), *_unused_slices(inference_set, settings)]
+    return [*own, *(violation for violation in of_child if violation is not None)]
+
+
+def _unused_slices(inference_set: InferenceSet, settings: WorkspaceSettings) -> Iterator[Violation]:
+    """Reports divided GPUs of new nodes: a Workspace of a set has one copy, and shares its node with no other."""
+    partition = inference_set.spec.template.resource.partition
+    if partition is not None and partition.mode == "mig" and settings.node_api is not NodeApi.BYO:
+        message = (
+            "is not possible on new nodes: each Workspace of the set has one copy and a node of its own, so that the "
+            "other slices would be paid for and not used: remove it, or use a Workspace with several copies"
+        )
+        yield Violation(_PARTITION, message)
 
 
 def _located(violation: Violation, inference_set: InferenceSet) -> Violation | None:

@@ -19,7 +19,7 @@ from kaito.api.karpenter import (
     Taint,
 )
 from kaito.models.instance_types import has_gpu
-from kaito.runtime.meta import ObjectMeta
+from kaito.runtime.meta import ObjectMeta, Quantity
 from kaito.workspace.node_class import AWS_GROUP, AZURE_GROUP, KAITO
 from kaito.workspace.ownership import owner_labels
 from kaito.workspace.plan import Hardware
@@ -126,7 +126,14 @@ def claim_taints() -> list[Taint]:
 
 
 def _resources(hardware: Hardware) -> ResourceRequirements:
-    return ResourceRequirements(requests={"storage": hardware.disk})
+    """Returns the size of the disk, and the slices of a node with divided GPUs, which its initialization waits for."""
+    slices = {hardware.gpu_resource: Quantity(hardware.gpus_per_node)} if hardware.gpu_profile else {}
+    return ResourceRequirements(requests={"storage": hardware.disk, **slices})
+
+
+def _gpu_profile(hardware: Hardware) -> dict[str, str]:
+    """Returns the annotation by which gpu-provisioner divides the GPUs of the node; none for whole GPUs."""
+    return {labels.GPU_INSTANCE_PROFILE: hardware.gpu_profile} if hardware.gpu_profile else {}
 
 
 def _class_resources(hardware: Hardware, node_class: NodeClassRef) -> ResourceRequirements:
@@ -146,6 +153,7 @@ def _machine(workspace: Workspace, hardware: Hardware, settings: WorkspaceSettin
             annotations={
                 labels.CLAIM_INDEX: str(index),
                 **_image_family(workspace, settings),
+                **_gpu_profile(hardware),
                 **claim_annotation(workspace),
             },
         ),
@@ -219,6 +227,7 @@ def _node_claim(
                 labels.DO_NOT_DISRUPT: labels.TRUE,
                 # The node class of a Karpenter provider determines the image.
                 **({labels.NODE_IMAGE_FAMILY: family} if node_class.group == KAITO.group else {}),
+                **_gpu_profile(hardware),
                 **claim_annotation(workspace),
             },
         ),

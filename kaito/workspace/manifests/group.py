@@ -26,7 +26,6 @@ from kaito.workspace.manifests.service import SERVER_PORT, copy_labels, headless
 from kaito.workspace.ownership import pod_labels
 from kaito.workspace.plan import Plan
 
-HOSTNAME: Final = "kubernetes.io/hostname"
 _SUFFIX: Final = "-workers"
 _MAX_SET_NAME: Final = 52
 """Longest name of a StatefulSet: its pods have a label with the name, a dash and a digest of ten characters."""
@@ -88,7 +87,7 @@ def one_pod_per_node(workspace: Workspace) -> dict[str, Any]:
     """Returns the anti-affinity with which every pod of the Workspace has a node of its own."""
     selector = {"matchLabels": pod_labels(workspace)}
     return {
-        "requiredDuringSchedulingIgnoredDuringExecution": [{"labelSelector": selector, "topologyKey": HOSTNAME}],
+        "requiredDuringSchedulingIgnoredDuringExecution": [{"labelSelector": selector, "topologyKey": labels.HOSTNAME}],
     }
 
 

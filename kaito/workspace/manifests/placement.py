@@ -8,9 +8,11 @@ from pydantic import ValidationError
 
 from kaito.api import Workspace, labels
 from kaito.api.json_values import json_list, json_object, without_nulls
+from kaito.api.workspace.node_count import MAX_NODE_COUNT
 from kaito.models.partitions import mig_resource
 from kaito.runtime.kinds import Taint, Toleration
-from kaito.workspace.ownership import owner_labels
+from kaito.workspace.ownership import owner_labels, pod_labels
+from kaito.workspace.plan import Hardware
 from kaito.workspace.pod_options import pod_options
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
@@ -89,6 +91,26 @@ def affinity(workspace: Workspace, node_api: NodeApi, *, given: Mapping[str, Any
     node["requiredDuringSchedulingIgnoredDuringExecution"] = required
     merged["nodeAffinity"] = node
     return merged
+
+
+def placed(workspace: Workspace, hardware: Hardware, node_api: NodeApi) -> dict[str, Any]:
+    """Returns the fields of a preset's pod that choose its node among those of the Workspace.
+
+    Copies that share nodes fill one node before the next, so that fewer copies need fewer nodes: the StatefulSet ends
+    the pod with the highest ordinal, which was placed last. Without a constraint of the pod, the scheduler spreads pods
+    over nodes by default. The constraint here allows every placement, and constraints of this kind add no score.
+    """
+    own = affinity(workspace, node_api)
+    if hardware.copies_per_node == 1:
+        return {"affinity": own}
+    selector = {"matchLabels": pod_labels(workspace)}
+    term = {"labelSelector": selector, "topologyKey": labels.HOSTNAME}
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    spread = {"maxSkew": MAX_NODE_COUNT, "topologyKey": labels.HOSTNAME, "whenUnsatisfiable": "DoNotSchedule"}
+    return {
+        "affinity": {**own, "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}},
+        "topologySpreadConstraints": [{**spread, "labelSelector": selector}],
+    }
 
 
 def tolerations(workspace: Workspace, given: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:

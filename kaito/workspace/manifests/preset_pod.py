@@ -12,7 +12,7 @@ from kaito.api.json_values import json_object, without_nulls
 from kaito.api.workspace import PodOptions, PodResources
 from kaito.runtime.meta import Quantity
 from kaito.workspace.manifests.adapters import PodParts
-from kaito.workspace.manifests.placement import affinity, tolerations
+from kaito.workspace.manifests.placement import placed, tolerations
 from kaito.workspace.manifests.weights import weights_parts
 from kaito.workspace.ownership import pod_labels
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
@@ -97,7 +97,7 @@ def preset_template(
             *(volume for part in everything for volume in part.volumes),
             *(without_nulls(volume) for volume in options.volumes),
         ],
-        "affinity": affinity(workspace, settings.node_api),
+        **placed(workspace, plan.hardware, settings.node_api),
         "nodeSelector": dict(options.node_selector),
         "tolerations": tolerations(workspace, [toleration.to_dict() for toleration in options.tolerations]),
         "imagePullSecrets": pull_secret_names(model.pull_secrets, *(part.pull_secrets for part in everything)),

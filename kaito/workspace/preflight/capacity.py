@@ -64,7 +64,8 @@ def _options(ctx: PreflightContext, hardware: Hardware) -> Iterator[Finding]:
             message = f"no node that resource.labelSelector matches has {shown}: label the nodes, or remove it"
             yield Finding(conditions.INVALID_SPEC, f"{path}.nodeSelector", message, resolved_by="watch")
         return
-    yield from _beyond_name(wanted, ctx, f"{path}.resources")
+    sharing = max(min(hardware.copies, hardware.copies_per_node), 1)
+    yield from _beyond_name(wanted, ctx, f"{path}.resources", copies=sharing)
     preferred = bool(ctx.workspace.resource.preferred_nodes)
     known = _node_labels(ctx.workspace, hardware)
     yield from _contradictions({"nodeSelector": selector}, known, path, preferred=preferred)
@@ -156,19 +157,22 @@ def _never_available(wanted: Mapping[str, Quantity], hardware: Hardware) -> Iter
         yield Finding(conditions.INVALID_SPEC, _CONTAINERS, message)
 
 
-def _beyond_name(wanted: Mapping[str, Quantity], ctx: PreflightContext, field: str) -> Iterator[Finding]:
-    """Reports requests for more CPU or memory than the name of the instance type allows."""
+def _beyond_name(
+    wanted: Mapping[str, Quantity], ctx: PreflightContext, field: str, *, copies: int = 1
+) -> Iterator[Finding]:
+    """Reports requests for more CPU or memory than the name of the instance type allows to the copies on a node."""
     name, cloud = ctx.workspace.resource.instance_type, ctx.settings.cloud
     bounds = {"cpu": node_capacity.max_cpus(name, cloud), "memory": node_capacity.max_memory_bytes(name, cloud)}
     for resource, most in bounds.items():
         requested = wanted.get(resource)
-        if requested is None or most is None or requested <= Quantity(most):
+        if requested is None or most is None or requested * copies <= Quantity(most):
             continue
         if resource == "memory":
             much, bound = f"{int(requested) // GIB} GiB of memory", f"less than {most // GIB} GiB"
         else:
             much, bound = f"{requested} cpu", str(most)
-        message = f"requests {much}, a node of {name} has {bound}: request less, or choose a larger instance type"
+        has = f"a node of {name}" if copies == 1 else f"{copies} copies share a node of {name}, which"
+        message = f"requests {much}, {has} has {bound}: request less, or choose a larger instance type"
         yield Finding(conditions.INVALID_SPEC, field, message)
 
 

@@ -30,12 +30,12 @@ async def hardware(ctx: PreflightContext) -> Iterable[Finding]:
     """Checks the instance type, or determines the GPUs of the existing nodes.
 
     Raises:
-        PlanError: the instance type is unknown, or nothing can be planned for the nodes.
+        PlanError: the instance type is unknown or cannot be divided, or nothing can be planned for the nodes.
     """
     if ctx.settings.node_api is not NodeApi.BYO and alternatives(ctx.workspace):
         return ()  # each is checked after what they share
     if ctx.settings.node_api is not NodeApi.BYO:
-        ctx.instance = instance_type_of(ctx.workspace, ctx.settings.cloud)
+        ctx.instance = instance_type_of(ctx.workspace, ctx.settings.cloud, mig_strategy=ctx.settings.mig_strategy)
         return ()
     nodes = [node for node in await ctx.cluster.existing_nodes() if not node.deleting]
     ctx.nodes = nodes

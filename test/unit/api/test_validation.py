@@ -120,8 +120,8 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (TUNING, {"spec": {"replicas": 1}}, "spec.replicas: a tuning Job is not scaled"),
     (
         INFERENCE,
-        {"resource": {"partition": {"mode": "mig"}}},
-        "resource.partition: needs existing nodes",
+        {"resource": {"partition": {"mode": "accelerator", "count": 1}}},
+        "resource.partition: with mode accelerator needs existing nodes",
     ),
     (INFERENCE, {"inference": {"preset": None}}, "inference.preset: neither preset nor template is set"),
     (

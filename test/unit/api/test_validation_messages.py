@@ -176,10 +176,25 @@ RESOURCE: list[Row] = [
     (SERVE, {"resource.preferredNodes": ["n"]}, MACHINES, []),
     (
         SERVE,
-        {"resource.partition": {"mode": "mig", "profile": "1g.10gb"}},
+        {"resource.partition": {"mode": "accelerator", "count": 1}},
         MACHINES,
         [
-            "error: resource.partition: needs existing nodes (--node-api byo), because new nodes are used as a whole: remove it"
+            "error: resource.partition: with mode accelerator needs existing nodes (--node-api byo), because a copy uses all GPUs of a new node: remove it"
+        ],
+    ),
+    (SERVE, {"resource.partition": {"mode": "mig", "profile": "1g.10gb"}}, MACHINES, []),
+    (
+        SERVE,
+        {"resource.partition": {"mode": "mig"}},
+        MACHINES,
+        ["error: resource.partition.profile: '' is not a MIG profile such as 1g.10gb"],
+    ),
+    (
+        SERVE,
+        {"resource.partition": {"mode": "mig", "profile": "1g.10gb"}},
+        Policy(node_api="karpenter"),
+        [
+            "error: resource.partition: needs gpu-provisioner, because Karpenter's providers do not divide the GPUs of new nodes: remove it, or run this controller with --node-api machine, or with nodeclaim and the node class of gpu-provisioner"
         ],
     ),
     (SERVE, {**OWN, "resource.partition": {"mode": "mig", "profile": "1g.10gb"}}, BYO, []),

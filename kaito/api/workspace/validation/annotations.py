@@ -132,13 +132,13 @@ def image_family_has_nodes(workspace: Workspace, policy: Policy) -> Iterator[Vio
     if policy.node_api == "byo" and labels.NODE_IMAGE_FAMILY in workspace.annotations:
         message = "has no effect: this controller uses existing nodes (--node-api byo)"
         yield Violation(field(labels.NODE_IMAGE_FAMILY), message, "warning")
-    elif labels.NODE_IMAGE_FAMILY in workspace.annotations and _has_own_image(workspace, policy):
+    elif labels.NODE_IMAGE_FAMILY in workspace.annotations and has_provider_class(workspace, policy):
         message = "has no effect: the node class of a Karpenter provider determines the image of its nodes"
         yield Violation(field(labels.NODE_IMAGE_FAMILY), message, "warning")
 
 
-def _has_own_image(workspace: Workspace, policy: Policy) -> bool:
-    """Whether the Workspace's node class determines the image of nodes, as those of Karpenter's providers do."""
+def has_provider_class(workspace: Workspace, policy: Policy) -> bool:
+    """Whether the Workspace's node class is one of a Karpenter provider, and not that of gpu-provisioner."""
     text = workspace.annotations.get(labels.NODE_CLASS)
     if policy.node_api not in {"nodeclaim", "karpenter"} or text is None:
         return policy.named_node_classes

@@ -9,6 +9,7 @@ from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT
 from kaito.api.workspace.resource import MAX_ALTERNATIVES
+from kaito.api.workspace.validation.annotations import has_provider_class
 from kaito.api.workspace.validation.autoscaling import target_violations
 from kaito.api.workspace.validation.policy import Policy, Rule
 
@@ -227,9 +228,8 @@ def partition_shape(workspace: Workspace, policy: Policy) -> Iterator[Violation]
     partition = workspace.resource.partition
     if partition is None:
         return
-    if policy.node_api != "byo":
-        message = "needs existing nodes (--node-api byo), because new nodes are used as a whole: remove it"
-        yield Violation("resource.partition", message)
+    if policy.node_api != "byo" and (problem := _problem_of_new_nodes(workspace, policy)):
+        yield Violation("resource.partition", problem)
         return
     if workspace.inference is not None and workspace.inference.template is not None:
         yield Violation("resource.partition", "has no effect on a pod template, which has its own requests: remove it")
@@ -247,6 +247,24 @@ def partition_shape(workspace: Workspace, policy: Policy) -> Iterator[Violation]
             yield Violation("resource.partition.profile", "belongs to mode mig: remove it, or change the mode")
         if not partition.count or partition.count < 1:
             yield Violation("resource.partition.count", "is missing: mode accelerator needs the number of GPUs")
+
+
+def _problem_of_new_nodes(workspace: Workspace, policy: Policy) -> str:
+    """Returns why new nodes cannot have the partition; empty if they can, as far as the fields show."""
+    partition = workspace.resource.partition
+    if partition is None or partition.mode == "accelerator":
+        return (
+            "with mode accelerator needs existing nodes (--node-api byo), because a copy uses all GPUs of a new node: "
+            "remove it"
+        )
+    if policy.cloud != "azure":
+        return f"divides the GPUs of new nodes on azure only, and the cloud is {policy.cloud}: remove it"
+    if policy.node_api == "karpenter" or has_provider_class(workspace, policy):
+        return (
+            "needs gpu-provisioner, because Karpenter's providers do not divide the GPUs of new nodes: remove it, or "
+            "run this controller with --node-api machine, or with nodeclaim and the node class of gpu-provisioner"
+        )
+    return ""
 
 
 RULES: Final = (
