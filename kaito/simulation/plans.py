@@ -1,5 +1,6 @@
 """What the Workspaces of a simulation need and cost, as tables: the reference computes it without the planner."""
 
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -20,6 +21,9 @@ LARGE: Final = "phi-4"
 
 NODES_PER_COPY: Final = {(LARGE, A10): 2, (LARGE, V100): 0}
 """Nodes of one copy by model and instance type, where it is not one; 0 if the instance type cannot run the model."""
+
+SLICES: Final = {"2g.20gb": 3, "3g.40gb": 2}
+"""Slices of the only GPU of an A100 node by profile, each for one copy."""
 
 PRICES: Final = {
     (A100, "on-demand"): Decimal("3.673"),
@@ -64,7 +68,9 @@ def copies_of(workspace: Mapping[str, Any]) -> int:
 
 def nodes_on(workspace: Mapping[str, Any], size: str) -> int:
     """Returns the number of nodes that a Workspace needs on an instance type."""
-    return copies_of(workspace) * max(nodes_per_copy(workspace, size), 1)
+    profile = str(section(workspace, "resource", "partition").get("profile") or "")
+    shared = math.ceil(copies_of(workspace) / SLICES.get(profile, 1))
+    return shared * max(nodes_per_copy(workspace, size), 1)
 
 
 def usable_sizes(workspace: Mapping[str, Any]) -> list[str]:

@@ -29,8 +29,13 @@ CONFIG: Final = "serving-config"
 """A ConfigMap that some Workspaces name and that a user creates later."""
 
 
-def manifest(name: str, namespace: str, *, preset: str, size: str, count: int, config: bool) -> Object:
-    """Returns the manifest of a Workspace; `tune` is a tuning Workspace, `own` has a pod template."""
+def manifest(
+    name: str, namespace: str, *, preset: str, size: str, count: int, config: bool, profile: str = ""
+) -> Object:
+    """Returns the manifest of a Workspace; `tune` is a tuning Workspace, `own` has a pod template.
+
+    With `profile`, the copies of a Workspace with a preset share nodes, each on a slice of the GPU.
+    """
     selector = {"matchLabels": {"apps": f"{namespace}-{name}"}}
     document: Object = {
         "apiVersion": "kaito.sh/v1beta1",
@@ -53,6 +58,8 @@ def manifest(name: str, namespace: str, *, preset: str, size: str, count: int, c
     else:
         named: Object = {"config": CONFIG} if config else {}
         document["inference"] = {"preset": {"name": preset}, **named}
+        if profile:
+            document["resource"]["partition"] = {"mode": "mig", "profile": profile}
     return document
 
 
@@ -158,10 +165,13 @@ def _draw_object(rng: random.Random) -> Object:
 # -- steps -------------------------------------------------------------------------------------------------------------
 
 
-async def create(run: Run, *, namespace: str, name: str, preset: str, size: str, count: int, config: bool) -> None:
-    """Creates a Workspace, and its namespace first."""
+async def create(
+    run: Run, *, namespace: str, name: str, preset: str, size: str, count: int, config: bool, profile: str = ""
+) -> None:
+    """Creates a Workspace, and its namespace first. No seed draws a `profile`: stored scenarios name it."""
     await ensure_namespace(run, namespace)
-    await _create(run, manifest(name, namespace, preset=preset, size=size, count=count, config=config))
+    document = manifest(name, namespace, preset=preset, size=size, count=count, config=config, profile=profile)
+    await _create(run, document)
 
 
 async def _create(run: Run, document: Mapping[str, Any]) -> None:

@@ -63,6 +63,7 @@ def test_settings_have_these_defaults() -> None:
         "weights_source": "Auto",
         "hub_endpoint": "https://huggingface.co",
         "region": "",
+        "mig_strategy": "single",
         "tracing_endpoint": "",
         "node_cache_directory": "",
         "vllm": True,

@@ -253,7 +253,9 @@ def test_a_set_would_use_one_slice_of_each_node(settings: WorkspaceSettings) -> 
 
 async def reviewed(admission: Admission[Workspace], webhook: Webhook[Workspace]) -> Admission[Workspace]:
     assert webhook.validate is not None
-    await webhook.validate(admission)
+    result = webhook.validate(admission)
+    if result is not None:
+        await result
     return admission
 
 
