@@ -15,19 +15,19 @@ VISIBLE_SECONDS = 60.0
 
 
 async def restore_records(ctx: ReconcileContext) -> None:
-    """Restores the launch records of all claims, once per process."""
+    """Restores the launch records of all claims, once per process.
+
+    The reconciles of a new leader run concurrently: each waits, so that none repeats an attempt that a record delays.
+    """
     backoff = ctx.deps.backoff
     if backoff.is_restored:
         return
-    # Set before the first await: a concurrent reconcile must not overwrite newer state with the records read here.
-    backoff.is_restored = True
-    try:
-        claims = [claim for kind in ctx.deps.kinds for claim in await ctx.api.list(kind)]
-    except BaseException:
-        backoff.is_restored = False
-        raise
-    for claim in claims:
-        launch_record.restore(ctx.deps, claim, ctx.now)
+    async with backoff.restoring:
+        if backoff.is_restored:
+            return
+        for claim in [claim for kind in ctx.deps.kinds for claim in await ctx.api.list(kind)]:
+            launch_record.restore(ctx.deps, claim, ctx.now)
+        backoff.is_restored = True
 
 
 async def reset_if_requested(ctx: ReconcileContext) -> None:

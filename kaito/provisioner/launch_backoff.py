@@ -4,6 +4,7 @@ State lives in memory and is copied to an annotation of the claim (`launch_recor
 attempt that the backoff delays.
 """
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import final
 
@@ -33,6 +34,8 @@ class LaunchBackoff:
     def __init__(self) -> None:
         self.is_restored = False
         """Whether the launch records of existing claims have been read."""
+        self.restoring = asyncio.Lock()
+        """Held while they are read."""
         self._attempts: dict[str, LaunchAttempts] = {}
 
     def attempts(self, uid: str) -> LaunchAttempts:

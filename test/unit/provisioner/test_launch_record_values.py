@@ -13,6 +13,7 @@ from kaito.api.karpenter import Claim, NodeClaim
 from kaito.cloud.errors import ErrorCategory
 from kaito.provisioner import launch_record
 from kaito.provisioner.context import Dependencies, ReconcileContext
+from kaito.provisioner.launch_attempts import restore_records
 from kaito.provisioner.launch_backoff import LaunchBackoff
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.provisioner.unavailable_offerings import Unavailability
@@ -65,6 +66,45 @@ async def test_a_record_is_written_as_it_was_read() -> None:
     )
     assert deps.unavailable.entries([SIZE]) == {SIZE: expected}
     assert rendered(deps) == json.dumps(RECORD, separators=(",", ":"))
+
+
+async def test_no_launch_begins_before_the_records_of_all_claims_are_read() -> None:
+    """The reconciles of a new leader run concurrently; only one of them reads the records."""
+    deps, answered = dependencies(), asyncio.Event()
+
+    async def found(_: type[Claim]) -> list[Claim]:
+        await answered.wait()
+        return [claim(RECORD)]
+
+    ctx = cast("ReconcileContext", SimpleNamespace(deps=deps, api=SimpleNamespace(list=found), now=NOW))
+
+    async def remaining() -> float:
+        await restore_records(ctx)
+        return deps.backoff.remaining_seconds("uid")
+
+    async with asyncio.TaskGroup() as group:
+        launches = [group.create_task(remaining()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        answered.set()
+    assert [launch.result() for launch in launches] == [300, 300]
+
+
+async def test_records_are_read_again_after_a_failure() -> None:
+    deps, answers = dependencies(), [OSError("closed"), [claim(RECORD)]]
+
+    async def found(_: type[Claim]) -> list[Claim]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    ctx = cast("ReconcileContext", SimpleNamespace(deps=deps, api=SimpleNamespace(list=found), now=NOW))
+    with pytest.raises(OSError, match="closed"):
+        await restore_records(ctx)
+    await restore_records(ctx)
+    await restore_records(ctx)
+    assert deps.backoff.remaining_seconds("uid") == 300
 
 
 async def test_nothing_is_written_without_attempts() -> None:
