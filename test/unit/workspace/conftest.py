@@ -182,7 +182,7 @@ class Cluster:
             labels.OS: "linux",
             **({labels.REGION: self.region, labels.ZONE: "0"} if self.region else {}),
             labels.AGENT_POOL: claim.name,
-            labels.AZURE_AGENT_POOL: claim.name,
+            "kubernetes.azure.com/agentpool": claim.name,
             "beta.kubernetes.io/instance-type": claim.instance_type,
             "kubernetes.azure.com/accelerator": "nvidia",
         }
