@@ -33,6 +33,7 @@ from typing import Literal, NoReturn
 import pytest
 
 from hack.mutate.baseline import PYTEST_OPTIONS, Baseline, clear_caches
+from hack.mutate.deadline import Deadline
 from hack.mutate.mutants import Mutant
 from hack.mutate.target import Target
 
@@ -166,6 +167,7 @@ class Report:
 
     def __init__(self, write: int) -> None:
         self._write = write
+        self._deadline = Deadline()
 
     def chosen(self, tests: int) -> None:
         """Reports how many tests will run."""
@@ -174,9 +176,7 @@ class Report:
     def starts(self, test: str, seconds: float) -> None:
         """Reports the test and limits it to five times its CPU time and twenty times its CPU time on the wall clock."""
         self._line(test=test)
-        for timer, limit in ((signal.SIGPROF, 5 * seconds + 3), (signal.SIGALRM, 20 * seconds + 30)):
-            signal.signal(timer, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_PROF if timer is signal.SIGPROF else signal.ITIMER_REAL, limit)
+        self._deadline.start(processor_seconds=5 * seconds + 3, clock_seconds=20 * seconds + 30)
 
     def ended(self, status: Status, test: str = "") -> NoReturn:
         """Reports the outcome and exits immediately, without teardown."""
