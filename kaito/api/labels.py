@@ -113,6 +113,9 @@ ACCELERATOR_NVIDIA: Final = "nvidia"
 AGENT_POOL: Final = "agentpool"
 """Node label written by AKS: name of the agent pool."""
 
+AZURE_AGENT_POOL: Final = "kubernetes.azure.com/agentpool"
+"""Node label written by AKS, newer name of `agentpool`."""
+
 AZURE_SKU_NAME: Final = "karpenter.azure.com/sku-name"
 """Requirement of NodeClaims for Azure: the instance type under the name of Azure's Karpenter provider."""
 

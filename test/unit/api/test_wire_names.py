@@ -90,6 +90,7 @@ LABELS_AND_ANNOTATIONS = """
     karpenter.sh/registered
     karpenter.sh/termination
     karpenter.sh/unregistered
+    kubernetes.azure.com/agentpool
     kubernetes.io/arch
     kubernetes.io/hostname
     kubernetes.io/os
