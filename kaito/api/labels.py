@@ -128,6 +128,9 @@ GPU_COUNT: Final = "nvidia.com/gpu.count"
 GPU_MEMORY: Final = "nvidia.com/gpu.memory"
 """Node label of GPU feature discovery: memory of one GPU in MiB."""
 
+GPU_REPLICAS: Final = "nvidia.com/gpu.replicas"
+"""Node label of GPU feature discovery: number of pods that the device plugin lets use one GPU at the same time."""
+
 CUDA_MAJOR: Final = "nvidia.com/cuda.compute.major"
 """Node label of GPU feature discovery: major version of the compute capability."""
 

@@ -6,6 +6,7 @@ commands, so a value that contains `$(` is escaped.
 """
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -196,8 +197,12 @@ def _vllm_flags(plan: InferencePlan, source: ModelSource) -> Flags:
 
 def _share(plan: InferencePlan) -> str:
     """Returns the share of GPU memory that the plan was sized with: the user's, else that of the GPU."""
-    share = plan.engine.gpu_memory_utilization
-    return f"{utilization(plan.instance.gpu):.2f}" if share is None else f"{share:g}"
+    share, slices = plan.engine.gpu_memory_utilization, plan.instance.shares
+    if share is not None:
+        return f"{share:g}"
+    usual = utilization(plan.instance.gpu)
+    # vLLM takes its share of the whole GPU, also of a time slice.
+    return f"{usual:.2f}" if slices == 1 else f"{math.floor(usual / slices * 1000) / 1000:g}"
 
 
 def _vllm_parallelism(plan: InferencePlan) -> Flags:

@@ -4,6 +4,7 @@ Nodes are added for the model alone: settings or adapters that need more nodes t
 error, because every node costs money. A pipeline size that the user sets is used as it is.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -55,6 +56,18 @@ def check_context(preset: Preset, engine: EngineSettings) -> None:
             f"is {wanted}, which exceeds the model's maximum context of {preset.context} tokens ({preset.name}): "
             f"use at most {preset.context}, or remove it",
         )
+
+
+def check_share(instance: InstanceType, engine: EngineSettings) -> None:
+    """Checks that vLLM uses no more than the part of a time slice of the memory.
+
+    Raises:
+        InvalidEngineOption: it would use the memory of the other time slices.
+    """
+    share, most = engine.gpu_memory_utilization, math.floor(100 / instance.shares) / 100
+    if share is not None and instance.shares > 1 and share > most:
+        message = f"is {share}, and {instance.shares} time slices share the memory of a GPU: use at most {most}"
+        raise InvalidEngineOption(option_field("gpu-memory-utilization"), message)
 
 
 def engine_warnings(instance: InstanceType, engine: EngineSettings, divided: Parallelism) -> Iterator[str]:

@@ -63,7 +63,7 @@ class InstanceType:
     """GPUs of one node."""
 
     memory_per_gpu: int
-    """Memory of one GPU in bytes."""
+    """Memory of one GPU in bytes; of a time slice, its part of that memory."""
 
     nvme: bool = False
     """Whether the node has a local NVMe disk."""
@@ -73,6 +73,9 @@ class InstanceType:
 
     resource: str = ""
     """Extended resource of a MIG slice; empty for that of the GPU."""
+
+    shares: int = 1
+    """Time slices of a GPU. Nothing but the servers themselves keeps each of them to its part of the memory."""
 
     slices: int = 1
     """MIG slices of a new node, each for one copy of a model; 1 for whole GPUs, and for existing nodes."""

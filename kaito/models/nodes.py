@@ -37,20 +37,24 @@ def instance_type_of(node_labels: Mapping[str, str], cloud: Cloud = "azure") -> 
     """Returns the node's GPUs; None if neither its labels nor the table contain them.
 
     Labels that are not integers are ignored, and so is an impossible number of GPUs. An unknown GPU has the compute
-    capability None.
+    capability None. A time slice has its part of the memory of the GPU; without the number of time slices, the GPUs are
+    not known.
     """
     name = node_labels.get(labels.INSTANCE_TYPE, "")
     product = node_labels.get(labels.GPU_PRODUCT, "")
     count, memory = _number(node_labels.get(labels.GPU_COUNT)), _number(node_labels.get(labels.GPU_MEMORY))
     if not (product and 0 < count <= _MOST_GPUS and memory):
         return find(name, cloud)
+    shares = _number(node_labels.get(labels.GPU_REPLICAS)) if _is_shared(product) else 1
+    if shares < 1:
+        return None
     is_part = _is_part(product)
     if is_part:
         count = 1
     known = gpu_named(product)
     capability = _capability(node_labels) or (known.compute_capability if known else None)
     gpu = Gpu(known.name if known else product, "nvidia", capability)
-    return InstanceType(name or product, gpu, count, memory * _MIB, is_part=is_part)
+    return InstanceType(name or product, gpu, count, memory * _MIB // shares, is_part=is_part, shares=shares)
 
 
 def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud = "azure") -> InstanceType | None:
@@ -76,7 +80,9 @@ def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud =
     seen = {name: instance_type_of(found, cloud) for name, found in sorted(nodes.items())}
     known = {name: instance for name, instance in seen.items() if instance is not None}
     if not known:
-        wanted = f"{labels.GPU_PRODUCT}, {labels.GPU_COUNT} and {labels.GPU_MEMORY}"
+        is_shared = any(_is_shared(found.get(labels.GPU_PRODUCT, "")) for found in nodes.values())
+        more = f", and {labels.GPU_REPLICAS} for time slices" if is_shared else ""
+        wanted = f"{labels.GPU_PRODUCT}, {labels.GPU_COUNT} and {labels.GPU_MEMORY}{more}"
         raise UnknownGpus(
             SELECTOR_FIELD,
             f"cannot determine the GPUs of nodes {_shown(list(seen))}: install GPU feature discovery, or set the node "
@@ -98,6 +104,7 @@ def uniform_instance_type(nodes: Mapping[str, Mapping[str, str]], cloud: Cloud =
         gpu=replace(least.gpu, compute_capability=min(capabilities, default=None)),
         gpus=min(instance.gpus for instance in found),
         memory_per_gpu=min(instance.memory_per_gpu for instance in found),
+        shares=max(instance.shares for instance in found),
     )
 
 
@@ -131,6 +138,11 @@ def _is_part(product: str) -> bool:
     """
     words = product.upper().split("-")
     return "MIG" in words or "SHARED" in words
+
+
+def _is_shared(product: str) -> bool:
+    """Whether the node advertises time slices of GPUs."""
+    return "SHARED" in product.upper().split("-")
 
 
 def _capability(node_labels: Mapping[str, str]) -> float | None:

@@ -13,6 +13,7 @@ from kaito.models.engine import CONFIG_FIELD, DEFAULT_ENGINE, EngineSettings, ch
 from kaito.models.errors import TuningUnsupported
 from kaito.models.fitting import (
     check_context,
+    check_share,
     divide,
     engine_warnings,
     explain_measured,
@@ -148,6 +149,7 @@ def plan_inference(
     else:
         options = engine
         check_context(preset, engine)
+        check_share(instance, engine)
         one_node = instance.is_part or instance.legacy or (bypass_size and not engine.pipeline_parallel_size)
         most = 1 if one_node else MAX_NODES_PER_COPY
         divided, shortfall = divide(preset, instance, engine, adapters, most_nodes=most)

@@ -202,8 +202,10 @@ def _adapter_bytes(preset: Preset, load: Load) -> float:
 
 
 def vllm_available_per_gpu(instance: InstanceType, share: float | None = None) -> float:
-    """Returns the bytes that vLLM may use on each GPU; `share` is the user's share of the memory."""
-    return instance.memory_per_gpu * (utilization(instance.gpu) if share is None else share)
+    """Returns the bytes that vLLM may use on each GPU; `share` is the user's share of the memory of the whole GPU."""
+    if share is None:
+        return instance.memory_per_gpu * utilization(instance.gpu)
+    return instance.memory_per_gpu * instance.shares * share
 
 
 def max_sequences(

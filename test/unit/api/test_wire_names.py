@@ -105,6 +105,7 @@ LABELS_AND_ANNOTATIONS = """
     nvidia.com/gpu.count
     nvidia.com/gpu.memory
     nvidia.com/gpu.product
+    nvidia.com/gpu.replicas
     sku
     topology.kubernetes.io/region
     topology.kubernetes.io/zone

@@ -9,6 +9,8 @@ from kaito.api import Workspace
 from kaito.api.workspace.validation import Policy, validate
 from kaito.models import catalog, instance_types
 from kaito.models.admission import check
+from kaito.models.commands import inference_command
+from kaito.models.engine import EngineSettings
 from kaito.models.errors import PlanError, RuntimeUnsupported, UnknownInstanceType
 from kaito.models.gpu import GIB
 from kaito.models.instance_types import Cloud
@@ -118,13 +120,55 @@ def test_the_capability_of_nvidias_products_is_known(product: str, memory: int, 
 
 @pytest.mark.parametrize("product", ["NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", "NVIDIA-A100-SXM4-80GB-SHARED"])
 def test_parts_of_gpus_are_used_one_at_a_time(product: str) -> None:
-    instance = instance_type_of(labels_of(product, count=2, memory=40192))
+    instance = instance_type_of(labels_of(product, count=2, memory=40192) | {"nvidia.com/gpu.replicas": "1"})
     assert instance is not None
     plan = plan_inference(catalog.get("phi-4"), instance)
 
     assert (plan.gpus, plan.parallelism.gpus) == (1, 1)
     with pytest.raises(PlanError, match="too small for qwen2"):
         plan_inference(catalog.get("qwen2.5-coder-32b-instruct"), instance)
+
+
+def time_slices(number: int) -> dict[str, str]:
+    found = labels_of("NVIDIA-A100-SXM4-80GB-SHARED", count=2, memory=81920)
+    return found | {"nvidia.com/gpu.replicas": str(number)}
+
+
+@pytest.mark.parametrize(("number", "share"), [(1, "0.92"), (2, "0.46"), (4, "0.23"), (7, "0.131")])
+def test_a_time_slice_is_planned_with_its_part_of_the_memory(number: int, share: str) -> None:
+    instance = instance_type_of(time_slices(number))
+    assert instance is not None
+    assert (instance.gpus, instance.memory_per_gpu) == (1, 81920 * 2**20 // number)
+    plan = plan_inference(catalog.get("qwen3.5-2b"), instance)
+    command = inference_command(plan, adapters=False)
+    assert f"--gpu-memory-utilization={share}" in " ".join(command)
+    assert float(share) * number <= 0.92
+
+
+def test_a_model_that_fits_on_a_gpu_is_too_large_for_its_time_slice() -> None:
+    whole, quarter = (instance_type_of(time_slices(number)) for number in (1, 4))
+    assert whole is not None
+    assert quarter is not None
+    assert plan_inference(catalog.get("phi-4"), whole).parallelism.gpus == 1
+    with pytest.raises(PlanError, match="too small for phi-4"):
+        plan_inference(catalog.get("phi-4"), quarter)
+
+
+def test_the_share_of_the_user_is_one_of_the_whole_gpu() -> None:
+    instance = instance_type_of(time_slices(2))
+    assert instance is not None
+    plan_inference(catalog.get("phi-4"), instance, engine=EngineSettings(gpu_memory_utilization=0.5))
+    with pytest.raises(PlanError, match=r"is 0\.51, and 2 time slices share the memory of a GPU: use at most 0\.5"):
+        plan_inference(catalog.get("phi-4"), instance, engine=EngineSettings(gpu_memory_utilization=0.51))
+
+
+def test_the_number_of_time_slices_must_be_known() -> None:
+    found = {key: value for key, value in time_slices(2).items() if not key.endswith("replicas")}
+    with pytest.raises(UnknownGpus, match=r"gpu\.memory, and nvidia\.com/gpu\.replicas for time slices"):
+        uniform_instance_type({"gpu-0": found})
+    both = uniform_instance_type({"gpu-0": time_slices(2), "gpu-1": time_slices(4)})
+    assert both is not None
+    assert (both.memory_per_gpu // GIB, both.shares) == (20, 4)
 
 
 def test_a_product_in_no_table_is_unknown() -> None:

@@ -145,7 +145,11 @@ GPU_LABELS = {
         ({"nvidia.com/gpu.memory": "1" * 10}, None),
         ({"nvidia.com/gpu.product": ""}, None),
         ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-MIG-3g.40gb"}, (1, 80)),
-        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-SHARED"}, (1, 80)),
+        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-SHARED"}, None),
+        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-SHARED", "nvidia.com/gpu.replicas": "0"}, None),
+        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-SHARED", "nvidia.com/gpu.replicas": "1"}, (1, 80)),
+        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-SHARED", "nvidia.com/gpu.replicas": "4"}, (1, 20)),
+        ({"nvidia.com/gpu.replicas": "4"}, (2, 80)),
     ],
 )
 def test_gpus_are_read_from_the_labels_of_feature_discovery(
