@@ -123,5 +123,5 @@ def _ready_of_node_claim(unhealthy: list[Condition]) -> ConditionUpdate:
 def _ready_of_machine(unhealthy: list[Condition]) -> ConditionUpdate:
     """knative's rule for Machines: the first stage that is False, else the first that is not True."""
     first = next((condition for condition in unhealthy if condition.status == "False"), unhealthy[0])
-    status: ConditionStatus = "False" if first.status == "False" else "True" if first.status == "True" else "Unknown"
+    status: ConditionStatus = "False" if first.status == "False" else "Unknown"
     return ConditionUpdate(conditions.READY, status, first.reason, first.message)
