@@ -193,6 +193,13 @@ def test_of_many_problems_the_first_are_listed_and_the_others_counted() -> None:
     assert found[-1].strip(" ;").endswith("and 3 more")
 
 
+def test_merged_keys_are_flags_at_their_place() -> None:
+    parsed = parse_inference("vllm:\n  <<: [{max-model-len: 8k}, {seed: 2}]\n  max-num-seqs: 4")
+    assert parsed.vllm == {"max-model-len": "8k", "seed": 2, "max-num-seqs": 4}
+    (found,) = problems("vllm:\n  <<: {max-modl-len: 8k}\n  seed: 1")
+    assert found == "vllm.max-modl-len: vLLM has no such flag, did you mean max-model-len? (line 2, column 8)"
+
+
 @pytest.mark.parametrize(("length", "shown"), [(58, "'" + "x" * 58 + "'"), (59, "'" + "x" * 56 + "...")])
 def test_a_long_value_is_shortened_to_sixty_characters(length: int, shown: str) -> None:
     (found,) = problems(f"transformers: {{max-batch-size: {'x' * length}}}")
