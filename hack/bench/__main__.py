@@ -70,6 +70,9 @@ BENCHMARKS = {
     "growth": Benchmark(
         "hack.bench.growth", "parts of the workspace controller's work by the number of Workspaces", "--count 50 100"
     ),
+    "scale": Benchmark(
+        "hack.bench.scale", "one workspace controller with up to 10,000 existing Workspaces", "--count 50 100"
+    ),
     "console": Benchmark(
         "hack.bench.console", "the console's memory while Workspaces change, for an hour", "--count 20 --minutes 0.2"
     ),

@@ -17,6 +17,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed", type=int, help="run this seed only, and print what happened")
     command.add_argument("--scenario", type=Path, help="file with a scenario as JSON, instead of a seed")
+    command.add_argument(
+        "--short",
+        action="store_true",
+        help="ten minutes of trouble for one or two Workspaces, in a fraction of the time",
+    )
     command.add_argument("--explain", action="store_true", help="also print every write of both controllers")
     command.add_argument(
         "--minimize", action="store_true", help="find fewer steps that violate the same invariant, and print a test"

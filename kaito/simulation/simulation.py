@@ -56,10 +56,12 @@ class KaitoSimulation(Simulation):
     reference: Reference
     copies: Copies
 
-    def __init__(self, *, trouble_seconds: float | None = None) -> None:
-        """`trouble_seconds` is the time in which steps happen, an hour by default."""
+    def __init__(self, *, trouble_seconds: float | None = None, rest_seconds: float | None = None) -> None:
+        """Takes the time in which steps happen, an hour by default, and the time of rest, five minutes by default."""
         if trouble_seconds is not None:
             self.limits = replace(self.limits, trouble_seconds=trouble_seconds)
+        if rest_seconds is not None:
+            self.limits = replace(self.limits, rest_seconds=rest_seconds)
         self.webhook_hangs = 0
         """Number of active faults that make the webhook hang."""
         self.claim_kind: type[Claim] = Machine

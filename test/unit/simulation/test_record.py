@@ -44,7 +44,8 @@ def test_a_campaign_runs_the_seeds_that_its_record_lacks(tmp_path: Path, monkeyp
     CampaignRecord(path, code_digest()).add(report(6))
     CampaignRecord(path, "other").add(report(5))
 
-    def run_scenario(seed: int) -> Report:
+    def run_scenario(seed: int, *, short: bool) -> Report:
+        assert not short
         ran.append(seed)
         return report(seed)
 

@@ -10,6 +10,8 @@ import pytest
 
 from hack.planted import TABLE, run_named
 from kaito.runtime.testing.simulate import Scenario, describe, scenario_of, simulate
+from kaito.simulation.command import run_scenario
+from kaito.simulation.short import SHORT_SECONDS, STEPS, short_scenario
 from kaito.simulation.simulation import KaitoSimulation
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,6 +63,27 @@ def test_no_scenario_of_the_corpus_violates_an_invariant(path: Path) -> None:
 def test_no_invariant_is_violated(seed: int) -> None:
     report = simulate(KaitoSimulation(), seed)
     assert report.violation is None, describe(report)
+
+
+@pytest.mark.sample(1)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(5))
+def test_no_short_scenario_violates_an_invariant(seed: int) -> None:
+    report = run_scenario(seed, short=True)
+    assert report.violation is None, describe(report)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_short_scenario_has_few_steps_about_one_or_two_workspaces(seed: int) -> None:
+    scenario = short_scenario(seed)
+    assert scenario == short_scenario(seed)
+    assert scenario.steps[0].name == "create"
+    assert len(scenario.steps) <= STEPS
+    assert max(step.at for step in scenario.steps) < SHORT_SECONDS
+    named = {
+        (step.arguments["namespace"], step.arguments["name"]) for step in scenario.steps if "name" in step.arguments
+    }
+    assert 1 <= len(named) <= 2
 
 
 @pytest.mark.slow("test_no_invariant_is_violated")
