@@ -145,9 +145,9 @@ def memory_per_gpu(
     load = load_of(preset, engine, adapters)
     needed = vllm_need_per_gpu(preset, instance.gpu, tensor=divided.tensor, stages=divided.pipeline, load=load)
     usable = vllm_available_per_gpu(instance, engine.gpu_memory_utilization)
-    measured = [each for each in preset.measured if each.is_of(instance)]
+    measured = [each for each in preset.measured if each.is_for(instance)]
     have_run = [each for each in measured if _has_run(each, divided)]
-    if have_run and all(each.holds(load.context) for each in have_run):
+    if have_run and all(each.fits_context(load.context) for each in have_run):
         return min(needed, usable), usable
     ranks = divided.tensor * divided.pipeline
     return needed + max((each.excess_over(ranks) for each in measured), default=0.0), usable
@@ -155,7 +155,7 @@ def memory_per_gpu(
 
 def explain_measured(preset: Preset, instance: InstanceType, divided: Parallelism) -> str:
     """Describes what servers measured on such GPUs; empty if nothing is known."""
-    known = [each for each in preset.measured if each.is_of(instance)]
+    known = [each for each in preset.measured if each.is_for(instance)]
     same = [each for each in known if _has_run(each, divided)]
     if not known:
         return ""
@@ -169,7 +169,7 @@ def explain_measured(preset: Preset, instance: InstanceType, divided: Parallelis
 def _has_run(measured: MeasuredMemory, divided: Parallelism) -> bool:
     """Whether this configuration was measured: with this division, engine settings and adapters."""
     sizes = (measured.tensor, measured.pipeline, measured.data, measured.nodes)
-    return measured.is_same_settings and sizes == (divided.tensor, divided.pipeline, divided.data, divided.nodes)
+    return measured.has_same_settings and sizes == (divided.tensor, divided.pipeline, divided.data, divided.nodes)
 
 
 def vllm_shortfall(

@@ -35,14 +35,14 @@ class MeasuredMemory:
     """Bytes that the formulas of `sizing` give for them, in this version."""
     cache_tokens: int
     """Tokens of the key-value cache of a copy."""
-    is_same_settings: bool
+    has_same_settings: bool
     """Whether the Workspace that is planned has the engine settings and adapters of the measured one."""
 
-    def is_of(self, instance: InstanceType) -> bool:
+    def is_for(self, instance: InstanceType) -> bool:
         """Whether the instance type has such GPUs."""
         return self.gpu == instance.gpu.name and self.memory_per_gpu == instance.memory_per_gpu
 
-    def holds(self, context: int) -> bool:
+    def fits_context(self, context: int) -> bool:
         """Whether that many tokens fit into the cache, with a margin."""
         return self.cache_tokens * 100 >= context * (100 + CACHE_MARGIN)
 

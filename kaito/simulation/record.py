@@ -5,7 +5,7 @@ A record belongs to a state of the code. Runs of other states stay in the file a
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, final
@@ -37,8 +37,11 @@ class CampaignRecord:
     def __init__(self, path: Path, code: str) -> None:
         self._path = path
         self._code = code
-        present = path.read_text().splitlines() if path.exists() else []
-        self.seeds: set[int] = {entry["seed"] for entry in map(json.loads, present) if entry["code"] == code}
+        text = path.read_text() if path.exists() else ""
+        self._must_end_line = bool(text) and not text.endswith("\n")
+        """Whether the file ends within a line, which an interruption cut off."""
+        present = _entries(text)
+        self.seeds: set[int] = {entry["seed"] for entry in present if entry["code"] == code}
         """Seeds that have been run with this state of the code."""
 
     def add(self, report: Report) -> None:
@@ -56,7 +59,8 @@ class CampaignRecord:
             "violation": "" if report.violation is None else str(report.violation),
         }
         with self._path.open("a") as file:
-            file.write(f"{json.dumps(entry)}\n")
+            file.write(("\n" if self._must_end_line else "") + json.dumps(entry) + "\n")
+        self._must_end_line = False
 
 
 def summary(paths: Iterable[Path]) -> str:
@@ -66,8 +70,7 @@ def summary(paths: Iterable[Path]) -> str:
     """
     entries: dict[tuple[str, int], dict[str, Any]] = {}
     for path in paths:
-        for line in path.read_text().splitlines():
-            entry = json.loads(line)
+        for entry in _entries(path.read_text()):
             entries[entry["code"], entry["seed"]] = entry
     rows = [
         "| code | seeds | virtual time | actions and faults | requests, reconciles | violations |",
@@ -86,3 +89,10 @@ def summary(paths: Iterable[Path]) -> str:
             f"| {sums['requests']:,}, {sums['reconciles']:,} | {violated or 'none'} |"
         )
     return "\n".join(rows)
+
+
+def _entries(text: str) -> Iterator[dict[str, Any]]:
+    """Yields the results in a file, without a line that an interruption cut off."""
+    for line in text.splitlines():
+        if line.endswith("}"):
+            yield json.loads(line)

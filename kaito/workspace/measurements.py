@@ -156,7 +156,7 @@ def measured_memory(
             peak=each.peak_bytes,
             estimate=each.estimate(preset, instance),
             cache_tokens=each.cache_tokens,
-            is_same_settings=each.settings == settings,
+            has_same_settings=each.settings == settings,
         )
         for each in records
         if (each.model, each.gpu, each.memory_per_gpu) == (name, instance.gpu.name, instance.memory_per_gpu)

@@ -6,7 +6,7 @@ from typing import Final
 from kaito.api import labels
 from kaito.models.planning import InferencePlan
 from kaito.models.sizing import vllm_available_per_gpu
-from kaito.runtime.errors import ApiError
+from kaito.runtime.errors import ApiError, TransportError
 from kaito.runtime.kinds import Pod, StatefulSet
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.measurements import MeasurementRecord, model_name, sequences_of
@@ -31,7 +31,7 @@ async def keep_measurements(
     try:
         if await ctx.facts.measurements.keep(ctx.api, record):
             ctx.request.log.info("measurement kept", model=record.model, gpu=record.gpu, peak_bytes=record.peak_bytes)
-    except ApiError as error:
+    except (ApiError, TransportError) as error:
         ctx.request.log.warning("measurement not kept", model=record.model, error=str(error))
 
 

@@ -58,6 +58,19 @@ def test_a_campaign_runs_the_seeds_that_its_record_lacks(tmp_path: Path, monkeyp
     assert [json.loads(line)["seed"] for line in path.read_text().splitlines()] == [6, 5, 5, 7]
 
 
+def test_a_line_that_an_interruption_cut_off_is_run_again(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    record = CampaignRecord(path, "code")
+    record.add(report(1))
+    record.add(report(2))
+    path.write_text(path.read_text()[:-20])
+    resumed = CampaignRecord(path, "code")
+    assert resumed.seeds == {1}
+    resumed.add(report(2))
+    assert CampaignRecord(path, "code").seeds == {1, 2}
+    assert summary([path]).splitlines()[2:] == ["| code | 2 | 3 h | 2 and 2 | 0, 20 | none |"]
+
+
 def test_the_summary_of_records_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "record.jsonl"
     CampaignRecord(path, "x").add(report(6))

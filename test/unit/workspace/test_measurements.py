@@ -124,7 +124,7 @@ def test_what_used_more_than_its_estimate_raises_the_need() -> None:
 def test_the_excess_grows_with_the_share_of_the_model_on_a_gpu(ranks: int, excess: float) -> None:
     measured = MeasuredMemory(
         gpu="x", memory_per_gpu=1, tensor=2, pipeline=1, data=1, nodes=1,
-        peak=12.0, estimate=10.0, cache_tokens=1, is_same_settings=False,
+        peak=12.0, estimate=10.0, cache_tokens=1, has_same_settings=False,
     )  # fmt: skip
     assert measured.excess_over(ranks) == excess
 
@@ -305,6 +305,18 @@ async def test_a_failed_write_does_not_stop_the_workspace(cluster: Cluster, serv
         cluster.world.patch(Workspace, "first", {"metadata": {"annotations": {"example.com/a": "b"}}})
         await cluster.world.settle()
     assert len(entries(cluster.world)) == 1
+
+
+async def test_a_write_without_a_response_does_not_fail_the_reconcile(
+    cluster: Cluster, servers: Servers, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with cluster.controller():
+        cluster.world.fail_next("PATCH", ConfigMap, drop_connection=True, times=None)
+        cluster.apply(workspace("first", bypass=True))
+        await measure(cluster, servers, FIGURES)
+        assert cluster.conditions("first")["InferenceReady"][0] == "True"
+    assert "measurement not kept" in (logged := "".join(capfd.readouterr()))
+    assert "reconcile failed" not in logged
 
 
 async def test_a_controller_without_a_namespace_keeps_nothing(
