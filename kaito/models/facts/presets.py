@@ -26,6 +26,12 @@ _GIB: Final = 2**30
 
 _MISTRAL_FLAGS: Final[Flags] = {"config-format": "mistral", "load-format": "mistral", "tokenizer-mode": "mistral"}
 
+_TOKENIZER_MODES: Final[Mapping[str, str]] = {
+    "DeepseekV32ForCausalLM": "deepseek_v32",
+    "DeepseekV4ForCausalLM": "deepseek_v4",
+}
+"""Modes for models without a chat template, whose conversations vLLM formats itself."""
+
 
 def preset_of_facts(facts: ModelFacts, reference: ModelReference, catalog: Preset | None = None) -> Preset:
     """Returns the preset.
@@ -104,6 +110,8 @@ def _tuning(facts: ModelFacts) -> Tuning | None:
 def _flags(facts: ModelFacts, reference: ModelReference) -> Flags:
     flags: Flags = dict(_MISTRAL_FLAGS) if facts.mistral_format else {}
     flags["trust-remote-code"] = facts.remote_code
+    if mode := _TOKENIZER_MODES.get(facts.architecture):
+        flags["tokenizer-mode"] = mode
     tools = _parser("tool_call", reference.short_name, facts.architecture)
     if tools:
         flags |= {"enable-auto-tool-choice": True, "tool-call-parser": tools}

@@ -224,3 +224,17 @@ def test_there_are_enough_further_models() -> None:
     assert len(names) >= 30
     assert not names & known
     assert len(BY_HAND) >= 20
+
+
+@pytest.mark.parametrize("path", [path for path in CATALOG if "mistral" not in path.stem], ids=lambda path: path.stem)
+def test_the_tokenizer_mode_is_that_of_the_catalog(path: Path) -> None:
+    """DeepSeek V3.2 and V4 have no chat template: without the mode of vLLM, conversations are refused.
+
+    That of Mistral's models depends on their files, which the fixtures do not contain.
+    """
+
+    def mode(preset: Preset) -> object:
+        return preset.vllm.flags.get("tokenizer-mode") if preset.vllm is not None else None
+
+    found = preset_of(path)
+    assert mode(found) == mode(catalog.get(found.repository))
