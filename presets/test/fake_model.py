@@ -127,6 +127,9 @@ class FakeModel:
         text = "".join(chr(token) if token != END else "<end>" * special for token in tokens)
         return text.replace(" ,", ",") if clean_up_spaces else text
 
+    def vocabulary_entry(self, token: int) -> str:
+        return f"<{token}>"
+
     def compile_grammar(self, grammar: Grammar) -> object:
         if "unsupported" in grammar.source:
             raise BadRequest(f"{grammar.field} is not supported: scripted", param=grammar.field)

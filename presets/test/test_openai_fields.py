@@ -41,6 +41,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"top_logprobs": 0, "logprobs": False, "logit_bias": {"5": 3}, "seed": -(2**63)}),
     (CHAT, {"guided_json": None, "structured_outputs": None, "bad_words": [], "allowed_token_ids": None}),
     (CHAT, {"cache_prompt": True, "repeat_penalty": 1.0, "mirostat": 0, "keep_alive": "5m", "options": {}}),
+    (CHAT, {"model": "", "min_tokens": 4, "max_tokens": 4}),
     (CHAT, {"unheard_of": None, "unheard_of_too": []}),
     (CHAT, {"n": None, "stream": None, "temperature": None, "seed": None, "stop": None, "logprobs": None,
             "ignore_eos": None, "stream_options": None, "max_completion_tokens": None}),
@@ -56,6 +57,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHAT, {"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
     (CHAT, {"response_format": {"type": "yaml"}}, "response_format"),
     (CHAT, {"modalities": ["text", "audio"]}, "modalities"),
+    (CHAT, {"min_tokens": 5, "max_completion_tokens": 4}, "min_tokens"),
+    (TEXT, {"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
     (CHAT, {"chat_template": "{{ messages }}"}, "chat_template"),
     (CHAT, {"options": {"num_ctx": 5}}, "options"),
     (CHAT, {"function_call": {"name": "f"}}, "tool_choice"),
@@ -280,7 +283,10 @@ async def test_tokens_of_a_prompt_and_of_a_conversation(serve: Serve) -> None:
     model = FakeModel()
     server = await serve(model)
     status, answer = await server.post("/tokenize", {"prompt": "ab", "return_token_strs": True})
-    assert (status, answer) == (200, {"count": 2, "max_model_len": 1000, "tokens": [97, 98], "token_strs": ["a", "b"]})
+    assert (status, answer) == (
+        200,
+        {"count": 2, "max_model_len": 1000, "tokens": [97, 98], "token_strs": ["<97>", "<98>"]},
+    )
     body = {"messages": [{"role": "user", "content": "abc"}], "add_generation_prompt": False, "tools": [TOOL]}
     status, answer = await server.post("/tokenize", body)
     assert (status, answer["tokens"], answer["token_strs"]) == (200, [97, 98, 99], None)
@@ -332,3 +338,23 @@ async def test_ping_load_and_openapi(serve: Serve) -> None:
     named = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     assert "temperature" in named["properties"]
     assert set(document["paths"]["/ping"]) == {"get", "post"}
+
+
+async def test_text_parts_of_a_message_are_separated_by_line_breaks(serve: Serve) -> None:
+    """As in vLLM, so that a conversation has the same tokens on both runtimes."""
+    model = FakeModel()
+    server = await serve(model)
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    assert (await server.post(CHAT, {"messages": [{"role": "user", "content": parts}]}))[0] == 200
+    assert model.conversations[-1][0][-1].content == "one\ntwo"
+
+
+@pytest.mark.parametrize(("begins", "role"), [(True, "assistant"), (False, "user")])
+async def test_answer_has_the_role_of_the_turn_that_it_continues(serve: Serve, begins: bool, role: str) -> None:
+    server = await serve(FakeModel())
+    body = {"messages": [{"role": "user", "content": "a"}], "add_generation_prompt": begins}
+    _, answer = await server.post(CHAT, body)
+    assert answer["choices"][0]["message"]["role"] == role
+    async with server.session.post(server.url + CHAT, json=body | {"stream": True}) as response:
+        first = json.loads((await response.text()).split("\n\n")[0].removeprefix("data: "))
+    assert first["choices"][0]["delta"]["role"] == role

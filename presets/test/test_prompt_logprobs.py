@@ -61,7 +61,7 @@ async def test_echo_returns_log_probabilities_of_the_prompt(
             assert 1 <= len(top) <= 2
         assert choice["text"].startswith(tiny.decode(prompt))
         for name, offset in zip(found["tokens"], found["text_offset"], strict=True):
-            assert "\N{REPLACEMENT CHARACTER}" in name or choice["text"][offset:].startswith(name)
+            assert choice["text"][offset:].startswith(name)
 
 
 async def test_prompt_is_scored_without_a_new_token(serve: Serve, tiny: "TransformersModel", plain: Any) -> None:
@@ -102,6 +102,43 @@ async def test_every_choice_repeats_the_prompt_before_its_completion(serve: Serv
         assert offsets[len(prompt)] == len(tiny.decode(prompt))
         assert offsets[-1] <= len(choice["text"])
     assert len({choice["text"] for choice in answer["choices"][:3]}) == 3
+
+
+CHARACTERS = "\N{DRAGON}\N{ROCKET}"
+"""Each has several tokens of the tiny model, which are parts of it."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tokens_of_a_character_have_its_bytes_together(
+    serve: Serve, tiny: "TransformersModel", stream: bool
+) -> None:
+    """OpenAI's API: clients concatenate the bytes of tokens to get the text; the last token has the character."""
+    server = await serve(tiny)
+    body = {
+        "messages": [{"role": "user", "content": "x"}], "structured_outputs": {"choice": [CHARACTERS]},
+        "logprobs": True, "top_logprobs": 2, "stream": stream,
+    }  # fmt: skip
+    async with server.session.post(server.url + "/v1/chat/completions", json=body) as response:
+        text = await response.text()
+    documents = [json.loads(line[6:]) for line in text.split("\n\n") if line.startswith("data: {")] if stream else [
+        json.loads(text)
+    ]  # fmt: skip
+    scores = [choice["logprobs"] for document in documents for choice in document["choices"] if choice["logprobs"]]
+    tokens = [token for part in scores for token in part["content"] if not token["token"].startswith("<")]
+    assert len(tokens) > len(CHARACTERS)
+    assert "".join(token["token"] for token in tokens) == CHARACTERS
+    assert bytes(byte for token in tokens for byte in token["bytes"]).decode() == CHARACTERS
+    assert not [token for token in tokens if "\N{REPLACEMENT CHARACTER}" in token["token"]]
+
+
+async def test_prompt_logprobs_name_whole_characters(serve: Serve, tiny: "TransformersModel") -> None:
+    server = await serve(tiny)
+    prompt = tiny.encode("a" + CHARACTERS)
+    body = {"prompt": prompt, "prompt_logprobs": 0, "max_tokens": 1, "temperature": 0}
+    _, answer = await server.post("/v1/completions", body)
+    entries = answer["choices"][0]["prompt_logprobs"][1:]
+    names = [entry[str(token)]["decoded_token"] for token, entry in zip(prompt[1:], entries, strict=True)]
+    assert "".join(names).endswith(CHARACTERS)
 
 
 async def events(server: RunningServer, body: dict[str, Any]) -> list[dict[str, Any]]:

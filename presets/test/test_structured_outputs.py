@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,3 +205,14 @@ def test_grammar_without_a_possible_token_is_the_error_also_when_tokens_are_samp
     logits[0, model.encode("b")[0]] = 0.0
     choice = sampling.Sampler().choose([row(model, "Tell me", 5, grammar=compiled, **options)], logits)
     assert "the grammar of this request allows no token" in choice.errors[0].message
+
+
+@pytest.mark.model
+async def test_log_probabilities_are_those_among_the_allowed_tokens(serve: Serve, tiny_model: Path) -> None:
+    """As in vLLM: the probabilities of choices compare the choices, not them and everything else."""
+    server = await serve(open_tiny(tiny_model))
+    body = {"prompt": "x", "logprobs": 2, "temperature": 0, "structured_outputs": {"choice": ["a", "b"]}}
+    _, answer = await server.post(TEXT, body)
+    first = answer["choices"][0]["logprobs"]["top_logprobs"][0]
+    assert set(first) == {"a", "b"}
+    assert sum(math.exp(value) for value in first.values()) == pytest.approx(1, abs=1e-3)

@@ -73,7 +73,7 @@ async def _has_messages(request: web.Request) -> bool:
 
 
 def _tokens(tokens: list[int], service: GenerationService, *, strings: bool) -> web.Response:
-    texts = [service.token_text(token) for token in tokens] if strings else None
+    texts = [service.vocabulary_entry(token) for token in tokens] if strings else None
     return web.json_response(
         {
             "count": len(tokens),

@@ -13,6 +13,7 @@ from aiohttp import web
 from kaito_presets.errors import BadRequest
 from kaito_presets.inference.language_model import Message, TemplateOptions, TokenLogprob
 from kaito_presets.inference.openai_response import (
+    CONTEXT,
     Document,
     EventStream,
     ResponseEnvelope,
@@ -74,7 +75,7 @@ async def chat_completion(
     answers = await service.complete(generation)
     if body.prompt_logprobs is not None:
         scores = answers[0].prompt_token_logprobs
-        fields["prompt_logprobs"] = TokenNames(service, body).prompt_logprobs(scores, body.prompt_logprobs)
+        fields["prompt_logprobs"] = TokenNames(service, body).prompt_logprobs(prompt, scores, body.prompt_logprobs)
     choices = (renderer.choice(index, answer) for index, answer in enumerate(answers))
     return await envelope.response(choices, usage_of([prompt], answers), **fields)
 
@@ -155,11 +156,13 @@ class _ChatChoices:
         self._token_ids = bool(body.return_token_ids)
         last = body.messages[-1]
         self._head = last.text if body.echo and last.role == "assistant" else ""
-        self._begun: set[int] = set()
+        self._role = body.answer_role
+        self._before: dict[int, list[int]] = {}
+        """The last tokens of each completion in a stream; its keys are the completions that have begun."""
 
     def choice(self, index: int, answer: Completion) -> Document:
         """Renders a whole choice."""
-        message: Document = {"role": "assistant", "content": self._head + answer.text}
+        message: Document = {"role": self._role, "content": self._head + answer.text}
         finish_reason = answer.finish_reason
         if self._new_parser is not None:
             content, calls = parse_calls(self._new_parser(), answer.text)
@@ -169,7 +172,7 @@ class _ChatChoices:
         return {
             "index": index,
             "message": message,
-            "logprobs": self._logprobs_document(answer.logprobs) if self._logprobs else None,
+            "logprobs": self._logprobs_document(answer.logprobs, []) if self._logprobs else None,
             "finish_reason": finish_reason,
             "stop_reason": answer.stop_reason,
             "token_ids": list(answer.tokens) if self._token_ids else None,
@@ -177,9 +180,9 @@ class _ChatChoices:
 
     def chunks(self, group: int, piece: CompletionChunk) -> Iterable[Document]:  # noqa: ARG002 - a single prompt
         """Renders a chunk of a stream; the first one of a choice is preceded by the role."""
-        if piece.index not in self._begun:
-            self._begun.add(piece.index)
-            delta = {"role": "assistant", "content": ""}
+        if piece.index not in self._before:
+            self._before[piece.index] = []
+            delta = {"role": self._role, "content": ""}
             yield {"index": piece.index, "delta": delta, "logprobs": None, "finish_reason": None}
             if self._head:
                 yield {"index": piece.index, "delta": {"content": self._head}, "logprobs": None, "finish_reason": None}
@@ -215,7 +218,7 @@ class _ChatChoices:
         document: Document = {
             "index": piece.index,
             "delta": delta,
-            "logprobs": self._logprobs_document(piece.logprobs) if self._logprobs else None,
+            "logprobs": self._logprobs_document(piece.logprobs, self._before[piece.index]) if self._logprobs else None,
             "finish_reason": finish_reason,
         }
         if piece.finish_reason:
@@ -224,11 +227,13 @@ class _ChatChoices:
             document["token_ids"] = list(piece.tokens)
         return document
 
-    def _logprobs_document(self, logprobs: Sequence[TokenLogprob]) -> Document:
+    def _logprobs_document(self, logprobs: Sequence[TokenLogprob], before: list[int]) -> Document:
+        """Renders tokens that follow the tokens `before`, and appends them there."""
         names = self._names
-        content = [
-            names.document(item.token, item.logprob)
-            | {"top_logprobs": [names.document(token, logprob) for token, logprob in item.top]}
-            for item in logprobs
-        ]
+        content: list[Document] = []
+        for item in logprobs:
+            top = [names.document(token, logprob, before) for token, logprob in item.top]
+            content.append(names.document(item.token, item.logprob, before) | {"top_logprobs": top})
+            before.append(item.token)
+            del before[:-CONTEXT]
         return {"content": content, "refusal": None}

@@ -6,13 +6,13 @@ string is emitted, nor the stop string itself unless it is requested.
 """
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Final, final
 
 from kaito_presets.inference.partial_match import overlap
 
 Decode = Callable[[Sequence[int]], str]
 
-_INCOMPLETE = "\ufffd"
+INCOMPLETE: Final = "\ufffd"
 """Replacement character, which tokenizers emit for an incomplete UTF-8 sequence."""
 _MAX_CHARACTER_TOKENS = 8
 """Tokens after which a replacement character is emitted: a character has at most four bytes and a token at least one,
@@ -53,7 +53,7 @@ class IncrementalDetokenizer:
             return ""
         before = self._decode(self._tokens[self._context : self._emitted])
         after = self._decode(self._tokens[self._context :])
-        incomplete = after.endswith(_INCOMPLETE) and len(self._tokens) - self._emitted < _MAX_CHARACTER_TOKENS
+        incomplete = after.endswith(INCOMPLETE) and len(self._tokens) - self._emitted < _MAX_CHARACTER_TOKENS
         if incomplete and not final:
             return ""
         self._context, self._emitted = self._emitted, len(self._tokens)

@@ -242,6 +242,10 @@ class LanguageModel(Protocol):
         """Converts token ids to text; `special` includes special tokens."""
         ...
 
+    def vocabulary_entry(self, token: int) -> str:
+        """Returns the entry of a token in the vocabulary, which encodes spaces and parts of characters."""
+        ...
+
     def compile_grammar(self, grammar: Grammar) -> object:
         """Compiles a grammar for `Row.grammar`; takes milliseconds to a second, and may be called on any thread.
 

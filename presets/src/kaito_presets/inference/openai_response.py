@@ -16,11 +16,20 @@ from aiohttp import web
 from kaito_presets.errors import RequestError
 from kaito_presets.inference.language_model import TokenLogprob
 from kaito_presets.inference.openai_schema import SamplingRequest
-from kaito_presets.inference.service import Completion, CompletionChunk, GenerationRequest, GenerationService
+from kaito_presets.inference.service import (
+    MAX_CONTEXT_TOKENS,
+    Completion,
+    CompletionChunk,
+    GenerationRequest,
+    GenerationService,
+)
 from kaito_presets.serving.http_errors import openai_error
 
 IGNORED_FIELDS_HEADER: Final = "X-Kaito-Ignored-Fields"
 """Names of the unknown fields of the request, separated by commas."""
+
+CONTEXT: Final = MAX_CONTEXT_TOKENS
+"""Number of tokens before a token that its name depends on."""
 
 Document = dict[str, Any]
 
@@ -47,25 +56,36 @@ class TokenNames:
         self._service = service
         self._as_ids = bool(body.return_tokens_as_token_ids)
 
-    def __call__(self, token: int) -> str:
-        """Returns the name of a token."""
-        return f"token_id:{token}" if self._as_ids else self._service.token_text(token)
+    def __call__(self, token: int, before: Sequence[int]) -> str:
+        """Returns the name of a token that follows the tokens `before`."""
+        return f"token_id:{token}" if self._as_ids else self._service.token_text_after(token, before)
 
-    def document(self, token: int, logprob: float) -> Document:
-        """Builds a token with its log probability in the format of chat completions."""
-        return {
-            "token": self(token), "logprob": logprob, "bytes": list(self._service.token_text(token).encode()),
-        }  # fmt: skip
+    def document(self, token: int, logprob: float, before: Sequence[int]) -> Document:
+        """Builds a token with its log probability in the format of chat completions.
 
-    def prompt_logprobs(self, scores: Sequence[TokenLogprob | None], count: int) -> list[Document | None]:
+        The bytes of the tokens of a completion are together its text in UTF-8.
+        """
+        text = self._service.token_text_after(token, before)
+        return {"token": self(token, before), "logprob": logprob, "bytes": list(text.encode())}
+
+    def prompt_logprobs(
+        self, prompt: Sequence[int], scores: Sequence[TokenLogprob | None], count: int
+    ) -> list[Document | None]:
         """Builds `prompt_logprobs` in vLLM's format: per token of the prompt, an object by token id."""
-        return [None if item is None else self._prompt_token(item, count) for item in scores]
+        return [
+            None if item is None else self._prompt_token(item, count, prompt[max(0, index - CONTEXT) : index])
+            for index, item in enumerate(scores)
+        ]
 
-    def _prompt_token(self, item: TokenLogprob, count: int) -> Document:
+    def _prompt_token(self, item: TokenLogprob, count: int, before: Sequence[int]) -> Document:
         ranked = [(item.token, item.logprob, item.rank)]
         ranked += [(token, logprob, index) for index, (token, logprob) in enumerate(item.top[:count], start=1)]
         return {
-            str(token): {"logprob": logprob, "rank": rank, "decoded_token": self._service.token_text(token)}
+            str(token): {
+                "logprob": logprob,
+                "rank": rank,
+                "decoded_token": self._service.token_text_after(token, before),
+            }
             for token, logprob, rank in ranked
         }
 

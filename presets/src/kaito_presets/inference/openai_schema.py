@@ -119,6 +119,8 @@ class SamplingRequest(BaseModel):
             raise field_error("prompt_logprobs", "prompt_logprobs is not available with stream=true")
         if self.truncate_prompt_tokens == 0:
             raise field_error("truncate_prompt_tokens", "truncate_prompt_tokens must be -1 or at least 1")
+        if self.min_tokens and self.new_tokens is not None and self.min_tokens > self.new_tokens:
+            raise field_error("min_tokens", "min_tokens is greater than the most new tokens of the completion")
         self._check_beams()
         grammar = self.grammar
         if grammar is not None:
@@ -162,6 +164,11 @@ class SamplingRequest(BaseModel):
         if len(found) > 1:
             raise field_error(found[1].field, f"{found[1].field} cannot be combined with {found[0].field}")
         return found[0] if found else None
+
+    @property
+    def new_tokens(self) -> int | None:
+        """Most new tokens of the completion."""
+        return self.max_tokens
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -227,9 +234,9 @@ class ChatCompletionMessage(BaseModel):
 
     @property
     def text(self) -> str:
-        """The content as one text."""
+        """The content as one text; parts are separated by line breaks, as in vLLM."""
         if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
+            return "\n".join(part.text for part in self.content)
         return self.content or ""
 
     @property
@@ -328,6 +335,11 @@ class ChatCompletionRequest(SamplingRequest):
         return self.max_completion_tokens or self.max_tokens
 
     @property
+    def answer_role(self) -> str:
+        """Role of the answer: the assistant's, or that of the last message if no turn of the assistant was begun."""
+        return self.messages[-1].role if self.add_generation_prompt is False else "assistant"
+
+    @property
     def template_variables(self) -> dict[str, Any]:
         """Variables for the chat template."""
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
@@ -348,7 +360,7 @@ class TokenizeChatRequest(ChatCompletionRequest):
     """Body of `/tokenize` with a conversation."""
 
     return_token_strs: bool | None = False
-    """Whether the response contains the text of each token."""
+    """Whether the response contains the entry of each token in the vocabulary."""
 
 
 class TokenizeRequest(BaseModel):
@@ -362,7 +374,7 @@ class TokenizeRequest(BaseModel):
     add_special_tokens: bool | None = True
     """Whether the special tokens of the tokenizer, such as a start token, are added."""
     return_token_strs: bool | None = False
-    """Whether the response contains the text of each token."""
+    """Whether the response contains the entry of each token in the vocabulary."""
 
 
 class DetokenizeRequest(BaseModel):

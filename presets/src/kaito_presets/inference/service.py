@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final, Protocol, final
 
 from kaito_presets.errors import BadRequest, Overloaded, PromptTooLong, UnknownModel
-from kaito_presets.inference.detokenizer import IncrementalDetokenizer, StopStrings
+from kaito_presets.inference.detokenizer import INCOMPLETE, IncrementalDetokenizer, StopStrings
 from kaito_presets.inference.events import RowHandle
 from kaito_presets.inference.language_model import (
     Grammar,
@@ -42,6 +42,8 @@ INLINE_CHARACTERS: Final = 8_000
 INLINE_MESSAGES: Final = 50
 """Conversations of at most as many messages are rendered on the event loop."""
 
+MAX_CONTEXT_TOKENS: Final = 3
+"""Most tokens before the last one of a character: a character has at most four bytes."""
 MAX_LOGGED_FIELDS: Final = 100
 MAX_COMPILATIONS: Final = 64
 """Most grammars that are being compiled or wait for it."""
@@ -176,7 +178,7 @@ class GenerationService:
             UnknownModel: `model` is not one of `model_names`.
         """
         info = self.info  # replaced as a whole when adapters change
-        if model is None or model == info.name:
+        if not model or model == info.name:
             return info.combined_version
         if model in info.adapters:
             return info.adapter_versions.get(model, model)
@@ -278,6 +280,29 @@ class GenerationService:
         if text is None:
             text = self._token_texts[token] = self._model.decode([token], special=True)
         return text
+
+    def token_text_after(self, token: int, before: Sequence[int]) -> str:
+        """Returns the text that a token adds to the tokens before it.
+
+        It differs from `token_text` for tokens that are a part of a character: the token that completes the character
+        has its text, and those before it have none.
+        """
+        text = self.token_text(token)
+        if INCOMPLETE not in text:
+            return text
+        parts = 0
+        while parts < len(before) and self.token_text(before[-1 - parts]).endswith(INCOMPLETE):
+            parts += 1
+        # The tokens before may be the parts of several characters, so the shortest context that completes one counts.
+        for count in range(1, min(parts, MAX_CONTEXT_TOKENS) + 1):
+            text = self._model.decode([*before[len(before) - count :], token], special=True)
+            if INCOMPLETE not in text:
+                return text
+        return ""
+
+    def vocabulary_entry(self, token: int) -> str:
+        """Returns the entry of a token in the vocabulary of the tokenizer."""
+        return self._model.vocabulary_entry(token)
 
     async def complete(self, request: GenerationRequest) -> list[Completion]:
         """Generates all completions of one prompt.

@@ -14,7 +14,14 @@ from aiohttp import web
 from kaito_presets.errors import BadRequest
 from kaito_presets.inference.detokenizer import IncrementalDetokenizer
 from kaito_presets.inference.language_model import TokenLogprob
-from kaito_presets.inference.openai_response import Document, EventStream, ResponseEnvelope, TokenNames, usage_of
+from kaito_presets.inference.openai_response import (
+    CONTEXT,
+    Document,
+    EventStream,
+    ResponseEnvelope,
+    TokenNames,
+    usage_of,
+)
 from kaito_presets.inference.openai_schema import CompletionRequest
 from kaito_presets.inference.sampling_options import DEFAULT_OPTIONS, row_count, sampling_options
 from kaito_presets.inference.service import Completion, CompletionChunk, GenerationRequest, GenerationService
@@ -110,7 +117,7 @@ class CompletionChoices:
         }
         if self._prompt_logprobs is not None:
             scores = answer.prompt_token_logprobs
-            document["prompt_logprobs"] = self._names.prompt_logprobs(scores, self._prompt_logprobs)
+            document["prompt_logprobs"] = self._names.prompt_logprobs(generation.prompt, scores, self._prompt_logprobs)
         return document
 
     def chunks(self, group: int, piece: CompletionChunk) -> Iterable[Document]:
@@ -175,6 +182,8 @@ class _EchoedPrompt:
     """Detokenizer after the prompt."""
     position: int
     """Length of the prompt's text."""
+    before: list[int]
+    """The last tokens of the prompt."""
 
 
 @final
@@ -191,15 +200,16 @@ class _LogprobsRenderer:
             lambda tokens: service.decode(tokens, special=generation.special_tokens)
         )  # fmt: skip
         self._position = 0
+        self._before: list[int] = []
 
     def prompt(self, scores: Sequence[TokenLogprob | None]) -> "_EchoedPrompt":
         """Renders the tokens of the prompt."""
         document = self._document(self._prompt, scores)
-        return _EchoedPrompt(document, self._decoder.copy(), self._position)
+        return _EchoedPrompt(document, self._decoder.copy(), self._position, [*self._before])
 
     def skip(self, echo: "_EchoedPrompt") -> None:
         """Continues after a prompt that was rendered for another choice."""
-        self._decoder, self._position = echo.decoder.copy(), echo.position
+        self._decoder, self._position, self._before = echo.decoder.copy(), echo.position, [*echo.before]
 
     def push(self, logprobs: Sequence[TokenLogprob]) -> Document:
         """Renders the next tokens of the completion."""
@@ -207,22 +217,29 @@ class _LogprobsRenderer:
 
     def _document(self, tokens: Sequence[int], scores: Sequence[TokenLogprob | None]) -> Document:
         offsets: list[int] = []
-        for token in tokens:
+        names: list[str] = []
+        tops: list[Mapping[str, float] | None] = []
+        for token, item in zip(tokens, scores, strict=True):
             offsets.append(self._position)
+            names.append(self._names(token, self._before))
+            tops.append(None if item is None else self._top(item))
             self._position += len(self._decoder.push(token))
+            self._before = [*self._before[1 - CONTEXT :], token]
         return {
-            "tokens": [self._names(token) for token in tokens],
+            "tokens": names,
             "token_logprobs": [None if item is None else item.logprob for item in scores],
-            "top_logprobs": [None if item is None else self._top(item) for item in scores],
+            "top_logprobs": tops,
             "text_offset": offsets,
         }
 
     def _top(self, item: TokenLogprob) -> Mapping[str, float]:
         """Renders the sampled token and the most probable ones: up to `logprobs + 1`, as in OpenAI's API."""
-        found = {self._names(item.token): item.logprob}
+        found = {self._names(item.token, self._before): item.logprob}
         for token, logprob in item.top[: self._count]:
-            # Different tokens may have the same text (parts of characters); the more probable one comes first.
-            found.setdefault(self._names(token), logprob)
+            # Different tokens may have the same text (parts of characters); the most probable one counts, because
+            # clients compare the sampled token with the largest value.
+            name = self._names(token, self._before)
+            found[name] = max(logprob, found.get(name, logprob))
         return found
 
 

@@ -205,6 +205,10 @@ class TransformersModel:
         )
         return str(text)
 
+    def vocabulary_entry(self, token: int) -> str:
+        """See `LanguageModel.vocabulary_entry`."""
+        return str(self._tokenizer.convert_ids_to_tokens(token))
+
     # Adapters. Like the methods that compute, called by one thread only.
 
     @property

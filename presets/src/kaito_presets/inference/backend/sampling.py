@@ -93,14 +93,12 @@ class Sampler:
         plans = [_transformers_plan(row) for row in rows]
         # vLLM reports log probabilities of the model's distribution, before any option changes it. They are computed
         # first, because the processors change the logits in place.
-        reported = {
-            index: torch.log_softmax(logits[index].float(), dim=-1)
-            for index, row in enumerate(rows)
-            if row.logprobs is not None
-        }
+        reported = _log_probabilities(logits, [i for i, row in enumerate(rows) if row.grammar is None], rows)
         _forbid_early_ends(rows, plans, logits)
         errors: dict[int, RequestError] = {}
         self._apply_grammars(rows, logits, errors)
+        # Those of a grammar are the probabilities among the tokens that it allows, as in vLLM.
+        reported |= _log_probabilities(logits, [i for i, row in enumerate(rows) if row.grammar is not None], rows)
         if all(plan.greedy and not plan.needs_history for plan in plans):
             tokens = logits.argmax(dim=-1)
         else:
@@ -221,6 +219,13 @@ class Sampler:
             trial = build_processors(plan.config, torch.zeros((1, 1), dtype=torch.long, device=device), 1)
             known = self._warpers[plan.key] = stateless(trial)
         return known
+
+
+def _log_probabilities(logits: torch.Tensor, indexes: Sequence[int], rows: Sequence[Row]) -> dict[int, torch.Tensor]:
+    """Returns the log probabilities of those rows that report them, by index."""
+    return {
+        index: torch.log_softmax(logits[index].float(), dim=-1) for index in indexes if rows[index].logprobs is not None
+    }
 
 
 def token_logprobs(values: torch.Tensor, token: int, count: int) -> TokenLogprob:
