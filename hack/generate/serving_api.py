@@ -115,8 +115,7 @@ grammar, so that the call is valid for every model.
 
 **Structured outputs.** The completion follows the schema, expression or grammar; the request is batched with others.
 A schema that is not supported (`not`, look-around in `pattern`, a reference to another document) is a 400 that names
-the reason. A completion that reaches `max_tokens` is incomplete. Log probabilities are those among the tokens that the
-structure allows at each step.
+the reason. A completion that reaches `max_tokens` is incomplete.
 
 ### POST /v1/completions
 
