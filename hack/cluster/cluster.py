@@ -201,9 +201,11 @@ class Cluster:
         Raises:
             CommandFailed: the pod does not exist.
         """
-        path = f'{{.status.containerStatuses[?(@.name=="{container}")].containerID}}'
-        identifier = self.kubectl("get", "pod", pod, "-n", namespace, "-o", f"jsonpath={path}")
-        runtime.kill(self.layout, identifier.removeprefix("containerd://"))
+        path = f'{{.spec.nodeName}} {{.status.containerStatuses[?(@.name=="{container}")].containerID}}'
+        node_name, identifier = self.kubectl("get", "pod", pod, "-n", namespace, "-o", f"jsonpath={path}").split()
+        system = self.layout.system
+        layout = system if node_name == system.node_name else self.layout
+        runtime.kill(layout, identifier.removeprefix("containerd://"))
 
     @contextmanager
     def _lock(self) -> Generator[None]:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from hack.cluster import Cluster, gpus
+from hack.cluster import Cluster, CommandFailed, gpus
 from hack.models.vllm_cpu import directory
 from test.node.conftest import say
 from test.node.test_serving import QUESTION
-from test.support.node_images import smollm2
+from test.support.node_images import refresh, smollm2
 from test.support.real_node import PREFIX, ROOT, VERSION, Kubernetes
 
 NAME = "group"
@@ -26,6 +26,7 @@ IMAGE = f"{PREFIX}/kaito-vllm:{VERSION}"
 GPUS = gpus.Gpus(count=1, product="NVIDIA-A100-SXM4-80GB", memory_mib=81920)
 READY_SECONDS = 1200
 """Limit of a start: the second node pulls the image, and both engines import vLLM on shared cores."""
+INTERRUPTION_SECONDS = 30
 ENGINE = "/opt/vllm-cpu"
 LAUNCHER = f"""#!/bin/sh
 export PYTHONPATH={ENGINE}/lib/python3.11/site-packages
@@ -75,13 +76,14 @@ def image(cluster: Cluster, serving_image: None) -> str:
 
 
 @pytest.fixture(scope="module")
-def nodes(cluster: Cluster) -> Iterator[list[str]]:
-    """Both nodes of the cluster, with one GPU each."""
+def nodes(cluster: Cluster, image: str) -> Iterator[list[str]]:
+    """Both nodes of the cluster, with one GPU and the image each."""
     cluster.join_system_node()
     names = [cluster.layout.node_name, cluster.layout.system.node_name]
     for name in names:
         gpus.advertise(cluster, name, GPUS)
         cluster.kubectl("label", "node", name, f"apps={NAME}", "--overwrite")
+        refresh(cluster, "kaito-vllm", say, node=name)
     yield names
     cluster.leave_system_node()
     gpus.advertise(cluster, cluster.layout.node_name)
@@ -108,7 +110,7 @@ def document(model: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def group(cluster: Cluster, installation: Path, image: str, model: str, nodes: list[str]) -> Iterator[Kubernetes]:
+def group(cluster: Cluster, installation: Path, model: str, nodes: list[str]) -> Iterator[Kubernetes]:
     """A Workspace whose copy is divided over both nodes, and answers."""
     kubernetes = Kubernetes(cluster)
     kubernetes.rolled_out("workspace-controller")
@@ -129,12 +131,24 @@ def pods(kubernetes: Kubernetes) -> dict[str, Any]:
     return {pod["metadata"]["name"]: pod for pod in kubernetes.items("pods")}
 
 
-def ask(kubernetes: Kubernetes) -> str:
+def restarts(kubernetes: Kubernetes) -> dict[str, int]:
+    """Returns how often the container of each pod has restarted."""
+    return {name: pod["status"]["containerStatuses"][0]["restartCount"] for name, pod in pods(kubernetes).items()}
+
+
+def ask(kubernetes: Kubernetes, seconds: int = 240) -> str:
     url = f"http://{kubernetes.service_address(NAME)}/v1"
     served = json.loads(kubernetes.cluster.run("curl", "-sSf", f"{url}/models").stdout)["data"][0]["id"]
     body = {"model": served, "messages": [QUESTION], "max_tokens": 24, "temperature": 0}
-    reply = kubernetes.post(f"{url}/chat/completions", body)
+    reply = kubernetes.post(f"{url}/chat/completions", body, seconds)
     return str(reply["choices"][0]["message"]["content"])
+
+
+def is_answering(kubernetes: Kubernetes) -> bool:
+    try:
+        return "Paris" in ask(kubernetes, seconds=60)
+    except CommandFailed:
+        return False
 
 
 def test_model_answers_from_two_nodes(group: Kubernetes, nodes: list[str]) -> None:
@@ -149,3 +163,30 @@ def test_service_has_the_leader_only(group: Kubernetes) -> None:
     slices = group.items("endpointslices", "-l", f"kubernetes.io/service-name={NAME}")
     addresses = [address for each in slices for endpoint in each["endpoints"] for address in endpoint["addresses"]]
     assert addresses == [pods(group)[f"{NAME}-0"]["status"]["podIP"]]
+
+
+@pytest.mark.parametrize("killed", [f"{NAME}-workers-0", f"{NAME}-0"])
+def test_both_pods_restart_once_when_one_is_killed(group: Kubernetes, cluster: Cluster, killed: str) -> None:
+    before, uids = restarts(group), {name: group.uid("pod", name) for name in pods(group)}
+    cluster.kill_container("default", killed, pods(group)[killed]["spec"]["containers"][0]["name"])
+    group.until_condition(NAME, "InferenceReady", "False", seconds=120)
+    seconds = group.until_condition(NAME, "InferenceReady", "True", seconds=READY_SECONDS)
+    say(f"{killed} killed: InferenceReady after {seconds:.0f} s")
+    assert restarts(group) == {name: count + 1 for name, count in before.items()}
+    assert {name: group.uid("pod", name) for name in pods(group)} == uids
+    assert "Paris" in ask(group)
+
+
+def test_group_answers_after_its_network_was_interrupted(group: Kubernetes, cluster: Cluster) -> None:
+    addresses = [pod["status"]["podIP"] for pod in pods(group).values()]
+    rules = [("FORWARD", "-s", source, "-d", target, "-j", "DROP") for source, target in (addresses, addresses[::-1])]
+    for rule in rules:
+        cluster.run("iptables", "-I", *rule)
+    try:
+        with pytest.raises(CommandFailed):  # the leader cannot reach the second half of the model
+            ask(group, seconds=INTERRUPTION_SECONDS)
+    finally:
+        for rule in rules:
+            cluster.run("iptables", "-D", *rule)
+    group.until("an answer", lambda: is_answering(group), READY_SECONDS)
+    group.until_condition(NAME, "InferenceReady", "True", seconds=120)

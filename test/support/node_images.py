@@ -4,6 +4,7 @@ Layers that did not change are neither built nor pushed again: a run with warm c
 own code.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -47,11 +48,19 @@ def build_and_push(cluster: Cluster, names: Sequence[str], report: Callable[[str
         refresh(cluster, name, report)
 
 
-def refresh(cluster: Cluster, name: str, report: Callable[[str], None]) -> None:
-    """Pulls an image again: the node has one of an earlier run, and pods do not pull a tag that is there."""
+def refresh(cluster: Cluster, name: str, report: Callable[[str], None], *, node: str | None = None) -> None:
+    """Pulls an image again: the node has one of an earlier run, and pods do not pull a tag that is there.
+
+    Args:
+        cluster: The cluster.
+        name: The image's name, without prefix and version.
+        report: Receives the time it took.
+        node: The node that pulls; by default the scheduler chooses.
+    """
     begun = time.monotonic()
     pod = f"pull-{name}"
-    words = ("--restart=Never", "--image-pull-policy=Always", "--command", "--", "true")
+    overrides = () if node is None else (f"--overrides={json.dumps({'spec': {'nodeName': node}})}",)
+    words = ("--restart=Never", "--image-pull-policy=Always", *overrides, "--command", "--", "true")
     cluster.kubectl("run", pod, f"--image={PREFIX}/{name}:{VERSION}", *words)
     try:
         phase = "jsonpath={.status.phase}=Succeeded"
