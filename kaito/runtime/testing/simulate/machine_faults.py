@@ -1,4 +1,4 @@
-"""Faults of the machine of a process: its wall clock jumps."""
+"""Faults of the machine of a process: its wall clock jumps, or its token expires and is not renewed."""
 
 import random
 from collections.abc import Sequence
@@ -35,7 +35,24 @@ def machine_faults(processes: Sequence[str]) -> list[StepKind]:
             is_fault=True,
             text="the wall clock of {process} jumps by {offset} s for {seconds} s",
         ),
+        StepKind(
+            name="expire-token",
+            apply=_expire_token,
+            draw=lambda rng: {"process": rng.choice(processes), "seconds": rng.choice(WRONG_SECONDS)},
+            is_fault=True,
+            text="the token of {process} is expired for {seconds} s: the API server answers 401",
+        ),
     ]
+
+
+async def _expire_token(run: "Run", *, process: str, seconds: float) -> None:
+    target = run.processes[process]
+    target.is_token_expired = True
+
+    def renew() -> None:
+        target.is_token_expired = False
+
+    run.end_after(seconds, renew)
 
 
 async def _jump(run: "Run", *, process: str, offset: float, seconds: float) -> None:

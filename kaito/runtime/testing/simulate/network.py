@@ -40,6 +40,7 @@ MODES: Final[tuple[Mode, ...]] = (
 )
 
 _STATUS: Final[Mapping[str, tuple[int, str]]] = {
+    "unauthorized": (401, "Unauthorized"),
     "conflict": (409, "Conflict"),
     "throttled": (429, "TooManyRequests"),
     "internal": (500, "InternalError"),
@@ -64,6 +65,7 @@ class Sender(Protocol):
     name: str
     is_suspended: bool
     is_cut: bool
+    is_token_expired: bool
 
     @property
     def operator_name(self) -> str:
@@ -159,6 +161,8 @@ class Connection:
         number, began = self._sent, asyncio.get_running_loop().time()
         await asyncio.sleep(self._delay())
         self._check(method, target)
+        if self._process.is_token_expired:
+            return self._fail("unauthorized", method, target)
         failure = self._run.failure_of(self._process, method)
         if failure is not None and failure.mode not in {"lost-answer", "no-answer"}:
             return self._fail(failure.mode, method, target)
@@ -225,7 +229,7 @@ class Connection:
             message = f"{method} {target}: no route to the API server"
             raise TransportError(message)
 
-    def _fail(self, mode: Mode, method: str, target: str) -> Reply:
+    def _fail(self, mode: Mode | Literal["unauthorized"], method: str, target: str) -> Reply:
         self._run.trace.request(self._process.name, method, target, None, mode)
         if mode == "refused":
             message = f"{method} {target}: connection refused"
@@ -263,6 +267,9 @@ class Connection:
         """Opens a stream; raises the errors of `Transport.stream`."""
         await asyncio.sleep(self._delay())
         self._check(method, target)
+        if self._process.is_token_expired:
+            yield _Rejected(self._fail("unauthorized", method, target))
+            return
         failure = self._run.failure_of(self._process, method)
         if failure is not None:
             message = f"{method} {target}: connection refused"
@@ -278,6 +285,24 @@ class Connection:
     async def close(self) -> None:
         """Closes the connection."""
         await self._inner.close()
+
+
+@final
+class _Rejected:
+    """A stream that the API server has rejected."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self._body = reply.body
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """Yields the body."""
+        yield self._body
+
+    async def read(self) -> bytes:
+        """Reads the body."""
+        return self._body
 
 
 def _metadata(body: bytes | None) -> dict[str, Any]:

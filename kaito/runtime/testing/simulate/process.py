@@ -104,6 +104,8 @@ class Process:
         self.is_suspended: bool = False
         self.is_cut: bool = False
         """Whether the process cannot reach the API server, also after a restart."""
+        self.is_token_expired: bool = False
+        """Whether the API server rejects its credentials, also after a restart."""
         self.clock: ProcessClock = ProcessClock(run.world.clock)
         """Wall clock of its machine, also after a restart."""
         self._run = run

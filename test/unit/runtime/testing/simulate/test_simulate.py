@@ -200,6 +200,32 @@ def test_a_cut_network_outlasts_a_restart() -> None:
     assert min(created) > 255.0
 
 
+def test_an_expired_token_keeps_a_process_from_writing_until_it_is_renewed() -> None:
+    steps = (
+        Step(20.0, "expire-token", {"process": "orders-0", "seconds": 250.0}),
+        Step(20.0, "expire-token", {"process": "orders-1", "seconds": 250.0}),
+        Step(21.0, "create", {"name": "a"}),
+    )
+    report = simulate(Orders(), Scenario(2, steps), verbose=True)
+    assert report.violation is None, describe(report)
+    writes = [line for line in report.trace.lines if " -> " in line.text]
+    outcomes = {line.text.rpartition(" -> ")[2] for line in writes if 20.0 < line.at < 270.0}
+    assert outcomes == {"unauthorized"}
+    assert any("configmaps" in line.text for line in writes if line.at >= 270.0)
+
+
+def test_leaders_change_in_order_while_clocks_differ() -> None:
+    steps = (
+        Step(1.0, "clock-jump", {"process": "orders-0", "offset": 3600.0, "seconds": 250.0}),
+        Step(1.0, "clock-jump", {"process": "orders-1", "offset": -3600.0, "seconds": 250.0}),
+        Step(20.0, "suspend", {"process": "orders-0", "seconds": 120.0}),
+        Step(150.0, "suspend", {"process": "orders-1", "seconds": 120.0}),
+        Step(160.0, "create", {"name": "a"}),
+    )
+    report = simulate(Orders(), Scenario(2, steps))
+    assert report.violation is None, describe(report)
+
+
 def test_every_drawn_step_has_a_description() -> None:
     scenario = scenario_of(Orders(), 5)
     assert scenario.steps
