@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the targets of performance on a quiet machine in about ten minutes:
+# Measures the targets of performance on a quiet machine in about ten minutes; the first time, it builds the peers before:
 #   bash hack/bench/targets.sh [BASELINE_COMMIT [OUTPUT_FOLDER]]
 # BASELINE_COMMIT must be in this repository; by default the last commit before the controller wrote less.
 set -uo pipefail
@@ -8,6 +8,10 @@ baseline=${1:-61c395f}
 output=${2:-$(mktemp -d)}
 export PYTHONPATH=$PWD
 python=.venv/bin/python
+[ -x "$python" ] || make -s sync || exit 1
+git rev-parse -q --verify "$baseline^{commit}" >/dev/null || { echo "no commit $baseline here: fetch the history" >&2; exit 1; }
+echo "== prepare: control plane and peers"
+$python -m hack.bench framework --objects 50 --runs 1 >"$output/prepare.txt" 2>&1 || { tail -5 "$output/prepare.txt"; exit 1; }
 started=$(date +%s)
 uptime | tee "$output/machine.txt"
 

@@ -22,7 +22,7 @@ TUNING_FIELD = "tuning.preset.name"
 
 
 class _Catalog(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     presets: list[Preset]
 

@@ -37,7 +37,7 @@ _SIZES: Final[Mapping[Cloud, re.Pattern[str]]] = {
 
 
 class _GpuRow(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     name: str
     vendor: Vendor
@@ -45,7 +45,7 @@ class _GpuRow(BaseModel):
 
 
 class _TypeRow(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     name: str
     gpu: str
@@ -57,7 +57,7 @@ class _TypeRow(BaseModel):
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     gpus: list[_GpuRow]
     instance_types: dict[Cloud, list[_TypeRow]]

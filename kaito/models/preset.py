@@ -31,7 +31,7 @@ _READINESS_RANGE: Final = (timedelta(minutes=30), timedelta(minutes=180))
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Architecture(_Entry):

@@ -39,7 +39,7 @@ class PriceTableError(ValueError):
 
 
 class _Schema(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, defer_build=True)
 
 
 class _Row(_Schema):

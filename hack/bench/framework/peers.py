@@ -35,6 +35,7 @@ T = TypeVar("T")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 KOPF_REQUIREMENT = "kopf==1.45.*"
+KUBECONFIG_REQUIREMENT = "kubernetes-asyncio>=33"
 LINE_BYTES = 16 * 1024 * 1024
 """Longest line of a peer: those that measured latencies send all of them."""
 SILENCE_SECONDS = 300.0
@@ -79,8 +80,8 @@ def load(kubeconfig: str, *, rate: float, seconds: float, objects: int) -> list[
 
 def _our_python() -> Path:
     """Returns the interpreter of an environment without development tools: they install rich, which structlog
-    imports."""
-    return _environment("ours", "-r", str(ROOT / "requirements" / "workspace.txt"))
+    imports. It reads the kubeconfig of the control plane, which a pod does not."""
+    return _environment("ours", "-r", str(ROOT / "requirements" / "workspace.txt"), KUBECONFIG_REQUIREMENT)
 
 
 def _kopf_python() -> Path:

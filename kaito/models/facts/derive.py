@@ -24,7 +24,7 @@ LARGEST_WEIGHTS: Final = 2**53
 class Experts(BaseModel):
     """Shape of a mixture of experts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     routed: int = Field(ge=1)
     """Experts of a layer among which the router chooses."""
@@ -42,7 +42,7 @@ class ModelFacts(BaseModel):
     The form in which the controller keeps facts in a ConfigMap, and in which a user gives them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str = Field(min_length=1, max_length=256)
     """Hugging Face ID, or the name of an artifact or a directory."""

@@ -154,6 +154,8 @@ def _lean(owner: Owner) -> Owner:
 
 
 class _Partial(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(defer_build=True)
+
     metadata: ObjectMeta
 
 

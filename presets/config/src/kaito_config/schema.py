@@ -17,7 +17,9 @@ MAX_PROBLEMS = 10
 class StrictModel(BaseModel):
     """Base of the schemas: rejects unknown keys, infinite numbers, and booleans in place of numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, regex_engine="python-re")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, regex_engine="python-re", defer_build=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
