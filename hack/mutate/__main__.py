@@ -16,6 +16,7 @@ import random
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -74,11 +75,16 @@ def _in_processes(jobs: int, mutants: Sequence[Mutant], work: Callable[[Sequence
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
+            code = 1
             try:
                 work(part)
+                code = 0
+            except BaseException:  # noqa: BLE001 -- os._exit below prints nothing
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
-                os._exit(0)
+                sys.stderr.flush()
+                os._exit(code)
         pids.append(pid)
     for pid in pids:
         os.waitpid(pid, 0)

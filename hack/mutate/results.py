@@ -78,7 +78,7 @@ class Cache:
         return f"{mutant.file}:{_digest(self._target.root / mutant.file)}"
 
     def _tests_mark(self, test: str) -> str:
-        return _digest(self._target.workdir / test.partition("::")[0]) if "::" in test else self._tests
+        return _digest(self._target.root / test.partition("::")[0]) if "::" in test else self._tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ class Equivalent:
     @classmethod
     def load(cls) -> list["Equivalent"]:
         """Reads the list."""
-        entries = tomllib.loads(EQUIVALENT.read_text()).get("mutant", []) if EQUIVALENT.exists() else []
+        document = tomllib.loads(EQUIVALENT.read_text()) if EQUIVALENT.exists() else {}
+        entries: list[dict[str, str]] = document.get("mutant", [])
         return [
             cls(entry["file"], entry.get("scope", ""), entry["before"], entry["after"], entry["reason"])
             for entry in entries

@@ -38,11 +38,14 @@ class Target:
 
     @property
     def configuration(self) -> tuple[str, ...]:
-        """Options of pytest: the configuration of the folder, also for tests outside it, without slow tests."""
+        """Options of pytest: the configuration of the folder, also for tests outside it, without slow tests.
+
+        Identifiers of tests begin with the path in the repository.
+        """
         path = self.workdir / "pyproject.toml"
         markers: list[str] = tomllib.loads(path.read_text())["tool"]["pytest"]["ini_options"]["markers"]
         left_out = [name for name in LEFT_OUT if any(marker.startswith(name) for marker in markers)]
-        return ("-c", str(path), "-m", " and ".join(f"not {name}" for name in left_out))
+        return ("-c", str(path), "--rootdir", str(self.root), "-m", " and ".join(f"not {name}" for name in left_out))
 
     @property
     def pytest_arguments(self) -> tuple[str, ...]:

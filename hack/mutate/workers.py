@@ -388,7 +388,7 @@ class ImportMutants:
         report.chosen(len(tests))
         report.starts("", 10.0)
         sys.meta_path.insert(0, _MutantFinder(self._name, self._path, mutant.source))
-        files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
+        files = list(dict.fromkeys(str(self._target.root / test.partition("::")[0]) for test in tests))
         for part in (files[:1], files[1:]):
             if part:
                 plugins = [_Failures(report), _Chosen(report, self._choice.baseline, tests)]

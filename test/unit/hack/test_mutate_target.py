@@ -36,7 +36,7 @@ def test_a_package_has_its_sources_under_the_names_that_tests_import(
 @pytest.mark.parametrize(("package", "markers"), [("models", "not real and not slow"), ("presets/oci", "not real")])
 def test_slow_tests_are_left_out_where_the_marker_is_known(package: str, markers: str) -> None:
     target = find(package, files=[], exclude=[], tests=[])
-    assert target.configuration[2:] == ("-m", markers)
+    assert target.configuration[2:] == ("--rootdir", str(ROOT), "-m", markers)
     assert target.pytest_arguments == (*target.configuration, *map(str, target.tests))
 
 
