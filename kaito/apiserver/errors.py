@@ -237,12 +237,6 @@ def method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", message, details={})
 
 
-def create_while_terminating(group: str, resource: str) -> StatusError:
-    """Returns 405 for a creation of a custom resource whose definition is being deleted."""
-    message = "create not allowed while custom resource definition is terminating"
-    return StatusError(405, "MethodNotAllowed", message, details=_details(group, resource, ""))
-
-
 def not_acceptable() -> StatusError:
     """Returns 406 for an Accept header that cannot be met."""
     message = "406: Not Acceptable\n\nAvailable representations: application/json, application/json;stream=watch"

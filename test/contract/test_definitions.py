@@ -1,5 +1,6 @@
 """Definitions that an operator applies at its start, and objects that move to the stored version: on both servers."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from kaito.runtime.client import (
 )
 from kaito.runtime.errors import Invalid
 from kaito.runtime.kinds import CustomResourceDefinition, untyped_kind
-from test.contract.conftest import Server
+from test.contract.conftest import APPLY, MERGE, Server
 
 
 @pytest.fixture
@@ -192,3 +193,29 @@ async def test_a_definition_whose_names_are_taken_is_an_error_with_the_reason(re
             DefinitionNotServed, match=rf"pages\.{group} is not served after 1 s: .*NamesAccepted=False"
         ):
             await apply_definitions(client, [other], within=1)
+
+
+async def test_a_definition_that_is_being_removed_accepts_no_new_object(
+    server: Server, client: Client, group: str
+) -> None:
+    await apply_definitions(client, [definition(group, "v1")])
+    sites = f"/apis/{group}/v1/namespaces/{server.namespace}/sites"
+    site = {"apiVersion": f"{group}/v1", "kind": "Site"}
+    held = site | {"metadata": {"name": "held", "finalizers": ["example.com/hold"]}}
+    assert (await server.call("POST", sites, held)).status == 201
+    crd = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/sites.{group}"
+    assert (await server.call("DELETE", crd)).status == 200
+    new = site | {"metadata": {"name": "new"}}
+    answer = await server.call("POST", sites, new)
+    for _ in range(100):  # a real server notices it later
+        if answer.status not in {201, 409}:
+            break
+        await asyncio.sleep(0.1)
+        answer = await server.call("POST", sites, new)
+    why = "create not allowed while custom resource definition is terminating"
+    assert (answer.status, answer.body["message"]) == (403, f'sites.{group} "new" is forbidden: {why}')
+    assert answer.body["details"] == {"name": "new", "group": group, "kind": "sites"}
+    applied = site | {"metadata": {"name": "applied"}}
+    answer = await server.call("PATCH", f"{sites}/applied", applied, APPLY, fieldManager="test", force="true")
+    assert (answer.status, answer.body["message"]) == (403, f'sites.{group} "applied" is forbidden: {why}')
+    await server.call("PATCH", f"{sites}/held", {"metadata": {"finalizers": None}}, MERGE)

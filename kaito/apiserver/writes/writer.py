@@ -54,7 +54,6 @@ class Writer:
 
     async def create(self, target: Target, request: HttpRequest, context: Context) -> Stored:
         """Creates the object in the body."""
-        self._check_definition(target)
         data = bodies.decode_object(request, target.resource, context)
         if part(data, "metadata").get("resourceVersion"):
             # kube-apiserver answers 500 here.
@@ -73,7 +72,9 @@ class Writer:
     ) -> Stored:
         """Creates an object that is decoded already (and perhaps came from an apply)."""
         resource, state = target.resource, self._state
-        self._check_namespace(target, str(data["metadata"].get("name", "")))
+        name = str(data["metadata"].get("name", ""))
+        self._check_namespace(target, name)
+        self._check_definition(target, name)
         bodies.prune_and_default(data, resource, context)
         if managed is not None:
             data["metadata"]["managedFields"] = managed
@@ -112,14 +113,12 @@ class Writer:
         await self._conversions.prepare(resource, [stored])
         return stored
 
-    def _check_definition(self, target: Target) -> None:
-        """Raises 405 for the creation of an object whose definition is terminating.
-
-        As the real server, this checks POST alone: an apply (PATCH) creates the object.
-        """
+    def _check_definition(self, target: Target, name: str) -> None:
+        """Raises 403 for the creation of an object whose definition is terminating, also by an apply."""
         definition = self._state.store.get(deletion.DEFINITIONS, ("", target.resource.storage))
         if definition is not None and definition.metadata.get("deletionTimestamp"):
-            raise errors.create_while_terminating(target.resource.group, target.resource.plural)
+            why = "create not allowed while custom resource definition is terminating"
+            raise errors.forbidden(target.resource.group, target.resource.plural, name, why)
 
     def _check_namespace(self, target: Target, name: str) -> None:
         """Raises 404 or 403 for creation in a namespace that is missing or terminating."""

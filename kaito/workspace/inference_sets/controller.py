@@ -6,7 +6,6 @@ read from the API server instead of the cache, which may be stale after a restar
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Final, final
@@ -20,7 +19,7 @@ from kaito.runtime import Again, Request
 from kaito.runtime.cache import View
 from kaito.runtime.client import ConditionUpdate, MergePatch, StatusScope
 from kaito.runtime.controller import Controller
-from kaito.runtime.errors import AlreadyExists, ApiError, NotLeader
+from kaito.runtime.errors import ApiError, NotLeader
 from kaito.runtime.kinds import Pod, Service, StatefulSet
 from kaito.runtime.meta import Condition, ObjectKey, find_condition
 from kaito.runtime.predicate import changed, differs
@@ -215,19 +214,13 @@ def _bounds(inference_set: InferenceSet) -> Bounds:
 async def _create(request: Request[InferenceSet], state: SetState, names: Iterable[str]) -> None:
     """Creates Workspaces.
 
-    The dry run comes first because the API server refuses a POST while the definition of Workspaces is being removed,
-    and not an apply: a Workspace that is created then buys nodes, is deleted at once, and would be created again.
-
     Raises:
         Exception: the API server rejected one, which is recorded, or the request failed.
     """
     inference_set, created = request.object, list[str]()
     try:
         for name in names:
-            workspace = child_workspace(inference_set, name)
-            with suppress(AlreadyExists):  # created by a request whose response was lost
-                await request.api.create(workspace, owner=inference_set, dry_run=True)
-            await request.api.ensure(workspace, owner=inference_set)
+            await request.api.ensure(child_workspace(inference_set, name), owner=inference_set)
             created.append(name)
     except (ApiError, ValidationError) as error:
         _record_refusal(request, state, f"workspace {inference_set.name}", error)

@@ -114,7 +114,7 @@ async def test_a_deleted_workspace_is_replaced(sets: "Sets") -> None:
 
 
 async def test_no_workspace_is_created_while_the_definition_of_workspaces_is_removed(sets: "Sets") -> None:
-    """The API server deletes every Workspace. One that the set created meanwhile would buy a node, and be deleted."""
+    """The API server refuses it, which the set reports until the definition is installed again."""
     sets.put()
     async with sets.controller():
         await sets.provision()
