@@ -31,6 +31,8 @@ from kaito.api import Workspace, crds, labels
 from kaito.api.karpenter import NodeClaim
 from kaito.apiserver import ApiServer, Backup, HttpRequest, HttpResponse
 from kaito.apiserver.registry.store import Key, Stored
+from kaito.prices.book import PriceBook
+from kaito.prices.table import parse_table
 from kaito.runtime import Controller, Request
 from kaito.runtime.errors import AlreadyExists
 from kaito.runtime.kinds import Namespace, Node, Pod, StatefulSet
@@ -68,6 +70,9 @@ LISTS: Final = (
     "/apis/apps/v1/statefulsets",
 )
 DEFINITIONS: Final = "customresourcedefinitions.apiextensions.k8s.io"
+PRICES: Final = PriceBook(
+    own=parse_table("prices: [{region: eastus, instanceType: Standard_NC6s_v3, onDemand: 3}]", "bench")
+)
 AT_ZERO: Final = 1
 """Index of the template that is scaled to zero."""
 
@@ -158,9 +163,11 @@ async def make_pods(request: Request[StatefulSet]) -> None:
 def controller(world: World, server: Any) -> Manager:
     """Returns the workspace controller."""
     runtime = Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False, log_level="error")
-    settings = WorkspaceSettings(node_api=NodeApi.NODECLAIM, hub_endpoint="", installation_guard=False)
+    settings = WorkspaceSettings(node_api=NodeApi.NODECLAIM, hub_endpoint="", installation_guard=False, region="eastus")
     transport = InMemoryTransport(server)
-    return workspace_manager(settings, runtime, transport=transport, clock=world.clock, mirrors_count=False)
+    return workspace_manager(
+        settings, runtime, transport=transport, clock=world.clock, mirrors_count=False, prices=PRICES
+    )
 
 
 async def prepare(world: World, *, budget: bool) -> dict[str, str]:
