@@ -166,7 +166,7 @@ ABSOLUTE = "is not an absolute http or https URL: begin with https:// and a host
         *((f"http://{host}/", INSIDE, None) for host in (
             "10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "[fd00::1]", "[::ffff:10.0.0.1]", "minio",
             "minio.data.svc", "minio.data.svc.cluster.local", "a.internal", "a.home.arpa", "a.lan", "minio.default",
-            "minio.my-data", "a.corp", "a.test",
+            "minio.my-data", "a.corp", "a.home", "a.intranet", "a.invalid", "a.localdomain", "a.private", "a.test",
         )),
     ],
 )  # fmt: skip
