@@ -235,3 +235,84 @@ def test_a_path_outside_the_directory_is_refused_with_its_key(section: str, key:
         parse_training(f"training_config: {{{section}: {{{key}: ../x}}}}", TrainingConfig)
     message = f"training_config.{section}.{key}: '../x' leaves the directory of the run: name a path below it"
     assert message in str(caught.value)
+
+
+DEFAULTS: dict[str, dict[str, object]] = {
+    "DataCollator": {"mlm": False},
+    "DatasetConfig": {"shuffle_dataset": True, "shuffle_seed": 42, "train_test_split": 1.0},
+    "LoraConfig": {
+        "alpha_pattern": {},
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "lora_alpha": 8,
+        "lora_dropout": 0.0,
+        "r": 8,
+        "rank_pattern": {},
+        "use_dora": False,
+        "use_rslora": False,
+    },
+    "ModelConfig": {
+        "device_map": "auto",
+        "force_download": False,
+        "local_files_only": True,
+        "trust_remote_code": False,
+    },
+    "QuantizationConfig": {
+        "bnb_4bit_compute_dtype": "bfloat16",
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "llm_int8_enable_fp32_cpu_offload": False,
+        "llm_int8_has_fp16_weight": False,
+        "llm_int8_threshold": 6.0,
+        "load_in_8bit": False,
+        "quant_method": "bitsandbytes",
+    },
+    "TrainingArguments": {
+        "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": True,
+        "learning_rate": 0.0002,
+        "logging_steps": 1,
+        "lr_scheduler_type": "linear",
+        "max_grad_norm": 1.0,
+        "max_length": 1024,
+        "max_steps": -1,
+        "num_train_epochs": 3.0,
+        "optim": "adamw_torch",
+        "per_device_eval_batch_size": 1,
+        "per_device_train_batch_size": 1,
+        "save_steps": 100,
+        "save_strategy": "steps",
+        "save_total_limit": 2,
+        "seed": 42,
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+    },
+}
+
+UNSET = {
+    "DataCollator": ["pad_to_multiple_of"],
+    "DatasetConfig": [
+        "apply_chat_template",
+        "context_column",
+        "dataset_extension",
+        "dataset_path",
+        "instruction_column",
+        "messages_column",
+        "response_column",
+    ],
+    "LoraConfig": ["layers_pattern", "layers_to_transform", "modules_to_save", "target_modules"],
+    "ModelConfig": ["cache_dir", "chat_template", "pretrained_model_name_or_path", "revision", "torch_dtype"],
+    "QuantizationConfig": ["llm_int8_skip_modules", "load_in_4bit"],
+    "TrainingArguments": ["bf16", "fp16", "output_dir", "use_cpu"],
+}
+
+
+def test_every_key_of_a_training_configuration_has_its_default() -> None:
+    found = TrainingConfig().model_dump()
+    assert {
+        section: {key: value for key, value in keys.items() if value is not None} for section, keys in found.items()
+    } == DEFAULTS
+    assert {
+        section: sorted(key for key, value in keys.items() if value is None) for section, keys in found.items()
+    } == UNSET
