@@ -166,7 +166,7 @@ def test_the_local_extra_installs_the_local_cluster(wheels: dict[str, Path], env
         local,
         *(wheel for name, wheel in wheels.items() if name not in {"kaito", "kaito-presets", "memcached-operator"}),
     )
-    assert environment.distributions() >= {"azure-mgmt-containerservice", "kaito-local", "kubernetes-asyncio"}
+    assert environment.distributions() >= {"azure-mgmt-compute", "kaito-local", "kubernetes-asyncio"}
     assert "--speed" in run(environment.command("python"), "-m", "kaito.cloud.azure.simulator", "--help")
     assert environment.python("from kaito.local.up import up; print(up.__name__)").strip() == "up"
 
@@ -304,7 +304,7 @@ def test_an_image_contains_its_controller_and_nothing_for_tests(
     programs = {path.name for path in environment.folder.joinpath("bin").iterdir()}
     assert programs & {"kaito", "workspace-controller", "gpu-provisioner"} == {command}
     assert installed & {"cel-python", "kubernetes-asyncio", "pytest", "torch"} == set()
-    assert environment.has("azure.mgmt.containerservice") == (image == "provisioner")
+    assert environment.has("azure.mgmt.compute") == (image == "provisioner")
     assert run(environment.command(command), "--version").startswith(f"{command} ")
     modules = f"""
 import kaito.{image}.main, pkgutil

@@ -9,15 +9,15 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from http import HTTPStatus
-from typing import Any, TypeVar, cast, final
-from urllib.parse import quote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, DeserializationError, HttpResponseError
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 
-from kaito.api.json_values import json_object
 from kaito.cloud.azure.credential import FakeTokenPolicy, make_credential
 from kaito.cloud.azure.errors import translate
 from kaito.cloud.azure.rate_limits import MAX_PAUSE_SECONDS, RateLimit, RateLimits, pause
@@ -28,6 +28,9 @@ from kaito.cloud.metrics import CloudMetrics
 from kaito.runtime.clock import monotonic
 from kaito.runtime.token_bucket import TokenBucket
 from kaito.runtime.tracing import NO_TRACER, Tracer
+
+if TYPE_CHECKING:
+    from azure.mgmt.compute.aio import ComputeManagementClient
 
 T = TypeVar("T")
 
@@ -52,7 +55,7 @@ _LIMIT_HEADERS = {
 
 @final
 class ArmClient:
-    """The SDK's client of the container service, and requests in JSON, with their rate limits."""
+    """The SDK's clients of container service and compute, with the rate limits of their requests."""
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class ArmClient:
         fence: Fence | None = None,
         tracer: Tracer = NO_TRACER,
     ) -> None:
-        """Creates the client; sends nothing.
+        """Creates the clients; sends nothing.
 
         Args:
             settings: the cluster and its endpoint.
@@ -97,6 +100,14 @@ class ArmClient:
         self.containers = ContainerServiceClient(
             self._credential, subscription, api_version=settings.api_version, **options
         )
+        self._options = options
+
+    @cached_property
+    def compute(self) -> "ComputeManagementClient":
+        """The client of compute; it is loaded with the first launch, because a start does not need it."""
+        from azure.mgmt.compute.aio import ComputeManagementClient
+
+        return ComputeManagementClient(self._credential, self.settings.subscription_id, **self._options)
 
     async def call(
         self, method: str, send: Callable[[], Awaitable[T]], *, bucket: TokenBucket | None = None, first: bool = False
@@ -169,35 +180,11 @@ class ArmClient:
             raise CloudUnavailable("the response from Azure is not a JSON object")
         return cast("Mapping[str, Any]", document)
 
-    async def list_entries(self, path: str, query: Mapping[str, str]) -> list[Mapping[str, Any]]:
-        """GETs the entries of all pages of a list.
-
-        Args:
-            path: begins with `/subscriptions`.
-            query: parameters, `api-version` among them; the links to further pages contain their own.
-
-        Raises:
-            CloudUnavailable: a response is not a list, or a page links to one that was read before.
-            Exception: those of `fetch_json`.
-        """
-        url = f"{self.settings.endpoint}{quote(path)}?{urlencode(query)}"
-        found: list[Mapping[str, Any]] = []
-        read: set[str] = set()
-        while url not in read:
-            document = await self.fetch_json(url)
-            read.add(url)
-            entries = document.get("value")
-            if not isinstance(entries, list):
-                raise CloudUnavailable("unreadable response from Azure: a list without a value")
-            found += [json_object(entry) for entry in cast("list[object]", entries)]
-            url = str(document.get("nextLink") or "")
-            if not url:
-                return found
-        raise CloudUnavailable("a list of Azure does not end: a page links to a previous one")
-
     async def close(self) -> None:
         """Closes the connections and the credential."""
         await self.containers.close()
+        if "compute" in self.__dict__:
+            await self.compute.close()
         await self._credential.close()
 
     def _recorded(self, method: str, error: CloudError, bucket: TokenBucket) -> CloudError:

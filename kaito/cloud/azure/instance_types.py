@@ -1,22 +1,20 @@
 """Reads and caches the instance types (SKUs) of the region and the quota, to check instances before their creation.
 
 The list of SKUs has several megabytes and is cached for hours; usage changes with every instance and is cached for
-seconds. Both are read as JSON: the models of the SDK would be slower and take 30 MiB. If the list cannot be read again,
-the stale one is used. If the identity lacks the permission to read it, no check is made, and the creation returns the
-error.
+seconds. If the list cannot be read again, the stale one is used. If the identity lacks the permission to read it, no
+check is made, and the creation returns the error.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, final
+from enum import Enum
+from typing import TYPE_CHECKING, final
 
-from kaito.api.json_values import json_list, json_object
 from kaito.cloud.azure.arm import ArmClient
 from kaito.cloud.errors import (
     AccessDenied,
     CloudError,
-    CloudUnavailable,
     ErrorCategory,
     InstanceTypeUnavailable,
     QuotaExceeded,
@@ -26,14 +24,15 @@ from kaito.cloud.provider import InstanceSpec, InstanceType
 from kaito.runtime.clock import monotonic
 from kaito.runtime.logging import get_logger
 
+if TYPE_CHECKING:
+    from azure.mgmt.compute.models import ResourceSku
+
 SKUS_TTL_SECONDS = 12 * 3600.0
 MISSING_SKU_TTL_SECONDS = 300.0
 """Age at which the list is read again for an instance type that it does not contain."""
 USAGE_TTL_SECONDS = 20.0
 DENIED_SECONDS = 900.0
 """Time until the list is read again after the identity lacked the permission."""
-SKUS_API_VERSION = "2021-07-01"
-USAGE_API_VERSION = "2024-07-01"
 REGIONAL_QUOTA = "cores"
 SPOT_QUOTA = "lowPriorityCores"
 """The quota of all spot instances, which count for no other quota."""
@@ -141,12 +140,10 @@ class InstanceTypes:
         return self._denied_until is not None and monotonic() < self._denied_until
 
     async def _list_skus(self, location: str) -> dict[str, Sku]:
-        query = {"api-version": SKUS_API_VERSION, "$filter": f"location eq '{location}'"}
         found: dict[str, Sku] = {}
-        for resource in await self._arm.list_entries(f"{self._compute}/skus", query):
-            name = resource.get("name")
-            if resource.get("resourceType") == "virtualMachines" and isinstance(name, str) and name:
-                found[name.lower()] = _parse_sku(resource, location)
+        async for sku in self._arm.compute.resource_skus.list(filter=f"location eq '{location}'"):
+            if sku.resource_type == "virtualMachines" and sku.name:
+                found[sku.name.lower()] = _parse_sku(sku, location)
         return found
 
     async def _fresh_usage(self) -> dict[str, tuple[int, int]]:
@@ -163,20 +160,12 @@ class InstanceTypes:
             return self._usage
 
     async def _list_usage(self, location: str) -> dict[str, tuple[int, int]]:
-        query = {"api-version": USAGE_API_VERSION}
         found: dict[str, tuple[int, int]] = {}
-        for usage in await self._arm.list_entries(f"{self._compute}/locations/{location}/usages", query):
-            family = _text(json_object(usage.get("name")).get("value"))
-            used, limit = usage.get("currentValue"), usage.get("limit")
-            if not isinstance(used, int) or not isinstance(limit, int):
-                raise CloudUnavailable(f"unreadable response from Azure: the quota {family} without numbers")
-            found[family.lower()] = (used, limit)
-            self._metrics.quota.labels(family).set(limit - used)
+        async for usage in self._arm.compute.usage.list(location):
+            family = (usage.name.value if usage.name else None) or ""
+            found[family.lower()] = (usage.current_value, usage.limit)
+            self._metrics.quota.labels(family).set(usage.limit - usage.current_value)
         return found
-
-    @property
-    def _compute(self) -> str:
-        return f"/subscriptions/{self._arm.settings.subscription_id}/providers/Microsoft.Compute"
 
     async def location(self) -> str:
         """The region: configured, or read from the cluster once."""
@@ -218,24 +207,23 @@ def _unavailable(
     return InstanceTypeUnavailable(message, code=code, category=category)
 
 
-def _parse_sku(resource: Mapping[str, Any], location: str) -> Sku:
-    listed = map(json_object, json_list(resource.get("capabilities")))
-    capabilities = {_text(entry.get("name")): _text(entry.get("value")) for entry in listed}
+def _parse_sku(resource: "ResourceSku", location: str) -> Sku:
+    capabilities = {entry.name or "": entry.value or "" for entry in resource.capabilities or []}
     restricted, restricted_zones = "", set[str]()
-    for restriction in map(json_object, json_list(resource.get("restrictions"))):
-        kind, info = restriction.get("type"), json_object(restriction.get("restrictionInfo"))
-        locations = [*json_list(restriction.get("values")), *json_list(info.get("locations"))]
+    for restriction in resource.restrictions or []:
+        kind, info = _text(restriction.type), restriction.restriction_info
+        locations = [*(restriction.values_property or []), *((info.locations if info else None) or [])]
         if kind == "Location" and _contains(locations, location):
-            restricted = _text(restriction.get("reasonCode")) or "restricted"
-        elif kind == "Zone":
-            restricted_zones.update(map(_text, json_list(info.get("zones"))))
+            restricted = _text(restriction.reason_code) or "restricted"
+        elif kind == "Zone" and info is not None:
+            restricted_zones.update(info.zones or [])
     return Sku(
         instance_type=InstanceType(
-            name=_text(resource.get("name")),
+            name=resource.name or "",
             vcpus=_parse_int(capabilities.get("vCPUsAvailable") or capabilities.get("vCPUs", "")),
             memory_gib=_parse_float(capabilities.get("MemoryGB", "")),
             gpus=_parse_int(capabilities.get("GPUs", "")),
-            family=_text(resource.get("family")),
+            family=resource.family or "",
             architecture=capabilities.get("CpuArchitectureType", "x64"),
             zones=_zones(resource, location, restricted_zones),
             spot=capabilities.get("LowPriorityCapable", "").lower() != "false",
@@ -246,22 +234,21 @@ def _parse_sku(resource: Mapping[str, Any], location: str) -> Sku:
     )
 
 
-def _zones(resource: Mapping[str, Any], location: str, restricted: set[str]) -> tuple[str, ...] | None:
+def _zones(resource: "ResourceSku", location: str, restricted: set[str]) -> tuple[str, ...] | None:
     """Zones that the subscription can use; None if the list does not contain the region."""
-    listed = map(json_object, json_list(resource.get("locationInfo")))
-    entries = [entry for entry in listed if _text(entry.get("location")).lower() == location.lower()]
+    entries = [entry for entry in resource.location_info or [] if (entry.location or "").lower() == location.lower()]
     if not entries:
         return None
-    zones = {_text(zone) for entry in entries for zone in json_list(entry.get("zones"))}
-    return tuple(sorted(zones - restricted))
+    return tuple(sorted({zone for entry in entries for zone in entry.zones or []} - restricted))
 
 
-def _contains(values: Iterable[object], location: str) -> bool:
-    return location.lower() in {_text(value).lower() for value in values}
+def _contains(values: Iterable[str], location: str) -> bool:
+    return location.lower() in {value.lower() for value in values}
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """Converts a value of the SDK, which has enum members for known values, to text."""
+    return str(value.value) if isinstance(value, Enum) else str(value or "")
 
 
 def _parse_float(text: str) -> float:

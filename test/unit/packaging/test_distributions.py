@@ -21,6 +21,7 @@ VERSION = (ROOT / "VERSION").read_text().strip()
 IMPORT_NAMES = {
     "azure-core": ("azure.core",),
     "azure-identity": ("azure.identity",),
+    "azure-mgmt-compute": ("azure.mgmt.compute",),
     "azure-mgmt-containerservice": ("azure.mgmt.containerservice",),
     "aiohttp": ("aiohttp", "multidict", "yarl"),
     "cel-python": ("celpy",),
