@@ -62,6 +62,7 @@ class Shell:
 @pytest.fixture
 def shell(cluster: Cluster, helm: str) -> Iterator[Shell]:
     make_base(cluster, say)
+    cluster.kubectl("label", "node", cluster.layout.name, "apps-")  # the page begins with a node without it
     path = os.pathsep.join([str(Path(helm).parent), str(ROOT / ".venv" / "bin"), os.environ["PATH"]])
     yield Shell(
         cluster,
