@@ -93,8 +93,8 @@ async def test_eight_copies_share_two_nodes_and_seven_need_one(node_api: str, st
             return len(await running.pools()) == 1
 
         await until(is_one, "the empty node to be given back", 90)
-        (left,) = items(running, "nodes")
-        assert left["metadata"]["name"] == full
+        await until(lambda: len(items(running, "nodes")) == 1, "the node of the deleted pool to be deleted", 60)
+        assert [node["metadata"]["name"] for node in items(running, "nodes")] == [full]
         assert columns(running) == ["True", "True", "True"]
 
         running.kubectl("delete", "workspace", "small", "--timeout=120s")
