@@ -442,7 +442,7 @@ class Reference:
         name, claims = name_of(workspace), self._run.stored(self._claims)
         found = condition(workspace, self._claim_condition)
         message = str((found or {}).get("message", ""))
-        if "already exists" in message:
+        if "could not be created" in message and "already exists" in message:  # and not a message of Azure about a pool
             own = [each["metadata"]["name"] for each in claims.values() if self._owner(each) is workspace]
             for claim in own:
                 if claim in message:
