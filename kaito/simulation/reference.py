@@ -356,7 +356,7 @@ class Reference:
 
     def _check_instances(self, claims: Mapping[Key, Object]) -> Iterator[Finding]:
         for name, pool in self._cloud.simulator.cluster.pools.items():
-            if pool.state in {"Failed", "Canceled"}:
+            if pool.state in {"Failed", "Canceled"} and ("", name) in claims:
                 yield Finding("no failed instance is kept", f"agent pool {name} is {pool.state}", FAILED_SECONDS)
             if pool.state != "Deleting" and ("", name) not in claims:
                 yield Finding("no instance without an owner", f"agent pool {name} has no claim", ORPHAN_SECONDS)
