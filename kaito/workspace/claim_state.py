@@ -35,6 +35,9 @@ _CREATION_REJECTED: Final = frozenset(
 )
 """Reasons of the claims condition if the last reconcile could not create a claim."""
 
+_CLAIMS_UNKNOWN: Final = frozenset({conditions.CLAIM_REPLACEMENT_PENDING, conditions.RECONCILE_ERROR})
+"""Reasons of the claims condition with which its message counts claims that need not exist."""
+
 _READY_COUNT: Final = re.compile(r"\d{1,6} of (\d{1,6}) (?:machines|node claims) ready")
 """Start of the message of the claims condition if no claim is missing."""
 
@@ -162,14 +165,15 @@ def _expected(workspace: Workspace, last: Condition | None, attempts: ProvisionA
 
     A CRD of an earlier version drops `status.claims`. Then the number in the condition's message and the current serial
     determine the names: without names, no loss would be counted. After a loss, these are only the recorded
-    replacements: the serial has increased before a claim of it was created.
+    replacements: the serial has increased before a claim of it was created. If the step that creates claims failed, the
+    number includes claims that may never have been created.
     """
     if last is None:
         return frozenset()
     if workspace.status.claims:
         return frozenset(workspace.status.claims)
     counted = _READY_COUNT.match(last.message)
-    if counted is None or last.status == "Unknown" or last.reason == conditions.CLAIM_REPLACEMENT_PENDING:
+    if counted is None or last.status == "Unknown" or last.reason in _CLAIMS_UNKNOWN:
         return frozenset()
     wanted = min(int(counted.group(1)), workspace.status.target_node_count)
     names = frozenset(claim_name(workspace, index=index, serial=attempts.serial) for index in range(wanted))

@@ -309,26 +309,29 @@ def test_a_loss_that_did_not_happen_is_not_counted() -> None:
     assert decision(claim(0, 0, launched="True"), claim(0, 1), wanted=2, attempts=replaced).attempts == replaced
 
 
-EXPECTED: list[tuple[dict[str, Any], list[str], set[str]]] = [
-    ({}, [], {"0"}),
-    ({"serial": 1}, [], {"0"}),
-    ({"serial": 1, "failures": 1, "lost": ["a"]}, [], set()),
-    ({"serial": 1, "failures": 1, "lost": ["a"], "issued": ["0"]}, [], {"0"}),
-    ({"serial": 1, "failures": 1, "lost": ["a"]}, ["b"], {"b"}),
+EXPECTED: list[tuple[dict[str, Any], list[str], str, set[str]]] = [
+    ({}, [], "MachineNotReady", {"0"}),
+    ({"serial": 1}, [], "MachineNotReady", {"0"}),
+    ({"serial": 1, "failures": 1, "lost": ["a"]}, [], "MachineNotReady", set()),
+    ({"serial": 1, "failures": 1, "lost": ["a"], "issued": ["0"]}, [], "MachineNotReady", {"0"}),
+    ({"serial": 1, "failures": 1, "lost": ["a"]}, ["b"], "MachineNotReady", {"b"}),
+    ({}, [], "ReconcileError", set()),
+    ({"serial": 1, "failures": 1, "lost": ["a"], "issued": ["0"]}, [], "ReconcileError", set()),
+    ({}, ["b"], "ReconcileError", {"b"}),
 ]
 
 
-@pytest.mark.parametrize(("record", "claims", "expected"), EXPECTED)
+@pytest.mark.parametrize(("record", "claims", "reason", "expected"), EXPECTED)
 def test_without_names_in_the_status_no_claim_is_expected_before_its_creation_is_recorded(
-    phi: Workspace, record: dict[str, Any], claims: list[str], expected: set[str]
+    phi: Workspace, record: dict[str, Any], claims: list[str], reason: str, expected: set[str]
 ) -> None:
-    """The reconcile that was to create the replacement failed, and its status counts `0 of 1 machines ready`."""
+    """The status counts `0 of 1 machines ready`, also if the reconcile that was to create the claim failed."""
 
     def named(text: str) -> str:
         return claim_name(phi, index=0, serial=record.get("serial", 0)) if text == "0" else text
 
     written = {name: [named(each) for each in value] if name == "issued" else value for name, value in record.items()}
-    condition = {"type": "MachineReady", "status": "False", "reason": "ReconcileError", "lastTransitionTime": at(-60)}
+    condition = {"type": "MachineReady", "status": "False", "reason": reason, "lastTransitionTime": at(-60)}
     status = {
         "claims": claims,
         "targetNodeCount": 1,
