@@ -57,9 +57,9 @@ class Baseline:
 
 def clear_caches(prefixes: tuple[str, ...]) -> None:
     """Clears every `functools.cache` of the tested modules, so that cached results are computed by the mutant."""
-    kind: type = type(functools.cache(str))
+    kind = type(functools.cache(str))
     for found in gc.get_objects():
-        if type(found) is kind and (found.__module__ or "").startswith(prefixes):
+        if isinstance(found, kind) and (found.__module__ or "").startswith(prefixes):
             found.cache_clear()
 
 

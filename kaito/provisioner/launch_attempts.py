@@ -23,11 +23,10 @@ async def restore_records(ctx: ReconcileContext) -> None:
     if backoff.is_restored:
         return
     async with backoff.restoring:
-        if backoff.is_restored:
-            return
-        for claim in [claim for kind in ctx.deps.kinds for claim in await ctx.api.list(kind)]:
-            launch_record.restore(ctx.deps, claim, ctx.now)
-        backoff.is_restored = True
+        if not backoff.is_restored:
+            for claim in [claim for kind in ctx.deps.kinds for claim in await ctx.api.list(kind)]:
+                launch_record.restore(ctx.deps, claim, ctx.now)
+            backoff.is_restored = True
 
 
 async def reset_if_requested(ctx: ReconcileContext) -> None:

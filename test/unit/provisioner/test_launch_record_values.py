@@ -91,7 +91,8 @@ async def test_no_launch_begins_before_the_records_of_all_claims_are_read() -> N
 
 
 async def test_records_are_read_again_after_a_failure() -> None:
-    deps, answers = dependencies(), [OSError("closed"), [claim(RECORD)]]
+    deps = dependencies()
+    answers: list[OSError | list[Claim]] = [OSError("closed"), [claim(RECORD)]]
 
     async def found(_: type[Claim]) -> list[Claim]:
         answer = answers.pop(0)

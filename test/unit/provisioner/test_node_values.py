@@ -210,6 +210,7 @@ class _Cloud:
         del name
         if self._error is not None:
             raise self._error
+        return None
 
     def instance_name(self, provider_id: str) -> str:
         return provider_id.rpartition("/")[2]
