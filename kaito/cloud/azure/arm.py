@@ -18,7 +18,7 @@ from azure.core.exceptions import AzureError, DeserializationError, HttpResponse
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 
-from kaito.cloud.azure.credential import FakeTokenPolicy, make_credential
+from kaito.cloud.azure.credential import FakeTokenPolicy, NewTokenPolicy, make_credential
 from kaito.cloud.azure.errors import translate
 from kaito.cloud.azure.rate_limits import MAX_PAUSE_SECONDS, RateLimit, RateLimits, pause
 from kaito.cloud.azure.settings import PUBLIC_ARM, AzureSettings
@@ -92,6 +92,7 @@ class ArmClient:
             "user_agent": APPLICATION_ID,
             "raw_response_hook": self._on_response,
             "permit_redirects": False,
+            "per_call_policies": [NewTokenPolicy()],
             "transport": guarded_transport(settings.endpoint, transport=transport, fence=fence),
         }
         if settings.credential_mode == "fake":

@@ -6,13 +6,14 @@ which the simulator serves; `FakeCredential` and `FakeTokenPolicy` satisfy both.
 
 import os
 from collections.abc import Mapping
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, final
 
 from azure.core.credentials import AccessToken
 from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.pipeline import PipelineRequest
-from azure.core.pipeline.policies import SansIOHTTPPolicy
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import AsyncHTTPPolicy, SansIOHTTPPolicy
 
 from kaito.cloud.azure.settings import CredentialMode
 from kaito.runtime.errors import ConfigurationError
@@ -92,3 +93,19 @@ class FakeTokenPolicy(SansIOHTTPPolicy[Any, Any]):  # type: ignore[misc]  # mypy
     def on_request(self, request: PipelineRequest[Any]) -> None:
         """Sets the Authorization header."""
         request.http_request.headers["Authorization"] = "Bearer fake"
+
+
+@final
+class NewTokenPolicy(AsyncHTTPPolicy[Any, Any]):  # type: ignore[misc]  # mypy does not follow the SDK
+    """Sends a request again, once, after a 401: the token has expired, or was revoked, before the local clock noticed.
+
+    The SDK's policy for bearer tokens, which follows this one, drops the token then, but does not repeat the request. A
+    401 has no effect in Azure, so that writes are repeated as well.
+    """
+
+    async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
+        """Returns the response to the last request that was sent."""
+        response = await self.next.send(request)
+        if response.http_response.status_code == HTTPStatus.UNAUTHORIZED:
+            response = await self.next.send(request)
+        return response
