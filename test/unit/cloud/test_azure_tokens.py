@@ -95,7 +95,7 @@ async def test_second_request_has_another_token() -> None:
             del scopes, kwargs
             return AccessToken(f"token-{next(tokens)}", FAR_FUTURE)
 
-    class Transport(AsyncHttpTransport[Any, Any]):
+    class Transport(AsyncHttpTransport[Any, Any]):  # type: ignore[misc]  # mypy does not follow the SDK
         async def open(self) -> None: ...
         async def close(self) -> None: ...
         async def __aexit__(self, *_: object) -> None: ...
@@ -105,7 +105,7 @@ async def test_second_request_has_another_token() -> None:
             sent.append(request.headers["Authorization"])
             return SimpleNamespace(status_code=401 if len(sent) == 1 else 200, headers={})
 
-    bearer: Any = AsyncBearerTokenCredentialPolicy(cast("Any", Credential()), "scope")
+    bearer = cast("Any", AsyncBearerTokenCredentialPolicy)(Credential(), "scope")
     pipeline = AsyncPipeline[Any, Any](Transport(), [NewTokenPolicy(), bearer])
     response: PipelineResponse[Any, Any] = await pipeline.run(HttpRequest("GET", "https://azure.example.com/"))
     assert response.http_response.status_code == 200
