@@ -193,9 +193,14 @@ def test_alerts_are_loaded_and_one_noticed_the_pending_workspace(installation_fr
 
 
 def test_releases_are_uninstalled(installation_from_charts: Installation) -> None:
+    kubernetes, cluster = installation_from_charts.kubernetes, installation_from_charts.cluster
     for release in ("workspace-controller", "gpu-provisioner"):
         command = (installation_from_charts.helm, "uninstall", release, "--namespace", SYSTEM, "--wait")
-        installation_from_charts.cluster.run(*command, timeout_seconds=HELM_SECONDS)
-    kubernetes = installation_from_charts.kubernetes
+
+        def is_uninstalled(command: tuple[str, ...] = command) -> bool:
+            return cluster.run(*command, check=False, timeout_seconds=HELM_SECONDS).returncode == 0
+
+        # The protection of an installation in use ends a few seconds after the last Workspace.
+        kubernetes.until(f"the uninstallation of {release}", is_uninstalled, 120)
     kinds = "deployments,clusterroles,clusterrolebindings,validatingwebhookconfigurations,mutatingwebhookconfigurations"
     assert kubernetes.items(kinds, "-A", "-l", "kaito.sh/installation=true") == []
