@@ -132,7 +132,7 @@ class TaskPool:
                 task.cancel()
 
     async def stop(self, timeout: float | None) -> list[str]:
-        """Cancels every task and wait, `timeout` seconds at most; the names of the tasks that still run then."""
+        """Cancels every task and waits, `timeout` seconds at most; the names of the tasks that still run then."""
         self.cancel()
         if self._running:
             await asyncio.wait(set(self._running), timeout=timeout)

@@ -124,7 +124,7 @@ class TokenBucket:
         return max(0.0, -self._tokens / self._rate)
 
     def pause(self, seconds: float) -> None:
-        """Stops all requests for `seconds` and empty the bucket: other clients have used the server's tokens."""
+        """Stops all requests for `seconds` and empties the bucket: other clients have used the server's tokens."""
         self._fill()
         self._tokens = min(self._tokens, 0.0)
         self._paused_until = max(self._paused_until, self._now() + seconds)

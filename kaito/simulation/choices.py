@@ -129,7 +129,7 @@ async def delete_choice(run: Run, *, namespace: str) -> None:
 
 
 async def edit_choice(run: Run, *, namespace: str, change: str, value: Any) -> None:
-    """Changes what a Workspace may use and cost, or request that its instance type is chosen again."""
+    """Changes what a Workspace may use and cost, or requests that its instance type is chosen again."""
     present = await run.client.find(Workspace, NAME, namespace)
     if present is None:
         return
@@ -150,7 +150,7 @@ async def edit_choice(run: Run, *, namespace: str, change: str, value: Any) -> N
 
 
 async def budget(run: Run, *, namespace: str, amount: str) -> None:
-    """Sets or remove the budget of a namespace."""
+    """Sets or removes the budget of a namespace."""
     await ensure_namespace(run, namespace)
     present = await run.client.find(Namespace, namespace)
     if present is not None:

@@ -308,7 +308,7 @@ class ClusterControllers:
                 self._run_pod(pod, path)
 
     def _run_pod(self, pod: Object, path: str) -> None:
-        """Updates the readiness of a pod that has started, and end that of a Job."""
+        """Updates the readiness of a pod that has started, and ends that of a Job."""
         uid = pod["metadata"]["uid"]
         if not self._has_workers(pod):
             if is_ready(pod):

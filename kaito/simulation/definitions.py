@@ -57,7 +57,7 @@ def unless_removed(kind: StepKind) -> StepKind:
 
 
 async def remove_definition(run: Run, *, kind: str, seconds: float) -> None:
-    """Deletes a definition with its objects, and install it again some seconds after it was removed."""
+    """Deletes a definition with its objects, and installs it again some seconds after it was removed."""
     simulation = cast("Any", run.simulation)
     claims = simulation.claim_kind
     name = f"{claims.plural}.{claims.group()}" if kind == "claims" else f"{kind}.kaito.sh"

@@ -173,7 +173,7 @@ class Peer:
             before = after
 
     async def end(self) -> dict[str, Any]:
-        """Stops it and wait; returns its `end` event.
+        """Stops it and waits; returns its `end` event.
 
         Raises:
             PeerFailed: it has already ended, does not stop, or stops with an error.

@@ -153,7 +153,7 @@ def match_url(data: Object, target: Target) -> None:
 
 
 def report_fields(problems: list[str], resource: Resource, context: Context) -> None:
-    """Rejects (400) or warn about unknown and duplicate fields, depending on `fieldValidation`."""
+    """Rejects (400) or warns about unknown and duplicate fields, depending on `fieldValidation`."""
     if not problems or context.field_validation == "Ignore":
         return
     if context.field_validation == "Strict":

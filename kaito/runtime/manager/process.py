@@ -41,7 +41,7 @@ _log = get_logger(__name__)
 
 
 def run_process(serve: Serve, settings: Settings, *, threads: Threads, watchdog: LoopWatchdog) -> NoReturn:
-    """Runs a manager in a new event loop until a signal arrives or it stops, then exit; see `Manager.run`."""
+    """Runs a manager in a new event loop until a signal arrives or it stops, then exits; see `Manager.run`."""
     configure(settings.log_format, settings.log_level)
     threads.count_process_threads()
     code = EXIT_FAILED
