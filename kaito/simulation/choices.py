@@ -11,7 +11,7 @@ from kaito.runtime.kinds import Namespace
 from kaito.runtime.testing.simulate import Run, StepKind
 from kaito.simulation.manifests import Object
 from kaito.simulation.plans import A10, A100, LARGE, SMALL, V100
-from kaito.simulation.workspaces import NAMESPACES, attempt, ensure_namespace
+from kaito.simulation.workspaces import NAMESPACES, attempt, delete, ensure_namespace
 
 NAME: Final = "wide"
 """Name of these Workspaces in each namespace."""
@@ -42,7 +42,7 @@ def choice_actions() -> list[StepKind]:
         ),
         StepKind(
             name="delete-choice",
-            apply=delete_choice,
+            apply=partial(delete, name=NAME),
             draw=_draw_namespace,
             text="user deletes Workspace {namespace}/wide",
         ),
@@ -119,13 +119,6 @@ async def create_choice(run: Run, *, namespace: str, **fields: Any) -> None:
     await ensure_namespace(run, namespace)
     document = choice_manifest(namespace, **fields)
     await attempt(run, lambda: run.client.create(Workspace.model_validate(document)))
-
-
-async def delete_choice(run: Run, *, namespace: str) -> None:
-    """Deletes a Workspace in the background."""
-    present = await run.client.find(Workspace, NAME, namespace)
-    if present is not None:
-        await attempt(run, lambda: run.client.delete(present))
 
 
 async def edit_choice(run: Run, *, namespace: str, change: str, value: Any) -> None:

@@ -1,17 +1,17 @@
 """The invariants of InferenceSets: how many Workspaces a set has, and what its conditions report."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from kaito.runtime.testing.simulate import Finding, Run
+from kaito.simulation.history import History
 from kaito.simulation.manifests import Object, condition, entries, is_terminating, name_of, section
 from kaito.simulation.plans import nodes_on, preset_of, sizes_of
+from kaito.simulation.reference import CAUSE_SECONDS, LATE_SECONDS, STALE_SECONDS
 
 SETS: Final = "inferencesets.kaito.sh"
 WORKSPACES: Final = "workspaces.kaito.sh"
-
-READ_SECONDS: Final = 120.0
-"""Longest time from the read of a set to the creation of a Workspace."""
 
 MISSING_SECONDS: Final = 300.0
 """How long a set may have too few Workspaces: a new leader, and the names of Workspaces that are being deleted."""
@@ -22,30 +22,15 @@ SURPLUS_SECONDS: Final = 600.0
 PER_HOUR: Final = 10
 """Workspaces that may be created in an hour for each wanted one: users delete some, and updates replace them."""
 
-STALE_SECONDS: Final = 180.0
-LATE_SECONDS: Final = 600.0
-CAUSE_SECONDS: Final = 180.0
-"""Bounds of conditions, as for Workspaces."""
-
 
 @final
+@dataclass(slots=True)
 class _Wanted:
-    """What users wanted of one set in the last time."""
+    """What users wanted of one set."""
 
-    def __init__(self) -> None:
-        self._specs: list[tuple[float, Object]] = []
-        self.created: list[float] = []
-        """Times at which Workspaces were created."""
-
-    def note(self, now: float, spec: Object) -> None:
-        """Notes the specification from now on."""
-        if not self._specs or self._specs[-1][1] != spec:
-            self._specs.append((now, spec))
-
-    def recent(self, now: float) -> list[Object]:
-        """Returns the specifications that a controller may have read."""
-        ends = [*(began for began, _ in self._specs[1:]), now]
-        return [spec for (_, spec), ended in zip(self._specs, ends, strict=True) if ended >= now - READ_SECONDS]
+    specs: History[Object] = field(default_factory=History[Object])
+    created: list[float] = field(default_factory=list[float])
+    """Times at which Workspaces were created."""
 
 
 @final
@@ -66,7 +51,7 @@ class Copies:
 
     def _on_write(self, resource: str, obj: Object, previous: Object | None) -> None:
         if resource == SETS:
-            self._wanted.setdefault(obj["metadata"]["uid"], _Wanted()).note(self._run.now, dict(obj["spec"]))
+            self._wanted.setdefault(obj["metadata"]["uid"], _Wanted()).specs.note(self._run.now, dict(obj["spec"]))
         elif resource == WORKSPACES and previous is None:
             owner = self._set_of(obj)
             if owner is not None:
@@ -84,7 +69,7 @@ class Copies:
 
     def _on_new_workspace(self, workspace: Object, owner: Object) -> None:
         wanted = self._wanted.setdefault(owner["metadata"]["uid"], _Wanted())
-        recent = wanted.recent(self._run.now)
+        recent = wanted.specs.recent(self._run.now)
         children = self._workspaces_of(owner)
         live = [each for each in children if not is_terminating(each)]
         is_rolling = len(recent) > 1 or any(differs(each, owner) for each in live)

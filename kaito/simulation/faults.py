@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 from kaito.cloud.azure.simulator import named
 from kaito.runtime.testing.simulate import Run, StepKind
 from kaito.simulation.manifests import Object
-from kaito.simulation.workspaces import WORKSPACES
+from kaito.simulation.workspaces import SIZES, WORKSPACES
 
 ARM_FAULTS: Final = (
     "capacity",
@@ -107,8 +107,7 @@ def faults() -> list[StepKind]:
 
 
 def _draw_stock_out(rng: random.Random) -> Object:
-    sizes = ("Standard_NC24ads_A100_v4", "Standard_NC6s_v3")
-    return {"size": rng.choice(sizes), "seconds": rng.choice(SECONDS)}
+    return {"size": rng.choice(SIZES), "seconds": rng.choice(SECONDS)}
 
 
 def _draw_nodes(rng: random.Random) -> Object:

@@ -1,14 +1,15 @@
 """The invariants of money: what claims cost compared with the limits that applied when each was created.
 
 Limits are compared when a claim is created, because nodes that exist stay if a limit is lowered. The controllers read a
-limit before they create claims, so that the highest value of the last `READ_SECONDS` applies.
+limit before they create claims, so that the highest value of the last `history.READ_SECONDS` applies.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, final
 
 from kaito.runtime.testing.simulate import Finding, Run
+from kaito.simulation.history import History
 from kaito.simulation.manifests import Object, condition, has_condition, is_terminating, name_of, section
 from kaito.simulation.plans import (
     PRICES,
@@ -20,9 +21,6 @@ from kaito.simulation.plans import (
     sizes_of,
     usable_sizes,
 )
-
-READ_SECONDS: Final = 120.0
-"""Longest time from the read of a limit to the creation of a claim."""
 
 MIXED_SECONDS: Final = 60.0
 """How long a Workspace may have claims of two instance types of which none is terminating."""
@@ -39,30 +37,8 @@ PAID_SECONDS: Final = 1500.0
 Owner = Callable[[Object], Object | None]
 """Returns the Workspace of a claim."""
 
-
-@final
-class Ceiling:
-    """A limit over time; None where there is none."""
-
-    def __init__(self) -> None:
-        self._values: list[tuple[float, Decimal | None]] = []
-
-    def note(self, now: float, value: Decimal | None) -> None:
-        """Notes the value from now on."""
-        if not self._values or self._values[-1][1] != value:
-            self._values.append((now, value))
-
-    def highest(self, now: float) -> Decimal | None:
-        """Returns the highest value that a controller may have read; None for no limit."""
-        recent: list[Decimal] = []
-        for position, (_, value) in enumerate(self._values):
-            ended = self._values[position + 1][0] if position + 1 < len(self._values) else now
-            if ended < now - READ_SECONDS:
-                continue
-            if value is None:
-                return None
-            recent.append(value)
-        return max(recent, default=None)
+Limits = History[Decimal | None]
+"""A limit over time; None where there is none."""
 
 
 @final
@@ -78,8 +54,8 @@ class Spending:
 
     def __init__(self, run: Run, claims: str, owner: Owner, launched: str) -> None:
         self._run, self._claims, self._owner, self._launched = run, claims, owner, launched
-        self._of_workspaces: dict[str, Ceiling] = {}
-        self._of_namespaces: dict[str, Ceiling] = {}
+        self._of_workspaces: dict[str, Limits] = {}
+        self._of_namespaces: dict[str, Limits] = {}
         self._broken_rules: list[Finding] = []
         run.world.server.on_write(self._on_write)
 
@@ -87,10 +63,10 @@ class Spending:
         now, metadata = self._run.now, obj["metadata"]
         if resource == "workspaces.kaito.sh":
             limit = amount(section(obj, "resource").get("maxHourlyCost"))
-            self._of_workspaces.setdefault(metadata["uid"], Ceiling()).note(now, limit)
+            self._of_workspaces.setdefault(metadata["uid"], Limits()).note(now, limit)
         elif resource == "namespaces":
             limit = budget_of(obj) if ("", metadata["name"]) in self._run.stored(resource) else None
-            self._of_namespaces.setdefault(metadata["name"], Ceiling()).note(now, limit)
+            self._of_namespaces.setdefault(metadata["name"], Limits()).note(now, limit)
         elif resource == self._claims and previous is None:
             self._on_new_claim(obj)
 
@@ -100,11 +76,11 @@ class Spending:
             return
         now, namespace = self._run.now, owner["metadata"]["namespace"]
         own, others = self._costs(owner)
-        limit = self._of_workspaces.setdefault(owner["metadata"]["uid"], Ceiling()).highest(now)
+        limit = highest(self._of_workspaces.setdefault(owner["metadata"]["uid"], Limits()).recent(now))
         if limit is not None and own > limit:
             text = f"{name_of(claim)} is created: {name_of(owner)} has claims for {own} per hour, at most {limit}"
             self._broken_rules.append(Finding("no spending above a limit", text))
-        limit = self._of_namespaces.setdefault(namespace, Ceiling()).highest(now)
+        limit = highest(self._of_namespaces.setdefault(namespace, Limits()).recent(now))
         if limit is not None and own + others > limit:
             text = f"{name_of(claim)} of {name_of(owner)} is created: {own} and {others} of others, at most {limit}"
             self._broken_rules.append(Finding("no spending above a limit", f"namespace {namespace}: {text}"))
@@ -174,6 +150,12 @@ class Spending:
         namespace = self._run.stored("namespaces").get(("", workspace["metadata"]["namespace"]))
         limit = None if namespace is None else budget_of(namespace)
         return limit is None or cost + self._costs(workspace)[1] <= limit
+
+
+def highest(limits: Sequence[Decimal | None]) -> Decimal | None:
+    """Returns the highest of several limits; None for no limit."""
+    known = [limit for limit in limits if limit is not None]
+    return max(known, default=None) if len(known) == len(limits) else None
 
 
 def amount(text: object) -> Decimal | None:

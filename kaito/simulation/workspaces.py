@@ -16,12 +16,13 @@ from kaito.runtime.kinds import ConfigMap, Namespace, Node, Pod, Service, Statef
 from kaito.runtime.meta import ObjectMeta, Resource
 from kaito.runtime.testing.simulate import Run, StepKind
 from kaito.simulation.manifests import Object
+from kaito.simulation.plans import A100, SMALL, V100
 
 NAMESPACES: Final = ("default", "team")
 WORKSPACES: Final = (("default", "chat"), ("default", "own"), ("team", "chat"), ("team", "tune"))
 """Namespaces and names. Few, so that steps meet the same Workspace, and a run takes a second."""
-SIZES: Final = ("Standard_NC24ads_A100_v4", "Standard_NC6s_v3")
-PRESETS: Final = ("phi-3-mini-4k-instruct", "phi-3-mini-128k-instruct")
+SIZES: Final = (A100, V100)
+PRESETS: Final = (SMALL, "phi-3-mini-128k-instruct")
 UNKNOWN_SIZE: Final = "Standard_NC24ads_A1000"
 """Is not offered. The controller cannot know that for a Workspace with a pod template."""
 

@@ -9,8 +9,9 @@ from kaito.api import Workspace
 from kaito.prices.book import PriceBook
 from kaito.prices.price import Offering
 from kaito.simulation.choices import choice_manifest
+from kaito.simulation.history import READ_SECONDS
 from kaito.simulation.plans import A10, A100, LARGE, PRICES, REGION, SMALL, V100, nodes_per_copy, price_of
-from kaito.simulation.spending import READ_SECONDS, Ceiling, amount
+from kaito.simulation.spending import Limits, amount, highest
 from kaito.workspace.preflight import run_checks
 from kaito.workspace.preflight.offline import ManifestReader
 from kaito.workspace.preview import identified
@@ -45,16 +46,16 @@ def test_a_claim_costs_the_most_that_it_may() -> None:
 
 
 def test_a_limit_applies_after_the_time_in_which_a_controller_may_have_read_the_former_one() -> None:
-    limit = Ceiling()
-    assert limit.highest(0.0) is None
+    limit = Limits()
+    assert highest(limit.recent(0.0)) is None
     limit.note(10.0, Decimal(8))
-    assert limit.highest(11.0) == 8
+    assert highest(limit.recent(11.0)) == 8
     limit.note(100.0, Decimal(4))
     limit.note(101.0, Decimal(4))
-    assert limit.highest(100.0 + READ_SECONDS - 1) == 8
-    assert limit.highest(100.0 + READ_SECONDS + 1) == 4
+    assert highest(limit.recent(100.0 + READ_SECONDS - 1)) == 8
+    assert highest(limit.recent(100.0 + READ_SECONDS + 1)) == 4
     limit.note(500.0, None)
-    assert limit.highest(501.0) is None
+    assert highest(limit.recent(501.0)) is None
 
 
 @pytest.mark.parametrize(("text", "expected"), [(None, None), ("", None), ("4.00", Decimal(4)), ("much", Decimal(0))])
