@@ -5,7 +5,6 @@ create and update, and the controller before it plans.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
 
 from kaito.api import labels
@@ -14,7 +13,7 @@ from kaito.api.workspace import Workspace
 from kaito.api.workspace.validation import NodeApi
 from kaito.models import catalog, instance_types
 from kaito.models.alternatives import FIELD as ALTERNATIVES_FIELD, alternatives, resolved
-from kaito.models.copies import COUNT_FIELD, REPLICAS_FIELD, wanted_copies
+from kaito.models.copies import COUNT_FIELD, REPLICAS_FIELD, nodes_of, wanted_copies
 from kaito.models.errors import InstanceTypeTooSmall, NoGpu, PlanError, UnknownInstanceType
 from kaito.models.gpu import InstanceType
 from kaito.models.instance_types import FIELD as INSTANCE_FIELD, Cloud
@@ -237,7 +236,7 @@ def _nodes_warning(copies: int, plan: InferencePlan, field: str) -> str:
     Upstream uses as many nodes as one copy needs and ignores a larger count, so the same object costs more here.
     """
     name, each = plan.preset.name, plan.nodes_per_copy
-    nodes = replace(plan, copies=copies).nodes
+    nodes = nodes_of(copies, each, plan.copies_per_node)
     if plan.instance.profile:
         used = f"{nodes} node{'s are' if nodes > 1 else ' is'} used for {copies} cop{'ies' if copies > 1 else 'y'}"
         return f"{field}: is {copies}: {used} of {name}: {plan.explanation}"

@@ -9,6 +9,8 @@ upstream has reconciled therefore keeps the number of nodes that upstream comput
 it is scaled: it is the cheaper reading.
 """
 
+import math
+
 from kaito.api import labels
 from kaito.api.workspace import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT, parse_node_count
@@ -57,6 +59,11 @@ def wanted_copies(workspace: Workspace, nodes_per_copy: int = 1, copies_per_node
     upstream = _upstream_copies(workspace, nodes_per_copy) if copies_per_node == 1 else 0
     copies = upstream or max(workspace.resource.count, 1)
     return _limited(copies, nodes_per_copy, COUNT_FIELD)
+
+
+def nodes_of(copies: int, nodes_per_copy: int, copies_per_node: int) -> int:
+    """Returns the number of nodes of copies, of which each needs several nodes or several share one."""
+    return math.ceil(copies / copies_per_node) * nodes_per_copy
 
 
 def _limited(copies: int, nodes_per_copy: int, field: str) -> int:

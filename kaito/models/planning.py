@@ -3,12 +3,12 @@
 The webhook and the controller use the same plan, so that the webhook rejects exactly what the controller could not run.
 """
 
-import math
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, final
 
 from kaito.models.catalog import presets
+from kaito.models.copies import nodes_of
 from kaito.models.engine import CONFIG_FIELD, DEFAULT_ENGINE, EngineSettings, check_engine
 from kaito.models.errors import TuningUnsupported
 from kaito.models.fitting import (
@@ -100,7 +100,7 @@ class InferencePlan(PresetPlan):
     @property
     def nodes(self) -> int:
         """Number of nodes of all copies."""
-        return math.ceil(self.copies / self.copies_per_node) * self.nodes_per_copy
+        return nodes_of(self.copies, self.nodes_per_copy, self.copies_per_node)
 
 
 @final

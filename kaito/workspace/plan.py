@@ -4,12 +4,12 @@
 `PlanFailure` instead, which its conditions report.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
 from kaito.api import labels
+from kaito.models.copies import nodes_of
 from kaito.models.planning import InferencePlan, TuningPlan
 from kaito.models.weights import IN_IMAGE, Weights
 from kaito.prices.price import CapacityType
@@ -62,7 +62,7 @@ class Hardware:
         return self._nodes_of(self.copies)
 
     def _nodes_of(self, copies: int) -> int:
-        return math.ceil(copies / self.copies_per_node) * self.nodes_per_copy
+        return nodes_of(copies, self.nodes_per_copy, self.copies_per_node)
 
     @property
     def workers(self) -> int:
