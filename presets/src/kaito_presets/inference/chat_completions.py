@@ -13,7 +13,6 @@ from aiohttp import web
 from kaito_presets.errors import BadRequest
 from kaito_presets.inference.language_model import Message, TemplateOptions, TokenLogprob
 from kaito_presets.inference.openai_response import (
-    CONTEXT,
     Document,
     EventStream,
     ResponseEnvelope,
@@ -22,7 +21,13 @@ from kaito_presets.inference.openai_response import (
 )
 from kaito_presets.inference.openai_schema import ChatCompletionRequest
 from kaito_presets.inference.sampling_options import DEFAULT_OPTIONS, row_count, sampling_options
-from kaito_presets.inference.service import Completion, CompletionChunk, GenerationRequest, GenerationService
+from kaito_presets.inference.service import (
+    MAX_CONTEXT_TOKENS,
+    Completion,
+    CompletionChunk,
+    GenerationRequest,
+    GenerationService,
+)
 from kaito_presets.inference.tool_calls import (
     FORMATS,
     ForcedCallParser,
@@ -235,5 +240,5 @@ class _ChatChoices:
             top = [names.document(token, logprob, before) for token, logprob in item.top]
             content.append(names.document(item.token, item.logprob, before) | {"top_logprobs": top})
             before.append(item.token)
-            del before[:-CONTEXT]
+            del before[:-MAX_CONTEXT_TOKENS]
         return {"content": content, "refusal": None}

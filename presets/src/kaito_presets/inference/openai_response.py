@@ -28,9 +28,6 @@ from kaito_presets.serving.http_errors import openai_error
 IGNORED_FIELDS_HEADER: Final = "X-Kaito-Ignored-Fields"
 """Names of the unknown fields of the request, separated by commas."""
 
-CONTEXT: Final = MAX_CONTEXT_TOKENS
-"""Number of tokens before a token that its name depends on."""
-
 Document = dict[str, Any]
 
 
@@ -73,7 +70,9 @@ class TokenNames:
     ) -> list[Document | None]:
         """Builds `prompt_logprobs` in vLLM's format: per token of the prompt, an object by token id."""
         return [
-            None if item is None else self._prompt_token(item, count, prompt[max(0, index - CONTEXT) : index])
+            None
+            if item is None
+            else self._prompt_token(item, count, prompt[max(0, index - MAX_CONTEXT_TOKENS) : index])
             for index, item in enumerate(scores)
         ]
 

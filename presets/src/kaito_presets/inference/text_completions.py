@@ -15,7 +15,6 @@ from kaito_presets.errors import BadRequest
 from kaito_presets.inference.detokenizer import IncrementalDetokenizer
 from kaito_presets.inference.language_model import TokenLogprob
 from kaito_presets.inference.openai_response import (
-    CONTEXT,
     Document,
     EventStream,
     ResponseEnvelope,
@@ -24,7 +23,13 @@ from kaito_presets.inference.openai_response import (
 )
 from kaito_presets.inference.openai_schema import CompletionRequest
 from kaito_presets.inference.sampling_options import DEFAULT_OPTIONS, row_count, sampling_options
-from kaito_presets.inference.service import Completion, CompletionChunk, GenerationRequest, GenerationService
+from kaito_presets.inference.service import (
+    MAX_CONTEXT_TOKENS,
+    Completion,
+    CompletionChunk,
+    GenerationRequest,
+    GenerationService,
+)
 
 DEFAULT_COMPLETION_TOKENS: Final = 16
 """`max_tokens` when absent (OpenAI API reference)."""
@@ -224,7 +229,7 @@ class _LogprobsRenderer:
             names.append(self._names(token, self._before))
             tops.append(None if item is None else self._top(item))
             self._position += len(self._decoder.push(token))
-            self._before = [*self._before[1 - CONTEXT :], token]
+            self._before = [*self._before[1 - MAX_CONTEXT_TOKENS :], token]
         return {
             "tokens": names,
             "token_logprobs": [None if item is None else item.logprob for item in scores],
