@@ -30,7 +30,7 @@ TABLE = ROOT / "test" / "unit" / "simulation" / "planted_bugs.toml"
 
 
 class Found(NamedTuple):
-    """How a bug was found: by its scenario, or the number of seeds; empty if it was not."""
+    """How a bug was found: `by` is its scenario, or the number of seeds; empty if it was not found."""
 
     by: str
     invariant: str
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 
 def bugs() -> list[dict[str, str]]:
-    """The table."""
+    """Returns the bugs of the table."""
     return list(tomllib.loads(TABLE.read_text())["bug"])
 
 
@@ -84,7 +84,7 @@ def search(bug: dict[str, str], first: int, seeds: int) -> Found:
     """Simulates the bug's scenario, and then seeds, until one violates an invariant."""
     if not plant(bug):
         return Found("", "", "no function has changed")
-    runs: list[tuple[str, Callable[[], Report]]] = [("scenario", partial(run_named, bug["scenario"]))]
+    runs: list[tuple[str, Callable[[], Report]]] = [(f"`{bug['scenario']}`", partial(run_named, bug["scenario"]))]
     runs += [(str(number), partial(run_scenario, seed)) for number, seed in enumerate(range(first, first + seeds), 1)]
     for name, run in runs:
         try:
@@ -97,7 +97,7 @@ def search(bug: dict[str, str], first: int, seeds: int) -> Found:
 
 
 def in_child(bug: dict[str, str], first: int, seeds: int, seconds: float) -> Found:
-    """Search in a child process, which is killed after a time."""
+    """Searches in a child process, which is killed after a time."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
