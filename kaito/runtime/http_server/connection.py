@@ -57,8 +57,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._is_closing = False
-        self._in_body = False
-        self._head_bytes = 0
+        self._head_bytes = 0  # since the last part of a body, or the end of a request
         self._begin()
 
     def _begin(self) -> None:
@@ -100,11 +99,10 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         if parser is None:
             return
-        if not self._in_body:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             parser.feed_data(data)
-            if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 raise _Rejected(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         except _Rejected as error:
             self._reject(error.status)
@@ -127,14 +125,15 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Adds a header."""
+        """Adds a header; trailers are dropped."""
+        if self._method:
+            return  # after the body: must not be taken for a header (RFC 9110, 6.5.1)
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         known = self._headers.get(key)
         self._headers[key] = text if known is None else f"{known}, {text}"
 
     def on_headers_complete(self) -> None:
         """Selects how much of the body is kept."""
-        self._in_body = True
         parser = self._parser
         if parser is None:
             return
@@ -143,11 +142,13 @@ class Connection(asyncio.Protocol):
         self._path = unquote((url.path or b"").decode("latin-1"))
         self._query = (url.query or b"").decode("latin-1")
         self._limit = self._body_limit(self._method, self._path)
-        if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
+        expects_interim = self._headers.get("expect", "").lower() == "100-continue"
+        if expects_interim and parser.get_http_version() != "1.0" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         """Keeps a part of the body; the request is handled at once if it is larger than the limit."""
+        self._head_bytes = 0
         kept = body[: max(self._limit - self._size, 0)]
         if kept:
             self._body.append(kept)
@@ -165,7 +166,7 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         if parser is None:
             return
-        self._in_body, self._head_bytes = False, 0
+        self._head_bytes = 0
         query: dict[str, list[str]] = {}
         for name, value in parse_qsl(self._query, keep_blank_values=True):
             query.setdefault(name, []).append(value)
@@ -218,7 +219,7 @@ class Connection(asyncio.Protocol):
 
     def _reject(self, status: int) -> None:
         self._parser = None
-        if self._task is None:  # else an earlier request has its response first, which closes the connection
+        if self._task is None and not self._waiting:  # else an earlier request has the last response
             self._write(HttpResponse.of_text(f"{_phrase(status)}\n", status), "", keeps_alive=False)
             self._end()
 
@@ -236,8 +237,10 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is being handled."""
-        return self._task is not None or bool(self._transport is not None and self._transport.is_closing())
+        """Whether a request is being handled, or the rest of the last response is being sent."""
+        if self._task is not None or self._transport is None:
+            return self._task is not None
+        return self._transport.is_closing() or self._transport.get_write_buffer_size() > 0
 
     def close(self) -> None:
         """Closes the connection, after the response of the request that is being handled."""

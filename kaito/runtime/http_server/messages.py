@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 MAX_HEAD_BYTES: Final = 2**16
-"""Maximum size of the request line with all headers."""
+"""Maximum size of the request line with all headers, and of the trailers."""
 
 READ_METHODS: Final = ("GET", "HEAD")
 

@@ -7,6 +7,7 @@ import pytest
 
 from kaito.runtime.http_server import HttpRequest, HttpResponse, HttpServer, Page
 from kaito.runtime.http_server.connection import IDLE_SECONDS, LINGER_SECONDS, Connection
+from kaito.runtime.http_server.messages import MAX_HEAD_BYTES
 
 pytestmark = pytest.mark.virtual_time
 
@@ -19,13 +20,19 @@ class FakeTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        self.unsent = 0
         self.reads = True
         self.is_closed = False
+        self.is_mute = False
+        """Whether the client does not answer the end of the TLS session."""
         self.on_close: Callable[[], None] = lambda: None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.is_closed
         self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def pause_reading(self) -> None:
         self.reads = False
@@ -39,9 +46,13 @@ class FakeTransport(asyncio.Transport):
     def close(self) -> None:
         if not self.is_closed:
             self.is_closed = True
-            asyncio.get_running_loop().call_soon(self.on_close)
+            if not self.is_mute:
+                asyncio.get_running_loop().call_soon(self.on_close)
 
-    abort = close
+    def abort(self) -> None:
+        self.is_mute = False
+        self.is_closed = False
+        self.close()
 
 
 class Client:
@@ -51,13 +62,13 @@ class Client:
         self.requests: list[HttpRequest] = []
         self.go = asyncio.Event()
         self.go.set()
-        pages = {
+        self.pages = {
             "/page": Page(self.handle),
             "/named/": Page(self.handle),
             "/post": Page(self.handle, ("POST",), MAX_BODY),
             "/broken": Page(self.fail),
         }
-        self.server = HttpServer(pages, close_seconds=5)
+        self.server = HttpServer(self.pages, close_seconds=5)
         self.connection: Connection = self.server.connection()
         self.transport = FakeTransport()
         self.transport.on_close = lambda: self.connection.connection_lost(None)
@@ -131,12 +142,46 @@ async def test_bodies_are_limited() -> None:
     chunked = get("/post", "Transfer-Encoding: chunked", "Expect: 100-continue", method="POST")
     assert await client.send(chunked) == "HTTP/1.1 100 Continue\r\n\r\n"
     assert await client.send(b"4\r\nabcd\r\n0\r\n\r\n") == expected("POST /post abcd")
+    old = get(
+        "/post", "Content-Length: 1", "Connection: keep-alive", "Expect: 100-continue", method="POST", version="1.0"
+    )
+    assert await client.send(old) == "", "HTTP/1.0 has no interim responses"
+    assert await client.send(b"a") == expected("POST /post a")
     cut = get("/post", "Content-Length: 20", method="POST") + b"0123456789"
     assert await client.send(cut) == expected("POST /post 01234567", connection="close")
-    assert [request.is_cut for request in client.requests] == [False, False, True]
+    assert [request.is_cut for request in client.requests] == [False, False, False, True]
     assert await client.send(b"0123456789" + get("/page")) == "", "what follows is not a request"
     assert not client.transport.is_closed, "the client still sends, and would not read the response"
     await asyncio.sleep(LINGER_SECONDS)
+    assert client.transport.is_closed
+
+
+async def test_trailers_are_limited_and_are_not_headers() -> None:
+    client = Client()
+    chunked = get("/post", "Transfer-Encoding: chunked", method="POST") + b"1\r\na\r\n0\r\n"
+    assert await client.send(chunked + b"Authorization: Bearer x\r\nHost: y\r\n\r\n") == expected("POST /post a")
+    assert client.requests[0].headers == {"host": "x", "transfer-encoding": "chunked"}
+    assert await client.send(chunked) == ""
+    for number in range(MAX_HEAD_BYTES // 1000):
+        assert await client.send(b"X%d: %s\r\n" % (number, b"y" * 990)) == ""
+    assert (await client.send(b"X: " + b"y" * 1000)).startswith("HTTP/1.1 431 ")
+    assert client.transport.is_closed
+
+
+async def test_a_body_of_many_small_chunks_is_not_taken_for_a_large_head() -> None:
+    client = Client()
+    client.pages["/post"] = Page(client.handle, ("POST",), 2 * MAX_HEAD_BYTES)
+    await client.send(get("/post", "Transfer-Encoding: chunked", method="POST"))
+    chunk = b"1\r\na\r\n"
+    for _ in range(16):
+        assert await client.send(chunk * (MAX_HEAD_BYTES // 16)) == ""
+    await client.send(b"0\r\n\r\n")
+    assert [len(request.body) for request in client.requests] == [MAX_HEAD_BYTES]
+
+
+async def test_a_request_before_a_malformed_one_has_its_response() -> None:
+    client = Client()
+    assert await client.send(get("/page") + b"nonsense\r\n\r\n") == expected("GET /page ", connection="close")
     assert client.transport.is_closed
 
 
