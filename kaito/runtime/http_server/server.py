@@ -55,18 +55,19 @@ class HttpServer:
         if self._server is None:
             return
         self._server.close()
+        # Idle clients are not waited for: one that does not answer the end of its TLS session would take all the time.
+        busy = [connection for connection in self._connections if connection.is_busy]
         for connection in list(self._connections):
             connection.close()
         try:
             async with asyncio.timeout(self._close_seconds):
-                while any(connection.is_busy for connection in self._connections):
+                while not self._connections.isdisjoint(busy):
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
             pass
         for connection in list(self._connections):
             connection.cancel()
-        self._server = None
 
     @property
     def open_connections(self) -> int:
@@ -75,7 +76,12 @@ class HttpServer:
 
     def connection(self) -> Connection:
         """Returns the protocol of a new connection."""
-        return Connection(self._respond, self._body_limit, self._connections.add, self._closed)
+        return Connection(self._respond, self._body_limit, self._opened, self._closed)
+
+    def _opened(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if self._server is not None and not self.is_listening:
+            connection.close()  # accepted before the stop, with a handshake that has ended after it
 
     def _closed(self, connection: Connection) -> None:
         self._connections.discard(connection)

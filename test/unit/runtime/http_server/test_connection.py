@@ -268,3 +268,32 @@ async def test_the_stop_waits_for_the_response() -> None:
         assert (b"connection: close" in client.transport.written) is (takes < closed_after + 1)
         assert client.transport.is_closed
         assert not client.server.is_listening
+
+
+async def test_the_stop_waits_only_for_a_client_that_has_not_received_everything() -> None:
+    for unsent, closed_after in ((0, 0.0), (1, 5.0)):
+        client = Client()
+        await client.server.start("127.0.0.1", 0)
+        await client.send(get("/page"))
+        client.transport.is_mute, client.transport.unsent = True, unsent
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await client.server.stop()
+        assert loop.time() - started == pytest.approx(closed_after, abs=0.1)
+        await asyncio.sleep(1)
+        assert client.server.open_connections == 0
+
+
+async def test_a_connection_whose_handshake_ends_after_the_stop_is_closed() -> None:
+    client = Client()
+    await client.server.start("127.0.0.1", 0)
+    late = client.server.connection()
+    transport = FakeTransport()
+    transport.on_close = lambda: late.connection_lost(None)
+    await client.server.stop()
+    late.connection_made(transport)
+    late.data_received(get("/page"))
+    await asyncio.sleep(1)
+    assert transport.is_closed
+    assert client.requests == []
+    assert client.server.open_connections == 0
