@@ -166,7 +166,7 @@ def plan_inference(
         copies=max(copies, 1),
         parallelism=divided,
         engine=options,
-        disk=preset.disk,
+        disk=preset.disk_of(instance.slices),
         readiness_timeout=preset.readiness_timeout + (divided.nodes - 1) * JOIN_TIME,
         explanation=_explain(preset, instance, options, divided),
         measured=explain_measured(preset, instance, divided) if chosen == "vllm" else "",

@@ -200,8 +200,12 @@ class Preset(_Entry):
 
     @property
     def disk(self) -> Quantity:
-        """Disk size of a node: the weights in whole GiB and headroom."""
-        return Quantity.gib(int(self.weights.value / Decimal(2**30)) + DISK_HEADROOM_GIB)
+        """Disk size of a node with one copy."""
+        return self.disk_of(1)
+
+    def disk_of(self, copies: int) -> Quantity:
+        """Returns the disk size of a node: the weights of each copy on it, together in whole GiB, and headroom."""
+        return Quantity.gib(int(copies * self.weights.value / Decimal(2**30)) + DISK_HEADROOM_GIB)
 
     @property
     def readiness_timeout(self) -> timedelta:

@@ -4,8 +4,10 @@
 the settings of the controller. They are pure; `preflight.planning` calls them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from kaito.api import Workspace, labels
 from kaito.api.workspace import PresetSpec, TuningSpec
@@ -14,7 +16,7 @@ from kaito.models.commands import PERFORMANCE_MODES, inference_command, inferenc
 from kaito.models.copies import wanted_copies
 from kaito.models.engine import DEFAULT_ENGINE, EngineSettings
 from kaito.models.errors import RuntimeUnsupported
-from kaito.models.gpu import InstanceType
+from kaito.models.gpu import GIB, InstanceType
 from kaito.models.instance_types import cloud_name
 from kaito.models.planning import PresetPlan, plan_inference, plan_tuning
 from kaito.models.preset import Preset, RuntimeName
@@ -24,12 +26,15 @@ from kaito.workspace.capacity_types import capacity_types
 from kaito.workspace.images import runtime_image
 from kaito.workspace.manifests.tuning import PUSH_CREDENTIALS_FILE
 from kaito.workspace.plan import Hardware, ModelContainer, Plan
-from kaito.workspace.pod_options import pull_secrets
+from kaito.workspace.pod_options import pod_options, pull_secrets
 from kaito.workspace.settings import DEFAULT_HUB, WorkspaceSettings
 from kaito.workspace.weights import WeightsChoice, preset_spec
 
 _TEMPLATE_DISK = Quantity("1024Gi")
 """Disk for a pod template, because the sizes of its images are unknown (upstream Kaito v0.12)."""
+
+_ALLOCATABLE_DISK: Final = 0.85
+"""Part of a node's disk that pods can request: the kubelet keeps 10 % free, and AKS reserves some more."""
 
 
 def template_plan(workspace: Workspace, instance: InstanceType | None, settings: WorkspaceSettings) -> Plan:
@@ -193,8 +198,15 @@ def _hardware(
         gpus=planned.gpus,
         gpu_resource=planned.resource_name,
         gpu_profile=planned.instance.profile,
-        disk=planned.disk,
+        disk=max(planned.disk, _requested_disk(workspace, planned, settings)),
     )
+
+
+def _requested_disk(workspace: Workspace, planned: PresetPlan, settings: WorkspaceSettings) -> Quantity:
+    """Returns the disk that a node needs for what `podOptions` requests for each copy on it; 0 without a request."""
+    resources = pod_options(workspace, settings.pod_defaults).resources
+    requested = {**resources.limits, **resources.requests}.get("ephemeral-storage", Quantity(0))
+    return Quantity.gib(math.ceil(float(requested * planned.instance.slices) / _ALLOCATABLE_DISK / GIB))
 
 
 def _preset_spec(workspace: Workspace) -> PresetSpec | None:

@@ -66,6 +66,7 @@ def _options(ctx: PreflightContext, hardware: Hardware) -> Iterator[Finding]:
         return
     sharing = max(min(hardware.copies, hardware.copies_per_node), 1)
     yield from _beyond_name(wanted, ctx, f"{path}.resources", copies=sharing)
+    yield from _beyond_any_disk(wanted, f"{path}.resources", copies=hardware.copies_per_node)
     preferred = bool(ctx.workspace.resource.preferred_nodes)
     known = _node_labels(ctx.workspace, hardware)
     yield from _contradictions({"nodeSelector": selector}, known, path, preferred=preferred)
@@ -151,10 +152,15 @@ def _never_available(wanted: Mapping[str, Quantity], hardware: Hardware) -> Iter
         if name.startswith(_GPU_PARTITIONS) and requested > Quantity(0):
             message = f"requests {requested} {name}, but new nodes have whole GPUs: request {hardware.gpu_resource}"
             yield Finding(conditions.INVALID_SPEC, _CONTAINERS, message)
+    yield from _beyond_any_disk(wanted, _CONTAINERS)
+
+
+def _beyond_any_disk(wanted: Mapping[str, Quantity], field: str, *, copies: int = 1) -> Iterator[Finding]:
     disk = wanted.get("ephemeral-storage", Quantity(0))
-    if disk > max(hardware.disk, _MAX_DISK):
-        message = f"requests {disk} of ephemeral-storage, a node has at most {_MAX_DISK}: use a volume for more"
-        yield Finding(conditions.INVALID_SPEC, _CONTAINERS, message)
+    if disk * copies > _MAX_DISK:
+        has = "a node" if copies == 1 else f"and {copies} copies share a node, which"
+        message = f"requests {disk} of ephemeral-storage, {has} has at most {_MAX_DISK}: use a volume for more"
+        yield Finding(conditions.INVALID_SPEC, field, message)
 
 
 def _beyond_name(

@@ -231,6 +231,41 @@ async def test_the_requests_of_all_copies_must_fit_on_their_node(phi: Workspace,
     )
 
 
+async def test_the_disk_has_the_weights_of_every_slice(phi: Workspace, settings: WorkspaceSettings) -> None:
+    whole = with_slices(phi, 1).to_dict()
+    del whole["resource"]["partition"]
+    plans = [
+        await plan_of(each, settings)
+        for each in (
+            Workspace.model_validate(whole),
+            with_slices(phi, 1),
+            with_slices(phi, 7, instanceType="Standard_ND96amsr_A100_v4"),
+        )
+    ]
+    assert [str(plan.hardware.disk) for plan in plans] == ["84Gi", "109Gi", "317Gi"]
+
+
+@pytest.mark.parametrize(("requested", "disk"), [("10Gi", "109Gi"), ("40Gi", "330Gi")])
+async def test_the_disk_has_what_the_pods_of_a_node_request(
+    phi: Workspace, settings: WorkspaceSettings, requested: str, disk: str
+) -> None:
+    document = with_slices(phi, 1).to_dict()
+    document["inference"]["preset"]["podOptions"] = {"resources": {"limits": {"ephemeral-storage": requested}}}
+    assert str((await plan_of(Workspace.model_validate(document), settings)).hardware.disk) == disk
+
+
+async def test_a_request_for_more_disk_than_any_node_has_is_refused(
+    phi: Workspace, settings: WorkspaceSettings
+) -> None:
+    document = with_slices(phi, 1).to_dict()
+    document["inference"]["preset"]["podOptions"] = {"resources": {"requests": {"ephemeral-storage": "10Ti"}}}
+    (found,) = (await run_checks(Workspace.model_validate(document), settings, ManifestReader())).errors
+    assert found.field == "inference.preset.podOptions.resources"
+    assert found.message == (
+        "requests 10Ti of ephemeral-storage, and 7 copies share a node, which has at most 32Ti: use a volume for more"
+    )
+
+
 def test_a_set_would_use_one_slice_of_each_node(settings: WorkspaceSettings) -> None:
     template = {
         "resource": {"instanceType": SIZE, "partition": {"mode": "mig", "profile": "1g.10gb"}},
