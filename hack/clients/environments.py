@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from hack.models import vllm_cpu
+from hack.models.vllm_cpu import COMPLETE, uv
 from kaito.local.presets import models_cache
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-UV: Final = ROOT / ".tools" / "bin" / "uv"
-COMPLETE: Final = ".complete"
 
 LM_EVAL: Final = ("lm_eval[api]==0.4.13", "transformers==5.23.0", "jinja2==3.1.6")
 """lm-eval imports transformers for its tokenizers, which the extra `api` does not contain."""
@@ -91,8 +88,8 @@ def _source_distribution(target: Path) -> Path:
 def _environment(name: str, packages: Sequence[str]) -> Path:
     target = cache() / name
     if not (target / COMPLETE).exists():
-        _uv("venv", "--clear", "--python", "3.11", str(target))
-        _uv("pip", "install", "--python", str(target / "bin" / "python"), *packages)
+        uv("venv", "--clear", "--python", "3.11", str(target))
+        uv("pip", "install", "--python", str(target / "bin" / "python"), *packages)
         (target / COMPLETE).touch()
     return target
 
@@ -100,10 +97,6 @@ def _environment(name: str, packages: Sequence[str]) -> Path:
 def _directory(name: str, packages: Sequence[str], *options: str) -> Path:
     target = cache() / name
     if not (target / COMPLETE).exists():
-        _uv("pip", "install", "--python", str(vllm().parent / "python"), "--target", str(target), *options, *packages)
+        uv("pip", "install", "--python", str(vllm().parent / "python"), "--target", str(target), *options, *packages)
         (target / COMPLETE).touch()
     return target
-
-
-def _uv(*arguments: str) -> None:
-    subprocess.run([str(UV), *arguments, "--quiet"], check=True)

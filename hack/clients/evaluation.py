@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hack.clients.comparison import TOLERANCE, differences, is_list
-from hack.clients.environments import ROOT, lm_eval
+from hack.clients.environments import lm_eval
 from hack.clients.servers import CONTEXT_TOKENS, Server, environment
+from hack.models.vllm_cpu import ROOT
 
 TASKS: Final = ROOT / "hack" / "clients" / "tasks"
 RUNS: Final[Mapping[str, tuple[str, str, str]]] = {

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import socket
+import signal
 import subprocess
 import time
 import urllib.request
@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hack.clients.environments import ROOT, vllm
+from hack.clients.environments import vllm
+from hack.envtest.control_plane import free_port
 from hack.models.smollm2 import model_directory
+from hack.models.vllm_cpu import ROOT
 
 PYTHON: Final = ROOT / "presets" / ".venv" / "bin" / "python"
 START_SECONDS: Final = 1800
 """vLLM starts in one minute on an idle machine, and in a quarter of an hour on a busy one."""
+STOP_SECONDS: Final = 120
 CONTEXT_TOKENS: Final = 2048
+SOURCES: Final = ("src", "config/src", "oci/src")
+"""Directories of the packages of the presets."""
 ENVIRONMENT: Final = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
@@ -73,9 +78,7 @@ def running(name: str, directory: Path) -> Generator[Server]:
     Raises:
         SystemExit: it has ended before it answered.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     log = directory / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -83,6 +86,7 @@ def running(name: str, directory: Path) -> Generator[Server]:
             env=environment(PYTHONPATH=os.pathsep.join(str(ROOT / "presets" / part) for part in SOURCES)),
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
     server = Server(name, f"http://127.0.0.1:{port}", str(model_directory()))
     try:
@@ -90,10 +94,11 @@ def running(name: str, directory: Path) -> Generator[Server]:
         yield server
     finally:
         process.terminate()
-        process.wait(120)
-
-
-SOURCES: Final = ("src", "config/src", "oci/src")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # vLLM's engine is a process that can outlive it
+        process.wait()
 
 
 def _wait(process: "subprocess.Popen[bytes]", server: Server, log: Path) -> None:

@@ -13,8 +13,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Final
 
-from hack.clients.environments import ROOT, test_packages, vllm, vllm_tests
+from hack.clients.environments import test_packages, vllm, vllm_tests
 from hack.clients.servers import CONTEXT_TOKENS, Server, environment
+from hack.models.vllm_cpu import ROOT
 
 REPLACEMENTS: Final = ROOT / "hack" / "clients" / "vllm_tests"
 FILES: Final = (

