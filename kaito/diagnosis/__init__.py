@@ -8,6 +8,7 @@ may. The modules:
     deletion     causes of a Workspace that is being deleted, and of one that no controller processes
     resources    causes among claims and nodes
     workload     causes among pods, Services and Jobs
+    gpus         the resources of GPUs that a node advertises
     advice       what happens next and what the user can do, by reason
     chain        the objects from the Workspace to the server, each with its state
     diagnose     selects the root cause and builds the diagnosis
@@ -17,6 +18,7 @@ with the objects of upstream Kaito and of Karpenter.
 """
 
 from kaito.diagnosis.diagnose import diagnose as diagnose
+from kaito.diagnosis.gpus import advertised_gpus as advertised_gpus
 from kaito.diagnosis.result import (
     Cause as Cause,
     Diagnosis as Diagnosis,

@@ -5,6 +5,7 @@ from typing import Final
 
 from kaito.api import Claim, conditions, labels
 from kaito.api.karpenter import conditions as stages
+from kaito.diagnosis.gpus import advertised_gpus
 from kaito.diagnosis.resources import is_in_progress
 from kaito.diagnosis.result import Link, LinkState, State
 from kaito.diagnosis.situation import LaunchRecord, Situation
@@ -203,11 +204,7 @@ def _is_done(situation: Situation) -> bool:
 def _node(situation: Situation, node: Node) -> Link:
     created = node.metadata.creation_timestamp
     ready = node.condition("Ready")
-    gpus = [
-        f"{node.status.capacity[name]} {name}"
-        for name in (labels.NVIDIA_GPU, labels.AMD_GPU, labels.NEURON_DEVICE)
-        if name in node.status.capacity
-    ]
+    gpus = [f"{node.status.capacity[name]} {name}" for name in advertised_gpus(node)]
     size = ", ".join(filter(None, (node.labels.get(labels.INSTANCE_TYPE, ""), *(gpus or ["no GPU advertised"]))))
     since = ready.last_transition_time if ready is not None else created
     if ready is None or ready.status != "True":

@@ -9,6 +9,7 @@ from typing import Any, Final, cast, final
 
 from kaito.api import Claim, Workspace, conditions, labels
 from kaito.diagnosis.result import EventNote
+from kaito.models.copies import nodes_before_plan
 from kaito.runtime.kinds import Deployment, Event, Job, Namespace, Node, Pod, Service, StatefulSet
 from kaito.runtime.meta import Condition, Resource, find_condition
 from kaito.workspace.claim_policy import ProvisionAttempts
@@ -77,7 +78,7 @@ class Situation:
         """Number of nodes that the Workspace needs; as far as it is known."""
         if self.workspace.spec.replicas == 0:
             return 0
-        return self.workspace.status.target_node_count or self.workspace.resource.count
+        return nodes_before_plan(self.workspace)
 
     def condition(self, condition_type: str) -> Condition | None:
         """Returns a condition of the Workspace."""

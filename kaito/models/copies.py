@@ -66,6 +66,15 @@ def nodes_of(copies: int, nodes_per_copy: int, copies_per_node: int) -> int:
     return math.ceil(copies / copies_per_node) * nodes_per_copy
 
 
+def nodes_before_plan(workspace: Workspace) -> int:
+    """Returns the number of nodes of the last plan. Before the first plan, that is one for each copy; at least one if
+    copies share nodes, because how many share one is not known yet."""
+    if workspace.status.target_node_count:
+        return workspace.status.target_node_count
+    partition = workspace.resource.partition
+    return 1 if partition is not None and partition.mode == "mig" else workspace.resource.count
+
+
 def _limited(copies: int, nodes_per_copy: int, field: str) -> int:
     most = MAX_NODE_COUNT // nodes_per_copy
     if copies > most and nodes_per_copy > 1:

@@ -12,6 +12,7 @@ from typing import final
 from kaito.api import Claim, Workspace
 from kaito.api.karpenter import NodePool
 from kaito.api.workspace import AdapterStatus, PerformanceStatus, ScalingStatus
+from kaito.models.copies import nodes_before_plan
 from kaito.runtime.kinds import Job, Pod, StatefulSet
 from kaito.runtime.meta import Quantity
 from kaito.workspace.alternatives import Choice
@@ -128,7 +129,7 @@ class ReconcileState:
         if self.plan is not None:
             return self.plan.hardware
         is_zero = workspace.tuning is None and workspace.spec.replicas == 0
-        wanted = 0 if is_zero else workspace.status.target_node_count or workspace.resource.count
+        wanted = 0 if is_zero else nodes_before_plan(workspace)
         return Hardware(copies=wanted, instance_type=workspace.resource.instance_type, gpus=0, disk=Quantity(0))
 
 

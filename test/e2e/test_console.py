@@ -240,6 +240,7 @@ def test_scale_and_delete_need_a_confirmation(page: Page, stub: ConsoleStub) -> 
     page.get_by_role("dialog").get_by_role("button", name="Scale").click()
     assert change(stub) == ("POST", "/api/workspaces/default/phi/scale", {"copies": 3})
     expect(page.get_by_role("region", name="Facts")).to_contain_text("1 of 3 ready")
+    expect(page.locator("[data-stage='Pod'] .stage-state")).to_have_text("1 of 3")
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     assert change(stub) == ("DELETE", "/api/workspaces/default/phi", {})

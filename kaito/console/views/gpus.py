@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from kaito.api import labels
-from kaito.diagnosis import Link, Situation
+from kaito.diagnosis import Link, Situation, advertised_gpus
 from kaito.runtime.kinds import Node
 from kaito.runtime.meta import Quantity
 
-_RESOURCES: Final = (labels.NVIDIA_GPU, labels.AMD_GPU, labels.NEURON_DEVICE)
 _NONE: Final = Quantity(0)
 
 
@@ -23,7 +22,7 @@ def gpu_links(situation: Situation) -> Iterator[Link]:
 
 def _gpu(node: Node) -> Link:
     created = node.metadata.creation_timestamp
-    found = [name for name in _RESOURCES if node.status.capacity.get(name, _NONE) != _NONE]
+    found = advertised_gpus(node)
     ready = node.condition("Ready")
     if not found:
         return Link(

@@ -40,6 +40,13 @@ def test_an_advertised_gpu_is_ok() -> None:
     assert (found.state, found.name, found.summary) == ("ok", "node", "1 nvidia.com/gpu, Tesla-V100")
 
 
+@pytest.mark.parametrize("resource", ["nvidia.com/mig-1g.10gb", "nvidia.com/gpu.shared"])
+def test_a_part_of_a_gpu_with_a_resource_of_its_own_is_ok(resource: str) -> None:
+    advertised = {"nvidia.com/gpu": "0", resource: "7"}
+    found = gpu(advertised, advertised)
+    assert (found.state, found.summary) == ("ok", f"7 {resource}")
+
+
 @pytest.mark.parametrize("capacity", [{}, {"nvidia.com/gpu": "0"}])
 def test_a_node_without_gpu_waits_for_the_device_plugin(capacity: dict[str, str]) -> None:
     found = gpu(capacity, capacity)

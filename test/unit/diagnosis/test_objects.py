@@ -8,7 +8,7 @@ import pytest
 from kaito.api import Machine, NodeClaim, Workspace, labels
 from kaito.diagnosis import Diagnosis, Situation, diagnose
 from kaito.diagnosis.situation import LaunchRecord, next_time, parse_go_duration
-from kaito.runtime.kinds import Deployment, Pod, Service
+from kaito.runtime.kinds import Deployment, Node, Pod, Service
 from kaito.runtime.testing import builders
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
@@ -59,6 +59,29 @@ def find(given: Workspace, **objects: Any) -> Diagnosis:
 
 def reason(found: Diagnosis) -> str:
     return found.cause.reason if found.cause is not None else ""
+
+
+@pytest.mark.parametrize(
+    ("capacity", "state", "summary"),
+    [
+        ({"nvidia.com/gpu": "0", "nvidia.com/mig-1g.10gb": "7"}, "ok", "7 nvidia.com/mig-1g.10gb"),
+        ({"nvidia.com/gpu.shared": "4"}, "ok", "4 nvidia.com/gpu.shared"),
+        ({"nvidia.com/gpu": "0"}, "waiting", "no GPU advertised"),
+    ],
+)
+def test_the_parts_of_gpus_are_those_of_a_node(capacity: dict[str, str], state: str, summary: str) -> None:
+    status = {"capacity": capacity, "conditions": [condition("Ready", "True", "KubeletReady")]}
+    node = Node.model_validate({"metadata": {"name": "node"}, "status": status})
+    (found,) = (link for link in find(workspace(), nodes=[node]).chain if link.kind == "Node")
+    assert (found.state, found.summary) == (state, summary)
+
+
+def test_the_nodes_of_copies_that_share_them_are_unknown_before_the_plan() -> None:
+    refused = workspace(condition("ResourceReady", "False", "InvalidSpec", "is wrong: correct it"))
+    shared = {"count": 8, "partition": {"mode": "mig", "profile": "1g.10gb"}}
+    given = Workspace.model_validate(refused.to_dict() | {"resource": refused.resource.to_dict() | shared})
+    (found,) = (link for link in find(given).chain if link.kind == "Node")
+    assert found.summary == "1 of 1 have not joined"
 
 
 def service(*addresses: str, kind: str = "LoadBalancer") -> Service:

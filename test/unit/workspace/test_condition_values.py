@@ -567,6 +567,8 @@ def test_the_hardware_without_a_plan_is_what_the_status_or_the_spec_requests(phi
     assert state(None).hardware(phi.evolve(status={"targetNodeCount": 2})) == Hardware(
         copies=2, instance_type="Standard_NC6s_v3", gpus=0, disk=requested.disk
     )
+    shared = phi.resource.to_dict() | {"count": 8, "partition": {"mode": "mig", "profile": "1g.10gb"}}
+    assert state(None).hardware(Workspace.model_validate(phi.to_dict() | {"resource": shared})).count == 1
 
 
 def test_a_long_cause_does_not_hide_when_the_next_claim_is_created(phi: Workspace, plan: Plan) -> None:

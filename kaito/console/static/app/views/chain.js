@@ -35,6 +35,16 @@ export function stages(detail) {
   return found.filter((stage) => stage.state !== null);
 }
 
+/** How many parts of a stage are ready, null for a single one. Of pods, the copies: the parts contain the workload as well, and one line for many pods. */
+function countOf(stage, detail) {
+  if (stage.id === "Pod" && detail.copies) {
+    const { ready, wanted } = detail.copies;
+    return wanted > 1 ? `${ready} of ${wanted}` : null;
+  }
+  const ready = stage.parts.filter((part) => part.state === "ok").length;
+  return stage.parts.length > 1 ? `${ready} of ${stage.parts.length}` : null;
+}
+
 function newest(parts) {
   return parts.map((part) => part.since ?? part.created).filter(Boolean).sort().at(-1) ?? null;
 }
@@ -60,8 +70,7 @@ export function ChainPicture({ detail }) {
   return html`<ol class="chain" aria-label="From the Workspace to the answer">
     ${found.map((stage) => {
       const look = PART_STATES[stage.state];
-      const ready = stage.parts.filter((part) => part.state === "ok").length;
-      const count = stage.parts.length > 1 ? `${ready} of ${stage.parts.length}` : look.label;
+      const count = countOf(stage, detail) ?? look.label;
       return html`<li key=${stage.id} class="stage stage-${stage.state} ${cause === stage.id ? `stage-cause cause-${mark.tone}` : ""}" data-stage=${stage.id} data-state=${stage.state}>
         <span class="stage-dot s-${look.tone} ${stage.state === "waiting" ? "pulse" : ""}"><${Icon} name=${stage.id === "Result" ? "Answer" : stage.id} /></span>
         <span class="stage-name">${stage.id}</span>
