@@ -47,7 +47,6 @@ def mark_unavailable(ctx: ReconcileContext, offering: Offering, error: CloudErro
     key, entry = ctx.deps.unavailable.mark(
         offering,
         error,
-        now=ctx.now,
         retry=lambda failures: retry_seconds(error, failures, ctx.settings),
         deprioritize=ctx.settings.deprioritize_seconds,
     )

@@ -34,9 +34,9 @@ def render(ctx: ReconcileContext) -> str | None:
     document = {
         "generation": ctx.claim.metadata.generation,
         "failures": attempts.failures,
-        "next": format_time(ctx.now + timedelta(seconds=backoff.remaining_seconds(ctx.claim.uid))),
+        "next": _render_time(monotonic() + backoff.remaining_seconds(ctx.claim.uid), ctx.now),
         "last": shorten(attempts.last_failure, MESSAGE_LIMIT),
-        "refused": {key: _render_entry(entry) for key, entry in unavailable.items()},
+        "refused": {key: _render_entry(entry, ctx.now) for key, entry in unavailable.items()},
     }
     return json.dumps(document, separators=(",", ":"))
 
@@ -58,8 +58,7 @@ def restore(deps: Dependencies, claim: Claim, now: datetime) -> None:
         attempts = deps.backoff.attempts(claim.uid)
         attempts.failures, attempts.unavailable = failures, keys
         attempts.last_failure = last if isinstance(last, str) else ""
-        wait = max((next_attempt - now).total_seconds(), 0.0) if next_attempt else None
-        attempts.not_before = monotonic() + wait if wait is not None else 0.0
+        attempts.not_before = next_attempt or 0.0
 
 
 def is_stale(claim: Claim) -> bool:
@@ -77,14 +76,14 @@ def _parse(claim: Claim) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", document) if isinstance(document, Mapping) else {}
 
 
-def _render_entry(entry: Unavailability) -> dict[str, Any]:
+def _render_entry(entry: Unavailability, now: datetime) -> dict[str, Any]:
     return {
         "verdict": entry.category.value,
         "code": entry.code,
         "message": shorten(entry.message, MESSAGE_LIMIT),
         "failures": entry.failures,
-        "retry": format_time(entry.retry_at),
-        "last": format_time(entry.deprioritized_until),
+        "retry": _render_time(entry.retry_at, now),
+        "last": _render_time(entry.deprioritized_until, now),
     }
 
 
@@ -104,10 +103,14 @@ def _parse_entry(value: object, now: datetime) -> Unavailability | None:
     return Unavailability(category, code, message, failures, retry_at, deprioritized_until)
 
 
-def _parse_limited_time(value: object, now: datetime) -> datetime | None:
-    """A time of the record, limited to the longest retry delay from now."""
+def _render_time(moment: float, now: datetime) -> str:
+    return format_time(now + timedelta(seconds=round(moment - monotonic(), 3)))
+
+
+def _parse_limited_time(value: object, now: datetime) -> float | None:
+    """Returns the loop time of a time of the record, limited to the longest retry delay from now."""
     found = parse_time(value) if isinstance(value, str) else None
-    return min(found, now + timedelta(seconds=PERMANENT_FAILURE_CAP_SECONDS)) if found is not None else None
+    return monotonic() + min((found - now).total_seconds(), PERMANENT_FAILURE_CAP_SECONDS) if found else None
 
 
 def _parse_count(value: object) -> int:

@@ -2,15 +2,16 @@
 
 An offering is an instance type in a zone with a capacity type. If the launch of one claim finds it out of stock, the
 launches of other claims skip it until its retry time. The entries are copied to the launch records of the claims
-(`launch_record`), so that a restart keeps them.
+(`launch_record`), so that a restart keeps them. Times are those of the monotonic clock: a retry is not delayed by a
+wall clock that was wrong at the failure.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Literal, final
 
 from kaito.cloud.errors import CloudError, ErrorCategory
+from kaito.runtime.clock import monotonic
 
 CapacityType = Literal["spot", "on-demand"]
 ANY_ZONE = "*"
@@ -56,10 +57,20 @@ class Unavailability:
     message: str
     failures: int
     """Consecutive errors of the same category."""
-    retry_at: datetime
-    """No claim tries the offering before."""
-    deprioritized_until: datetime
-    """Until then, offerings that were not unavailable are tried first."""
+    retry_at: float
+    """Loop time before which no claim tries the offering."""
+    deprioritized_until: float
+    """Loop time until which offerings that were not unavailable are tried first."""
+
+    @property
+    def retry_seconds(self) -> float:
+        """Seconds until a claim may try the offering; negative if one may try it now."""
+        return self.retry_at - monotonic()
+
+    @property
+    def is_deprioritized(self) -> bool:
+        """Whether offerings that were not unavailable are tried first."""
+        return self.deprioritized_until > monotonic()
 
 
 @final
@@ -74,7 +85,6 @@ class UnavailableOfferings:
         offering: Offering,
         error: CloudError,
         *,
-        now: datetime,
         retry: Callable[[int], float],
         deprioritize: float,
     ) -> tuple[str, Unavailability]:
@@ -85,7 +95,6 @@ class UnavailableOfferings:
         Args:
             offering: the offering that was requested.
             error: the cloud's error.
-            now: the current time.
             retry: seconds until the next attempt, by the number of consecutive errors.
             deprioritize: seconds for which other offerings are tried first.
         """
@@ -93,14 +102,14 @@ class UnavailableOfferings:
         key = offering.key if is_zonal else offering.key_any_zone
         before = self._entries.get(key)
         failures = before.failures + 1 if before is not None and before.category is error.category else 1
-        wait = retry(failures)
+        now, wait = monotonic(), retry(failures)
         entry = Unavailability(
             error.category,
             error.code,
             error.message,
             failures,
-            retry_at=now + timedelta(seconds=wait),
-            deprioritized_until=now + timedelta(seconds=max(wait, deprioritize)),
+            retry_at=now + wait,
+            deprioritized_until=now + max(wait, deprioritize),
         )
         self._entries[key] = entry
         return key, entry
@@ -116,25 +125,25 @@ class UnavailableOfferings:
         found = [self._entries[key] for key in (offering.key, offering.key_any_zone) if key in self._entries]
         return max(found, key=lambda entry: entry.retry_at, default=None)
 
-    def current(self, offering: Offering, now: datetime) -> Unavailability | None:
+    def current(self, offering: Offering) -> Unavailability | None:
         """The entry of an offering that must not be tried now; None if it may be tried."""
         entry = self.find(offering)
-        return entry if entry is not None and entry.retry_at > now else None
+        return entry if entry is not None and entry.retry_seconds > 0 else None
 
-    def prioritize(self, offerings: Sequence[Offering], now: datetime) -> list[Offering]:
+    def prioritize(self, offerings: Sequence[Offering]) -> list[Offering]:
         """Sorts recently unavailable offerings last and keeps the order otherwise."""
 
         def is_deprioritized(offering: Offering) -> bool:
             entry = self.find(offering)
-            return entry is not None and entry.deprioritized_until > now
+            return entry is not None and entry.is_deprioritized
 
         return sorted(offerings, key=is_deprioritized)
 
-    def start_probe(self, offering: Offering, now: datetime) -> None:
+    def start_probe(self, offering: Offering) -> None:
         """Makes other claims wait while one claim tries an offering that was unavailable before."""
         entry = self.find(offering)
         if entry is not None:
-            entry.retry_at = max(entry.retry_at, now + timedelta(seconds=PROBE_SECONDS))
+            entry.retry_at = max(entry.retry_at, monotonic() + PROBE_SECONDS)
 
     def mark_available(self, offering: Offering) -> None:
         """Removes the entries of an offering that the cloud has provided."""

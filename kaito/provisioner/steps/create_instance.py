@@ -103,7 +103,7 @@ async def _request(
         rejections.add(*(_unavailability(ctx, candidate) or (error, ctx.settings.poll_interval_seconds)))
         ctx.event(reasons.OFFER_REFUSED, f"{candidate.offering}: {error}", warning=True)
         return None
-    ctx.deps.unavailable.start_probe(candidate.offering, ctx.now)
+    ctx.deps.unavailable.start_probe(candidate.offering)
     return started
 
 
@@ -132,7 +132,7 @@ def next_offering_seconds(ctx: ReconcileContext, candidates: Candidates) -> floa
 def has_other_offering(ctx: ReconcileContext, candidates: Candidates) -> bool:
     """Whether an offering is left that was not unavailable recently."""
     entries = [ctx.deps.unavailable.find(candidate.offering) for candidate in candidates.accepted]
-    return any(entry is None or entry.deprioritized_until <= ctx.now for entry in entries)
+    return any(entry is None or not entry.is_deprioritized for entry in entries)
 
 
 def _rejections(ctx: ReconcileContext, candidates: Candidates) -> _Rejections:
@@ -144,15 +144,15 @@ def _rejections(ctx: ReconcileContext, candidates: Candidates) -> _Rejections:
 
 def _prioritized(ctx: ReconcileContext, candidates: Candidates) -> list[Candidate]:
     by_offering = {candidate.offering: candidate for candidate in candidates.accepted}
-    return [by_offering[offering] for offering in ctx.deps.unavailable.prioritize(list(by_offering), ctx.now)]
+    return [by_offering[offering] for offering in ctx.deps.unavailable.prioritize(list(by_offering))]
 
 
 def _unavailability(ctx: ReconcileContext, candidate: Candidate) -> tuple[CloudError, float] | None:
     """The error of an offering that must not be tried now, and the seconds until it may be tried."""
-    entry = ctx.deps.unavailable.current(candidate.offering, ctx.now)
+    entry = ctx.deps.unavailable.current(candidate.offering)
     if entry is None:
         return None
-    return _to_error(candidate, entry), (entry.retry_at - ctx.now).total_seconds()
+    return _to_error(candidate, entry), entry.retry_seconds
 
 
 def _to_error(candidate: Candidate, entry: Unavailability) -> CloudError:

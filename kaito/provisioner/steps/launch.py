@@ -188,7 +188,7 @@ async def _mark_unavailable(
         candidates = await list_candidates(ctx, plan)
     except CloudError:
         entry = launch_attempts.mark_unavailable(ctx, offering, error)
-        return (entry.retry_at - ctx.now).total_seconds(), False
+        return entry.retry_seconds, False
     candidate = next((c for c in candidates.accepted if c.offering.key == offering.key), None)
     if candidate is None:
         launch_attempts.mark_unavailable(ctx, offering, error)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from kaito.provisioner.launch_attempts import restore_records
 from kaito.provisioner.launch_backoff import LaunchBackoff
 from kaito.provisioner.settings import ProvisionerSettings
 from kaito.provisioner.unavailable_offerings import Unavailability
+from kaito.runtime.clock import monotonic
 from test.unit.provisioner.conftest import claim_manifest
 
 pytestmark = pytest.mark.virtual_time
@@ -60,9 +61,8 @@ async def test_a_record_is_written_as_it_was_read() -> None:
     attempts = deps.backoff.attempts("uid")
     assert (attempts.failures, attempts.last_failure, attempts.unavailable) == (4, "NoCapacity: none left", {SIZE})
     assert deps.backoff.remaining_seconds("uid") == 300
-    until = NOW + timedelta(hours=1)
     expected = Unavailability(
-        ErrorCategory.CAPACITY, "AllocationFailed", "none left", 2, NOW + timedelta(minutes=10), until
+        ErrorCategory.CAPACITY, "AllocationFailed", "none left", 2, monotonic() + 600, monotonic() + 3600
     )
     assert deps.unavailable.entries([SIZE]) == {SIZE: expected}
     assert rendered(deps) == json.dumps(RECORD, separators=(",", ":"))

@@ -13,6 +13,7 @@ from kaito.api import labels
 from kaito.cloud.azure.simulator import Fault, named
 from kaito.cloud.azure.simulator.faults import OperationFault
 from kaito.cloud.azure.simulator.http import ArmError
+from kaito.runtime.testing.simulate.wall_clock import ProcessClock
 
 if TYPE_CHECKING:
     from test.unit.provisioner.conftest import Stage
@@ -219,6 +220,20 @@ async def test_stock_out_is_shared_between_claims(stage: "Stage") -> None:
     for name in names:
         await stage.until_ready(name, within=600)
         assert stage.calls("PUT", name) == 1
+
+
+async def test_stock_out_that_was_met_with_a_clock_ahead_ends_in_time(
+    stage: "Stage", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ProcessClock(stage.world.clock)
+    monkeypatch.setattr(stage.world, "clock", clock)
+    clock.offset_seconds = 86400.0
+    reject_put(stage, A100, code="SkuNotAvailable", text=NO_CAPACITY)
+    await stage.start()
+    stage.claim("ws1", A100)
+    await stage.until("rejected", lambda: stage.calls("PUT") == 1)
+    clock.offset_seconds = 0.0
+    await stage.until("tried again", lambda: stage.calls("PUT") == 2, within=1800)
 
 
 @pytest.mark.slow("test_stock_out_is_shared_between_claims")
