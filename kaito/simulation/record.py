@@ -6,6 +6,7 @@ A record belongs to a state of the code. Runs of other states stay in the file a
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, final
@@ -94,5 +95,5 @@ def summary(paths: Iterable[Path]) -> str:
 def _entries(text: str) -> Iterator[dict[str, Any]]:
     """Yields the results in a file, without a line that an interruption cut off."""
     for line in text.splitlines():
-        if line.endswith("}"):
+        with suppress(json.JSONDecodeError):
             yield json.loads(line)

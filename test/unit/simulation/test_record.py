@@ -62,13 +62,16 @@ def test_a_line_that_an_interruption_cut_off_is_run_again(tmp_path: Path) -> Non
     path = tmp_path / "record.jsonl"
     record = CampaignRecord(path, "code")
     record.add(report(1))
-    record.add(report(2))
-    path.write_text(path.read_text()[:-20])
-    resumed = CampaignRecord(path, "code")
-    assert resumed.seeds == {1}
-    resumed.add(report(2))
-    assert CampaignRecord(path, "code").seeds == {1, 2}
-    assert summary([path]).splitlines()[2:] == ["| code | 2 | 3 h | 2 and 2 | 0, 20 | none |"]
+    first = len(path.read_text())
+    record.add(report(2, Violation(9.0, "no hot loop", "the status of {default/a} is written")))
+    whole = path.read_text()
+    for length in range(first + 1, len(whole) - 1):
+        path.write_text(whole[:length])
+        resumed = CampaignRecord(path, "code")
+        assert resumed.seeds == {1}
+        resumed.add(report(2))
+        assert CampaignRecord(path, "code").seeds == {1, 2}
+        assert summary([path]).splitlines()[2:] == ["| code | 2 | 3 h | 2 and 2 | 0, 20 | none |"]
 
 
 def test_the_summary_of_records_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
