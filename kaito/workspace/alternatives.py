@@ -60,6 +60,14 @@ class StockOut:
     """Consecutive failures."""
     retry_at: datetime
 
+    def is_paused(self, now: datetime) -> bool:
+        """Whether the offering must not be tried yet.
+
+        A pause that is longer than any was recorded with a clock ahead, and does not count; twice the longest pause
+        allows for replicas whose clocks differ.
+        """
+        return now < self.retry_at <= now + timedelta(seconds=2 * PAUSE_CAP_SECONDS)
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +130,7 @@ class AlternativesRecord:
 
     def paused(self, keys: Sequence[str], now: datetime) -> StockOut | None:
         """Returns the entry whose pause ends first if all offerings are paused, else None."""
-        found = [entry for key in keys if (entry := self.stock_outs.get(key)) is not None and entry.retry_at > now]
+        found = [entry for key in keys if (entry := self.stock_outs.get(key)) is not None and entry.is_paused(now)]
         return min(found, key=lambda entry: entry.retry_at) if keys and len(found) == len(keys) else None
 
 

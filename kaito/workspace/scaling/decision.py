@@ -194,4 +194,5 @@ def _knows_targets(seen: Observation, policy: Policy) -> bool:
 
 
 def _is_too_soon(now: datetime, last_change: datetime | None) -> bool:
-    return last_change is not None and (now - last_change).total_seconds() < 60.0
+    # A later time was recorded with a clock that was ahead.
+    return last_change is not None and abs((now - last_change).total_seconds()) < 60.0

@@ -69,8 +69,9 @@ class LoadMonitor:
         subject.loads = {uid: found for uid, found in subject.loads.items() if uid in addresses}
         if addresses:
             self._added.set()
-        fresh = {uid: load for uid, (at, load) in subject.loads.items() if at > now - MAX_AGE}
-        subject.history = [each for each in subject.history if each.at > now - MAX_HISTORY]
+        # Later times are those of a clock that was ahead: they would be in every window until the clock reaches them.
+        fresh = {uid: load for uid, (at, load) in subject.loads.items() if now - MAX_AGE < at <= now}
+        subject.history = [each for each in subject.history if now - MAX_HISTORY < each.at <= now]
         subject.history.append(observe(now, len(pods), fresh, subject.last))
         subject.last = fresh
         return subject.history

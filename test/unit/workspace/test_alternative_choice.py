@@ -124,6 +124,13 @@ def test_a_pause_has_ended_at_its_end() -> None:
     assert AlternativesRecord().paused((), NOW) is None
 
 
+def test_a_pause_that_was_recorded_with_a_clock_ahead_is_not_one() -> None:
+    keys, ahead = offering_keys(A, (), ()), NOW + timedelta(days=1)
+    record = AlternativesRecord().with_stock_out(keys, "InsufficientCapacity", "m", now=ahead)
+    assert record.paused(keys, ahead) is not None
+    assert record.paused(keys, NOW) is None
+
+
 def test_none_is_usable() -> None:
     assert choose(candidates(A, B, problem="too small"), AlternativesRecord(), (), now=NOW) is None
     assert choose([], AlternativesRecord(), (), now=NOW) is None

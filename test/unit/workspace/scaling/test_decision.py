@@ -54,6 +54,7 @@ def test_steps_are_bounded_per_minute() -> None:
     policy = replace(POLICY, up_step=3)
     assert decided(2, steady(100), policy).replicas == 5
     assert decided(5, steady(100), policy, since=30).reason == "RateLimited"
+    assert decided(5, steady(100), policy, since=-86400).reason == "Load", "recorded with a clock ahead"
     assert decided(5, steady(100), policy, since=60).replicas == 8
     assert decided(8, steady(100), policy, since=60).replicas == 10
     assert decided(10, steady(500), policy, since=60).reason == "Limit"
