@@ -24,6 +24,8 @@ MAX_BYTES: Final = 32 * 2**20
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _WORKSPACE_GROUP: Final = "kaito.sh"
+_SERVED: Final = (Workspace.api_version, f"{_WORKSPACE_GROUP}/v1alpha1")
+"""Versions of both kinds that the API server serves."""
 _MAX_PROBLEMS: Final = 10
 
 
@@ -130,11 +132,11 @@ def _add(found: Documents, document: object, origin: str) -> None:
         for index, item in enumerate(cast("list[object]", items)):
             _add(found, item, f"{origin}, items[{index}]")
         return
-    if kind == "Workspace" and api.partition("/")[0] == _WORKSPACE_GROUP:
-        found.workspaces.append(_workspace(given, origin))
-        return
-    if kind == "InferenceSet" and api.partition("/")[0] == _WORKSPACE_GROUP:
-        found.workspaces.append(_inference_set(given, origin))
+    if kind in {"Workspace", "InferenceSet"} and api.partition("/")[0] == _WORKSPACE_GROUP:
+        if api not in _SERVED:
+            message = f"apiVersion: is {api}, which is not served: use {' or '.join(_SERVED)}"
+            raise InputError(f"{origin}: {kind}: {message}")
+        found.workspaces.append(_workspace(given, origin) if kind == "Workspace" else _inference_set(given, origin))
         return
     if api != "v1" or not _add_core(found, kind, given, origin):
         name: Any = json_object(given.get("metadata")).get("name", "")

@@ -22,12 +22,20 @@ from kaito.workspace.settings import NodeApi, WorkspaceSettings
 async def plan_warnings(
     workspace: Workspace, old: Workspace | None, settings: WorkspaceSettings, prices: PriceBook
 ) -> list[str]:
-    """Returns the warnings for a valid Workspace; none for existing nodes, and for updates with the same nodes."""
+    """Returns the warnings for a valid Workspace; none for existing nodes, and for updates with the same nodes.
+
+    What the checks before the first node find is a warning as well, because the controller reports it and buys nothing.
+    """
     if settings.node_api is NodeApi.BYO or workspace.deleting:
         return []
     if old is not None and _plan_fields(old) == _plan_fields(workspace):
         return []
-    plan = await _plan(workspace, settings, prices)
+    checked = await _checked(workspace, settings, prices)
+    if checked.errors:
+        # Those of the budget are reported by `cost_findings`.
+        found = [finding for finding in checked.errors if finding.reason != conditions.BUDGET_EXCEEDED]
+        return [f"{finding}; no node is created until it is corrected{_unread(workspace)}" for finding in found]
+    plan = checked.plan
     if plan is None:
         return []
     before = await _plan(old, settings, prices) if old is not None else None

@@ -131,7 +131,12 @@ async def _plan_warnings(
         return []
     before = _with_all_copies(old) if old is not None and old.spec.replicas else None
     found = await plan_warnings(_with_all_copies(inference_set), before, settings, prices)
-    return [f"spec: {warning.removeprefix('resource: ')}" for warning in found]
+    return [
+        f"spec: {warning.removeprefix('resource: ')}"
+        if warning.startswith("resource: ")
+        else f"spec.template.{warning}"
+        for warning in found
+    ]
 
 
 def _with_all_copies(inference_set: InferenceSet) -> Workspace:

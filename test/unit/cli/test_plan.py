@@ -364,6 +364,11 @@ def test_a_price_api_that_fails_is_noted_and_the_table_is_used(
         ("kind: Workspace", "has no apiVersion"),
         ("apiVersion: v1", "has no kind"),
         ("apiVersion: kaito.sh/v1beta1\nkind: Workspace\nresource: {}", "Workspace: metadata.name: is missing"),
+        (
+            "apiVersion: kaito.sh/v1\nkind: Workspace\nmetadata: {name: w}",
+            "Workspace: apiVersion: is kaito.sh/v1, which is not served: use kaito.sh/v1beta1 or kaito.sh/v1alpha1",
+        ),
+        ("apiVersion: kaito.sh\nkind: InferenceSet\nmetadata: {name: w}", "InferenceSet: apiVersion: is kaito.sh,"),
     ],
 )
 def test_input_that_is_not_a_manifest_is_a_usage_error(

@@ -231,6 +231,18 @@ async def test_the_requests_of_all_copies_must_fit_on_their_node(phi: Workspace,
     )
 
 
+async def test_admission_warns_of_what_the_controller_refuses(phi: Workspace, settings: WorkspaceSettings) -> None:
+    document = with_slices(phi, 7).to_dict()
+    document["inference"]["preset"]["podOptions"] = {"resources": {"requests": {"cpu": "8"}}}
+    new = Workspace.model_validate(document)
+    admission = await reviewed(Admission("CREATE", new, None), workspace_webhook(settings, PriceBook()))
+    assert admission.problems == []
+    assert admission.warnings[-1] == (
+        "inference.preset.podOptions.resources: requests 8 cpu, 7 copies share a node of Standard_NC24ads_A100_v4, "
+        "which has 24: request less, or choose a larger instance type; no node is created until it is corrected"
+    )
+
+
 async def test_the_disk_has_the_weights_of_every_slice(phi: Workspace, settings: WorkspaceSettings) -> None:
     whole = with_slices(phi, 1).to_dict()
     del whole["resource"]["partition"]

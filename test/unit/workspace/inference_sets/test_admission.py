@@ -174,6 +174,13 @@ async def test_admission_warns_with_the_nodes_of_all_workspaces() -> None:
     assert (await review(inference_set(replicas=0))).warnings == []
 
 
+async def test_admission_warns_of_what_the_controller_refuses() -> None:
+    preset = {"name": "phi-3-mini-4k-instruct", "podOptions": {"resources": {"requests": {"cpu": "100"}}}}
+    (warning,) = (await review(inference_set(**template(inference={"preset": preset})))).warnings
+    assert warning.startswith("spec.template.inference.preset.podOptions.resources: requests 100 cpu, a node of ")
+    assert warning.endswith("; no node is created until it is corrected")
+
+
 async def test_the_limit_of_the_cost_is_that_of_each_workspace() -> None:
     table = parse_table("prices: [{region: eastus, instanceType: Standard_NC6s_v3, onDemand: 3}]", "own")
     check = inference_set_webhook(SETTINGS.model_copy(update={"region": "eastus"}), PriceBook(own=table)).validate
