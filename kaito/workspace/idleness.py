@@ -5,7 +5,7 @@ node routes to it and another poll still saw no request, the copies are removed.
 requests, and accepts new ones until every node has removed it from the endpoints.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, final
 
@@ -60,6 +60,11 @@ def decide_idle(state: IdleState) -> IdleDecision:
     now, activity, scaling = state.now, state.activity, state.scaling or ScalingStatus()
     if not state.is_ready or activity is None:
         return IdleDecision(scaling=scaling)
+    # Later times are those of a clock that was ahead: the copies would be kept until the clock reaches them.
+    if scaling.last_activity_time is not None and scaling.last_activity_time > now:
+        scaling = scaling.evolve(last_activity_time=None)
+    if activity.changed_at is not None and activity.changed_at > now:
+        activity = replace(activity, changed_at=None)
     last = _last_activity(scaling, activity, now)
     scaling, record_at = _recorded(scaling, activity, last, state)
     due = last + timedelta(seconds=state.idle_seconds)
@@ -80,7 +85,7 @@ def decide_idle(state: IdleState) -> IdleDecision:
 def _last_activity(scaling: ScalingStatus, activity: Activity, now: datetime) -> datetime:
     """Returns when the last request was noticed: by this process, else by an earlier one."""
     recorded = scaling.last_activity_time
-    if activity.is_running or recorded is None or recorded > now:
+    if activity.is_running or recorded is None:
         return now
     if activity.requests_seen != scaling.requests_seen:
         return activity.changed_at or now

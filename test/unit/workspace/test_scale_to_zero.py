@@ -81,6 +81,13 @@ def test_requests_during_a_restart_count_and_a_restart_alone_does_not() -> None:
     assert decided().scaling.last_activity_time == NOW - seconds(300)
 
 
+def test_activity_at_a_time_of_a_clock_ahead_does_not_keep_the_copies() -> None:
+    ahead = NOW + timedelta(days=1)
+    recorded = decided(scaling=ScalingStatus(last_activity_time=ahead, requests_seen="a"))
+    assert recorded.scaling.last_activity_time == NOW, "the idle time begins once more"
+    assert decided(activity=seen(changed_at=ahead)).hand_over
+
+
 def test_few_writes_while_requests_arrive_and_one_when_they_stop() -> None:
     def after(quiet: float, since: float) -> IdleDecision:
         scaling = ScalingStatus(last_activity_time=NOW - seconds(since), requests_seen="a")
