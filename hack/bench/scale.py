@@ -15,7 +15,6 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, cast
 from unittest.mock import patch
@@ -311,7 +310,7 @@ async def turn(count: int, *, budget: bool) -> Figures:
 
             def flap(number: int) -> None:
                 for status in ("False", "True"):
-                    moment = datetime.now(UTC).isoformat()
+                    moment = world.now.isoformat()
                     ready = {"type": "Ready", "status": status, "lastTransitionTime": moment}
                     name = nodes[number % len(nodes)]
                     world.patch(Node, name, {"status": {"conditions": [ready]}}, "", subresource="status")
