@@ -1,6 +1,8 @@
 """Command line of the checks with clients: see the docstring of the package."""
 
 import argparse
+import signal
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -30,12 +32,18 @@ def main() -> int:
         parser.add_argument(f"--{name}", metavar="URL", help="a running server instead of a new one")
     parser.add_argument("--output", type=Path, help="directory for logs and results (default: a temporary one)")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
     with ExitStack() as stack:
         directory = arguments.output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clients-")))
         directory.mkdir(parents=True, exist_ok=True)
         found = CHECKS[arguments.check](arguments, directory.resolve())
     print(f"{found} unexpected" if found else "as expected")
     return 1 if found else 0
+
+
+def _end(*_: object) -> None:
+    """Unwinds the stack at SIGTERM, so that the servers end as well: each has its own session."""
+    sys.exit("terminated")
 
 
 def _server(stack: ExitStack, arguments: argparse.Namespace, name: str, directory: Path) -> Server:
