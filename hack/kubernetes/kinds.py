@@ -408,7 +408,7 @@ def _package(generated: Mapping[str, str]) -> str:
     ]
     for module, names in _modules(generated):
         lines.append(f"    from {module} import ({', '.join(f'{name} as {name}' for name in names)})")
-    lines += ["", "", "def __getattr__(name: str) -> Any:", '    """Load a name from its module."""']
+    lines += ["", "", "def __getattr__(name: str) -> Any:", '    """Loads a name from its module."""']
     return "\n".join([*lines, "    return load(__name__, name, _MODULE_OF)"])
 
 

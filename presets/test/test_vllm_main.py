@@ -157,7 +157,7 @@ def test_wrong_flags_are_the_last_line_of_the_log(
 
 
 async def run_until(launch: Launch, ready: Callable[[str], Any] | None = None) -> int:
-    """Serve; once healthy, call `ready` and send SIGTERM."""
+    """Serves; once healthy, calls `ready` and sends SIGTERM."""
     task = asyncio.get_running_loop().create_task(serve(launch))
     url = f"http://127.0.0.1:{launch.port}"
     async with ClientSession() as session, asyncio.timeout(60):

@@ -70,7 +70,7 @@ class Replay:
 
     @asynccontextmanager
     async def serve(self) -> AsyncGenerator[AzureProvider]:
-        """Listen, and give a provider that talks to it."""
+        """Listens, and yields a provider that connects to it."""
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self.handle)
         runner = web.AppRunner(app)

@@ -131,7 +131,7 @@ _WITH_STATUS: dict[str, Object] = {
 
 
 def _select_job_pods(data: Object) -> None:
-    """Label a Job's pods by its uid and select them by that."""
+    """Labels a Job's pods by its uid and selects them by that."""
     data["status"] = {}
     spec: Object = data["spec"]
     if spec.get("manualSelector"):

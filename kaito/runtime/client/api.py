@@ -79,7 +79,7 @@ class Api:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """Combine a client and a cache.
+        """Combines a client and a cache.
 
         Args:
             client: Sends the requests. Writes during a reconcile have the field manager `<its field

@@ -58,7 +58,7 @@ class CountingExecutor(ThreadPoolExecutor):
         self.calls: set[_Call] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit a call and count it until it returns."""
+        """Submits a call and counts it until it returns."""
         call = _Call(_describe(fn), _owner.get())
         if fn is not socket.getaddrinfo:  # has no side effect, and a slow name server must not delay the stop
             self.calls.add(call)

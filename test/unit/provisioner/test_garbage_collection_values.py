@@ -89,7 +89,7 @@ class Cloud:
 
 
 def _ignore(*_: object, **__: object) -> None:
-    """Log nothing."""
+    """Logs nothing."""
 
 
 async def collect(cluster: Cluster, cloud: Cloud, *, runs: int = 2) -> Dependencies:

@@ -217,7 +217,7 @@ class _Cloud:
 
 
 def _ignore(*_: object, **__: object) -> None:
-    """Log nothing."""
+    """Logs nothing."""
 
 
 def _finalizing(deps: Dependencies, found: Node) -> Any:

@@ -171,5 +171,5 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name from its module."""
+    """Loads a name from its module."""
     return load(__name__, name, _MODULE_OF)
