@@ -134,12 +134,11 @@ def _summary(
     prices = [i.price for i in instances if i.price is not None and i.price.currency == currency]
     sources = sorted({price.source for price in prices})
     dates = sorted({str(price.as_of) for price in prices if price.as_of is not None})
-    running = sum((hours_between(node.since, now) for node in nodes), Decimal(0))
     return CostStatus(
         currency=currency,
         per_hour=_text(rate_of(nodes)) if is_priced else None,
         total=_text(ended.total + accrued(nodes, now)) if is_priced and not ended.unpriced else None,
-        node_hours=_text(ended.hours + running),
+        node_hours=_text(ended.hours + _hours(nodes, now)),
         source="; ".join(sources) or last.source,
         price_date=dates[0] if dates else last.price_date,
         updated_at=now,
@@ -184,6 +183,11 @@ def total_at(cost: CostStatus, now: datetime) -> Decimal | None:
     return None if accrual is None else accrual.total_at(now)
 
 
+def node_hours_at(cost: CostStatus, now: datetime) -> Decimal:
+    """Returns the hours of all nodes until a time after the account."""
+    return _decimal(cost.ended.node_hours) + _hours(cost.nodes, now)
+
+
 def rate_of(nodes: Sequence[NodeCost]) -> Decimal:
     """Returns the cost per hour of the nodes whose price is known."""
     return sum((_decimal(node.per_hour) for node in nodes if node.per_hour is not None), Decimal(0))
@@ -223,6 +227,10 @@ def idle_share(workspace: Workspace) -> tuple[Decimal, IdleReason]:
     per_copy = Decimal(status.target_node_count) / copies if shared else max(status.target_node_count // copies, 1)
     useful = min(status.ready_replicas * per_copy, Decimal(nodes))
     return Decimal(nodes - useful) / nodes if nodes else Decimal(0), "not-serving"
+
+
+def _hours(nodes: Sequence[NodeCost], until: datetime) -> Decimal:
+    return sum((hours_between(node.since, until) for node in nodes), Decimal(0))
 
 
 def hours_between(since: datetime, until: datetime) -> Decimal:

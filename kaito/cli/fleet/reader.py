@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final, TypeVar, final
 
 from kaito.api import Claim, Machine, NodeClaim, Workspace, WorkspaceV1Alpha1, labels
@@ -14,7 +14,7 @@ from kaito.runtime.client import Client
 from kaito.runtime.errors import KaitoRuntimeError, NotFound
 from kaito.runtime.kinds import Node, Pod
 from kaito.runtime.meta import Resource
-from kaito.workspace.cost_ledger import account, idle_share, rate_of, started_at, total_at
+from kaito.workspace.cost_ledger import account, idle_share, node_hours_at, rate_of, started_at, total_at
 from kaito.workspace.costs import NodePrices
 from kaito.workspace.ownership import owner_key, owns_claim
 from kaito.workspace.settings import WorkspaceSettings
@@ -170,7 +170,7 @@ class FleetReader:
             idle_per_hour=per_hour * share if per_hour is not None and is_recorded else None,
             idle_reason=reason if share and count and is_recorded else "",
             total=total_at(cost, now) if cost is not None and is_recorded else None,
-            node_hours=_decimal(cost.node_hours) if cost is not None and is_recorded else None,
+            node_hours=node_hours_at(cost, now) if cost is not None and is_recorded else None,
             created=workspace.metadata.creation_timestamp,
             inference_set=workspace.labels.get(labels.CREATED_BY_INFERENCESET, ""),
             load=load,
@@ -216,13 +216,6 @@ def _copies(workspace: Workspace) -> int:
         return 1
     replicas = workspace.spec.replicas
     return replicas if replicas is not None else workspace.resource.count
-
-
-def _decimal(text: str) -> Decimal | None:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return None
 
 
 def sorted_rows(rows: Sequence[Row], key: str, *, reverse: bool = False) -> list[Row]:

@@ -277,7 +277,7 @@ async def test_rows_of_a_cluster(world: World) -> None:
         "currency": "USD",
         "perHour": "2",
         "total": "8",
-        "nodeHours": "4",
+        "nodeHours": "0.5",
         "updatedAt": since,
         "nodes": [{"name": "ws1", "since": since, "perHour": "2"}],
     }
@@ -293,6 +293,7 @@ async def test_rows_of_a_cluster(world: World) -> None:
     found = await reader.read("", world.now)
     recorded, upstream = sorted_rows(found.rows, "name")
     assert (recorded.per_hour, recorded.idle_per_hour, recorded.total) == (Decimal(2), Decimal(0), Decimal(8))
+    assert recorded.node_hours == Decimal(4), "until now, not until the last write"
     assert (upstream.per_hour, upstream.total, upstream.idle_per_hour) == (Decimal("3.673"), None, None)
     assert upstream.state == "Unknown"
     assert (found.orphans, found.orphan_rates) == (["Machine ws3"], {"USD": Decimal("3.673")})
