@@ -46,6 +46,10 @@ class KeyPair:
         """Whether it should be renewed: two thirds of its validity are over."""
         return now >= self.issued_at + (self.expires_at - self.issued_at) * 2 / 3
 
+    def is_early(self, now: datetime) -> bool:
+        """Whether its validity has not begun: it was issued with a clock that was ahead."""
+        return now < self.parsed.not_valid_before_utc
+
     def is_signed_by(self, authority: "KeyPair") -> bool:
         """Whether that CA issued it."""
         try:

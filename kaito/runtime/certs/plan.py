@@ -53,23 +53,23 @@ def next_state(state: CertificateState, *, name: str, names: Sequence[str], now:
         now: wall time.
     """
     authorities = tuple(authority for authority in state.authorities if authority.expires_at > now)
-    if not authorities or authorities[-1].is_due(now):
+    if all(authority.is_early(now) for authority in authorities) or authorities[-1].is_due(now):
         authorities = (*authorities, new_authority(name, now))
     state = replace(state, authorities=authorities)
     signer = _signer(state, now)
     leaf = state.leaf
-    if leaf is None or not leaf.is_signed_by(signer) or leaf.is_due(now):
+    if leaf is None or not leaf.is_signed_by(signer) or leaf.is_due(now) or leaf.is_early(now):
         return replace(state, leaf=new_leaf(signer, names, now))
     missing = [each for each in names if each not in leaf.names()]
     if missing:  # keep the old names until the next renewal: replicas of two releases would otherwise loop
         return replace(state, leaf=new_leaf(signer, [*names, *sorted(leaf.names() - set(names))], now))
     if now >= leaf.issued_at + OVERLAP:
-        remaining = tuple(each for each in authorities if each == signer or each.issued_at > signer.issued_at)
-        return replace(state, authorities=remaining)
+        return replace(state, authorities=authorities[authorities.index(signer) :])
     return state
 
 
 def _signer(state: CertificateState, now: datetime) -> KeyPair:
     """The newest CA that all API servers trust by now; the oldest if none has been in the bundle for long enough."""
-    trusted = [authority for authority in state.authorities if now >= authority.issued_at + PROPAGATION]
-    return trusted[-1] if trusted else state.authorities[0]
+    valid = [authority for authority in state.authorities if not authority.is_early(now)]
+    trusted = [authority for authority in valid if now >= authority.issued_at + PROPAGATION]
+    return trusted[-1] if trusted else valid[0]

@@ -245,6 +245,36 @@ def test_names_are_added_at_once_and_kept_until_the_next_renewal() -> None:
     assert later.leaf.names() == {"b.svc"}
 
 
+def next_of(state: CertificateState, now: datetime) -> CertificateState:
+    return next_state(state, name="ca", names=["op.default.svc"], now=now)
+
+
+def served(state: CertificateState, now: datetime) -> None:
+    assert state.leaf is not None
+    assert state.issuer is not None
+    assert state.issuer.parsed.not_valid_before_utc <= now
+    serving = ServingContext(Metrics())
+    serving.load(state.leaf)
+    handshake(serving.context, state.bundle, now)
+
+
+def test_certificates_of_a_clock_that_was_ahead_are_replaced() -> None:
+    now, day = datetime.now().astimezone(), timedelta(days=1)
+    corrected = next_of(next_of(CertificateState(), now + day), now)
+    served(corrected, now)
+    assert next_of(corrected, now) == corrected
+    later = next_of(corrected, now + OVERLAP)
+    assert len(later.authorities) == 1
+    served(later, now + OVERLAP)
+    assert next_of(later, now + 2 * day) == later
+
+    old = next_of(CertificateState(), now - 10 * day)
+    renewed = next_of(CertificateState(old.authorities), now + day)
+    again = next_of(renewed, now)
+    assert again.authorities == old.authorities, "the CA is valid, and API servers trust it"
+    served(again, now)
+
+
 def test_leaves_are_for_servers_and_carry_names_and_addresses() -> None:
     now = datetime.now().astimezone()
     authority = new_authority("ca", now)
