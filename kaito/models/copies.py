@@ -2,7 +2,8 @@
 
 `spec.replicas` is the number of copies. While it is not set, `resource.count` is, or the annotation with a number of
 nodes. A copy may need several nodes (`InferencePlan.nodes_per_copy`), so that the number of nodes is copies x nodes of
-a copy. If the GPUs of new nodes are divided, several copies share a node (`InferencePlan.copies_per_node`).
+a copy. If the GPUs of new nodes are divided, several copies share a node (`InferencePlan.copies_per_node`), and each
+Workspace of an InferenceSet has as many copies as a node has slices.
 
 Upstream Kaito has no `spec.replicas`, ignores `count` of a preset and uses the nodes of one copy. A Workspace that
 upstream has reconciled therefore keeps the number of nodes that upstream computed, also if its `count` is higher, until
@@ -11,10 +12,11 @@ it is scaled: it is the cheaper reading.
 
 import math
 
-from kaito.api import labels
+from kaito.api import InferenceSet, labels
 from kaito.api.workspace import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT, parse_node_count
 from kaito.models.errors import PlanError
+from kaito.models.partitions import slices_by_type
 
 COUNT_FIELD = "resource.count"
 REPLICAS_FIELD = "spec.replicas"
@@ -59,6 +61,20 @@ def wanted_copies(workspace: Workspace, nodes_per_copy: int = 1, copies_per_node
     upstream = _upstream_copies(workspace, nodes_per_copy) if copies_per_node == 1 else 0
     copies = upstream or max(workspace.resource.count, 1)
     return _limited(copies, nodes_per_copy, COUNT_FIELD)
+
+
+def copies_per_workspace(inference_set: InferenceSet) -> int:
+    """Returns the copies of each Workspace of the set: the slices of a new node if its GPUs are divided, else 1.
+
+    Admission refuses alternatives with different numbers of slices.
+    """
+    return min(slices_of_set(inference_set).values(), default=1)
+
+
+def slices_of_set(inference_set: InferenceSet) -> dict[str, int]:
+    """Returns the slices of a new node by its instance type; empty if its GPUs are not divided."""
+    resource = inference_set.spec.template.resource
+    return slices_by_type(resource.instance_types or [resource.instance_type], resource.partition)
 
 
 def nodes_of(copies: int, nodes_per_copy: int, copies_per_node: int) -> int:

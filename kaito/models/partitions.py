@@ -7,10 +7,12 @@ device plugin). The GPUs of a new node are all divided by the same profile, and 
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, final
 
 from kaito.api.workspace import Partition
+from kaito.models import instance_types
 from kaito.models.errors import PlanError
 from kaito.models.gpu import GIB, InstanceType
 
@@ -98,6 +100,22 @@ def divided(instance: InstanceType, partition: Partition, strategy: MigStrategy 
         slices=slices * instance.gpus,
         profile=name,
     )
+
+
+def slices_by_type(names: Iterable[str], partition: Partition | None) -> dict[str, int]:
+    """Returns the slices of a new node of Azure by its instance type, for those types that have the profile.
+
+    Args:
+        names: instance types.
+        partition: the part; without the mode `mig`, no type has slices.
+    """
+    found: dict[str, int] = {}
+    if partition is None or partition.mode != "mig":
+        return found
+    for name in names:
+        with suppress(PlanError):
+            found[name] = divided(instance_types.get(name), partition).slices
+    return found
 
 
 def part_of(

@@ -99,3 +99,42 @@ async def test_eight_copies_share_two_nodes_and_seven_need_one(node_api: str, st
 
         running.kubectl("delete", "workspace", "small", "--timeout=120s")
         assert await running.pools() == {}
+
+
+SET_MANIFEST = """
+apiVersion: kaito.sh/v1beta1
+kind: InferenceSet
+metadata: {name: small}
+spec:
+  replicas: 2
+  nodeCountLimit: 2
+  labelSelector: {matchLabels: {apps: small}}
+  template:
+    resource:
+      instanceType: Standard_NC24ads_A100_v4
+      partition: {mode: mig, profile: 1g.10gb}
+    inference:
+      preset: {name: qwen3.5-2b}
+"""
+
+
+@pytest.mark.timeout(240)
+async def test_a_set_has_a_copy_on_every_slice_of_its_nodes() -> None:
+    async with stack() as running:
+        running.kubectl("apply", "-f", "-", stdin=SET_MANIFEST)
+
+        def serving() -> list[str]:
+            return running.kubectl("get", "inferenceset", "small").splitlines()[1].split()[1:3]
+
+        await until(lambda: serving() == ["2", "2"], "two Workspaces to serve", 150)
+        assert [each["spec"]["replicas"] for each in items(running, "statefulsets")] == [7, 7]
+        assert len(await running.pools()) == len(items(running, "machines")) == 2
+        running.kubectl("scale", "inferenceset", "small", "--replicas=1")
+        await until(lambda: serving() == ["1", "1"], "one Workspace to be deleted", 60)
+
+        async def is_one() -> bool:
+            return len(await running.pools()) == 1
+
+        await until(is_one, "its node to be given back", 90)
+        running.kubectl("delete", "inferenceset", "small", "--timeout=120s")
+        assert await running.pools() == {}

@@ -88,11 +88,13 @@ class TemplateResource(Model):
     annotation `kaito.sh/hourly-budget` of the namespace limits all of them together."""
 
     partition: Partition | None = None
-    """Use a part of a node's GPUs; see `resource.partition` of a Workspace."""
+    """Use a part of a node's GPUs; see `resource.partition` of a Workspace. With mode mig on new nodes, each Workspace
+    has a copy on every slice of one node."""
 
 
 class WorkspaceTemplate(Model):
-    """The Workspaces of the set. Each serves one copy of the model on its own nodes."""
+    """The Workspaces of the set. Each serves one copy of the model on its own nodes, or one on each slice of a node
+    whose GPUs are divided."""
 
     metadata: RawObject = Field(default_factory=dict)
     """`labels` and `annotations` of the Workspaces; nothing else."""

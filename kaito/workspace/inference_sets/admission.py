@@ -11,6 +11,7 @@ from kaito.api import InferenceSet, Workspace
 from kaito.api.inference_set.template import template_annotations
 from kaito.api.inference_set.validation import violations
 from kaito.api.violation import Violation, introduced
+from kaito.models.copies import slices_of_set
 from kaito.prices.book import PriceBook
 from kaito.runtime.webhook import Admission, Webhook
 from kaito.workspace.inference_sets.children import child_workspace
@@ -23,7 +24,7 @@ VALIDATE_PATH: Final = "/validate/inferenceset.kaito.sh"
 """Path of the webhook in the ValidatingWebhookConfiguration of `config/webhook`, as in upstream Kaito."""
 
 _LIMIT: Final = "spec.nodeCountLimit"
-_PARTITION: Final = "spec.template.resource.partition"
+_ALTERNATIVES: Final = "spec.template.resource.instanceTypes"
 _ANNOTATION: Final = "metadata.annotations["
 
 
@@ -70,19 +71,22 @@ def validate_inference_set(
 def _violations(inference_set: InferenceSet, settings: WorkspaceSettings) -> list[Violation]:
     child = child_workspace(inference_set, f"{inference_set.name}-0")
     of_child = (_located(violation, inference_set) for violation in validate_workspace(child, None, settings))
-    own = [*violations(inference_set), *_unused_slices(inference_set, settings)]
+    own = [*violations(inference_set), *_different_slices(inference_set, settings)]
     return [*own, *(violation for violation in of_child if violation is not None)]
 
 
-def _unused_slices(inference_set: InferenceSet, settings: WorkspaceSettings) -> Iterator[Violation]:
-    """Reports divided GPUs of new nodes: a Workspace of a set has one copy, and shares its node with no other."""
+def _different_slices(inference_set: InferenceSet, settings: WorkspaceSettings) -> Iterator[Violation]:
+    """Reports alternatives whose nodes have different numbers of slices: some would be paid for and not used, because
+    the copies of a Workspace are chosen before its instance type."""
+    slices = slices_of_set(inference_set) if settings.node_api is not NodeApi.BYO else {}
     partition = inference_set.spec.template.resource.partition
-    if partition is not None and partition.mode == "mig" and settings.node_api is not NodeApi.BYO:
+    if partition is not None and len(set(slices.values())) > 1:
+        found = ", ".join(f"{name} {number}" for name, number in slices.items())
         message = (
-            "is not possible on new nodes: each Workspace of the set has one copy and a node of its own, so that the "
-            "other slices would be paid for and not used: remove it, or use a Workspace with several copies"
+            f"have different numbers of slices with the profile {partition.profile} ({found}), and each Workspace of "
+            "the set has a copy on every slice of its node: name instance types with the same number"
         )
-        yield Violation(_PARTITION, message)
+        yield Violation(_ALTERNATIVES, message)
 
 
 def _located(violation: Violation, inference_set: InferenceSet) -> Violation | None:
@@ -140,10 +144,11 @@ async def _plan_warnings(
 
 
 def _with_all_copies(inference_set: InferenceSet) -> Workspace:
-    """Returns a Workspace with as many copies as the set has Workspaces, which needs the same nodes.
+    """Returns a Workspace with as many copies as the Workspaces of the set together, which needs the same nodes.
 
     The limit of the cost is that of each Workspace, and not of all of them.
     """
     child = child_workspace(inference_set, f"{inference_set.name}-0")
     resource = child.resource.evolve(max_hourly_cost=None)
-    return child.evolve(spec=child.spec.evolve(replicas=inference_set.spec.replicas), resource=resource)
+    copies = inference_set.spec.replicas * (child.spec.replicas or 1)
+    return child.evolve(spec=child.spec.evolve(replicas=copies), resource=resource)

@@ -15,6 +15,7 @@ from kaito.api.inference_set.template import template_annotations, template_labe
 from kaito.api.workspace import NodeSelector, ResourceSpec, WorkspaceSpec
 from kaito.api.workspace.validation import TRANSITION_RULES
 from kaito.api.workspace.validation.annotations import SETTABLE
+from kaito.models.copies import copies_per_workspace
 from kaito.runtime.kinds import StatefulSet
 from kaito.runtime.meta import Condition, Model, ObjectMeta, find_condition
 from kaito.workspace.digest import digest
@@ -38,6 +39,8 @@ class Child:
     change: Change = "none"
     is_serving: bool = False
     """Whether its pods are ready."""
+    is_partial: bool = False
+    """Whether some of its copies are ready, but not all."""
     is_settled: bool = False
     """Whether it is ready with everything that was requested: no pod is about to be replaced."""
     is_deleting: bool = False
@@ -51,6 +54,11 @@ class Child:
     """Digest of the pod template of a new release that waits for the set; empty if there is none."""
     cause: str = ""
     """Why it is not settled."""
+
+    @property
+    def has_ready_copy(self) -> bool:
+        """Whether it answers requests, with all copies or with some."""
+        return self.is_serving or self.is_partial
 
 
 UNNUMBERED: Final = 1_000_000
@@ -89,7 +97,8 @@ def child_workspace(inference_set: InferenceSet, name: str, *, upgrade_to: str =
         upgrade_to: digest of the pod template of a new release that the Workspace may apply; empty for none.
     """
     spec, template = inference_set.spec, inference_set.spec.template
-    resource = {"count": 1, **template.resource.to_dict()}
+    copies = copies_per_workspace(inference_set)
+    resource = {"count": copies, **template.resource.to_dict()}
     return Workspace(
         metadata=ObjectMeta(
             name=name,
@@ -101,7 +110,7 @@ def child_workspace(inference_set: InferenceSet, name: str, *, upgrade_to: str =
             },
             annotations=child_annotations(inference_set) | ({labels.UPGRADE_TO: upgrade_to} if upgrade_to else {}),
         ),
-        spec=WorkspaceSpec(replicas=1),
+        spec=WorkspaceSpec(replicas=copies),
         resource=ResourceSpec.model_validate(
             resource | {"labelSelector": NodeSelector.model_validate(spec.label_selector.to_dict())}
         ),
@@ -128,12 +137,14 @@ def evaluate_child(
     is_serving = inference is not None and inference.is_true and not workspace.deleting
     is_ready = is_serving and is_observed and summary is not None and summary.is_true
     is_rolled = stateful_set is not None and is_rolled_out(stateful_set)
+    is_partial = not is_serving and not workspace.deleting and (workspace.spec.replicas or 1) > 1
     return Child(
         name=workspace.name,
         number=_number(inference_set, workspace.name),
         change=upgrade if change == "none" and pending and not workspace.deleting else change,
         pending=pending,
         is_serving=is_serving,
+        is_partial=is_partial and workspace.status.ready_replicas > 0,
         is_settled=is_ready and is_rolled,
         is_deleting=workspace.deleting,
         created=workspace.metadata.creation_timestamp,

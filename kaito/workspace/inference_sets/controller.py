@@ -195,7 +195,7 @@ class InferenceSetReconciler:
 
 def _without_serving(state: SetState, decision: Decision) -> Decision:
     """Returns the decision without the deletion of Workspaces that serve."""
-    serving = {child.name for child in state.children or () if child.is_serving}
+    serving = {child.name for child in state.children or () if child.has_ready_copy}
     return replace(decision, delete=tuple(name for name in decision.delete if name not in serving))
 
 

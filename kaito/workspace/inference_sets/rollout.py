@@ -10,6 +10,7 @@ The rules, in the order in which they are applied:
   scale-down.
 * Workspaces that have to be replaced are deleted as soon as more than `replicas` serve. One that does not serve is
   deleted at once. Where no additional Workspace may exist, one that serves is deleted within `max_unavailable`.
+* A Workspace with several copies, of which some are ready, serves for these rules, and precedes those with all copies.
 * Other changes are applied in place, within `max_unavailable`; those that do not serve first.
 """
 
@@ -88,9 +89,9 @@ def decide(children: Sequence[Child], replicas: int, bounds: Bounds, budget: Nod
 
     create, is_limited = _creations(children, live, kept, old, replicas, bounds, budget)
     surplus = _by_expendability(kept)[: max(len(kept) - replicas, 0)]
-    serving = sum(child.is_serving for child in live) - sum(child.is_serving for child in surplus)
+    serving = sum(child.has_ready_copy for child in live) - sum(child.has_ready_copy for child in surplus)
     retired = _retired(old, serving, replicas, bounds, is_blocked=is_limited or bounds.max_surge == 0)
-    serving -= sum(child.is_serving for child in retired)
+    serving -= sum(child.has_ready_copy for child in retired)
     remaining = [child for child in kept if child not in surplus]
     return Decision(
         create=create,
@@ -127,17 +128,18 @@ def _creations(
 def _by_expendability(children: Sequence[Child]) -> list[Child]:
     """Returns the Workspaces in the order in which they are deleted."""
 
-    def order(child: Child) -> tuple[bool, bool, float, float, int, str]:
+    def order(child: Child) -> tuple[bool, bool, bool, float, float, int, str]:
         requests = _UNKNOWN if child.requests is None else child.requests
         age = -child.created.timestamp() if child.created is not None else 0.0
-        return child.is_serving, child.change == "none", requests, age, -child.number, child.name
+        is_old = child.change != "none"
+        return child.has_ready_copy, child.is_serving, not is_old, requests, age, -child.number, child.name
 
     return sorted(children, key=order)
 
 
 def is_choice(children: Sequence[Child], decision: Decision) -> bool:
     """Whether the decision deletes some of several Workspaces that serve, so that their load matters."""
-    serving = [child.name for child in children if child.is_serving and not child.is_deleting]
+    serving = [child.name for child in children if child.has_ready_copy and not child.is_deleting]
     deleted = [name for name in serving if name in decision.delete]
     return 0 < len(deleted) < len(serving)
 
@@ -152,10 +154,10 @@ def _retired(old: Sequence[Child], serving: int, replicas: int, bounds: Bounds, 
         bounds: of the update.
         is_blocked: whether no additional Workspace can be created before one is deleted.
     """
-    idle = [child for child in old if not child.is_serving]
+    idle = [child for child in old if not child.has_ready_copy]
     least = replicas - (bounds.max_unavailable if is_blocked else 0)
     spare = max(serving - max(least, 0), 0)
-    busy = _by_expendability([child for child in old if child.is_serving])
+    busy = _by_expendability([child for child in old if child.has_ready_copy])
     return [*idle, *busy[:spare]]
 
 
@@ -166,11 +168,11 @@ def _in_place(kept: Sequence[Child], serving: int, replicas: int, bounds: Bounds
     outdated = sorted(
         (child for child in kept if child.change == "in-place"), key=lambda child: (child.is_settled, child.number)
     )
-    chosen = [child for child in outdated if not child.is_serving]
-    unavailable = sum(child.is_serving and not child.is_settled for child in kept) + max(replicas - serving, 0)
+    chosen = [child for child in outdated if not child.has_ready_copy]
+    unavailable = sum(child.has_ready_copy and not child.is_settled for child in kept) + max(replicas - serving, 0)
     for child in outdated:
         cost = int(child.is_settled)
-        if child.is_serving and unavailable + cost <= bounds.max_unavailable:
+        if child.has_ready_copy and unavailable + cost <= bounds.max_unavailable:
             unavailable += cost
             chosen.append(child)
     return chosen

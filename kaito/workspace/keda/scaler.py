@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal, final
 
 from kaito.api import InferenceSet, Workspace, conditions, labels
+from kaito.models.copies import copies_per_workspace
 from kaito.runtime.client import Api
 from kaito.runtime.errors import KaitoRuntimeError
 from kaito.runtime.kinds import Pod
@@ -65,6 +66,9 @@ class KedaScaler:
     async def value(self, trigger: Trigger, metric: str) -> float:
         """Returns the value of a metric for a target of the type AverageValue: the sum over all copies.
 
+        KEDA divides it by the number of Workspaces of an InferenceSet. If each of them has several copies, the sum is
+        divided by their number, so that the target is that of a copy.
+
         Raises:
             ScalerError: the metric has no target, the object does not exist, or its load is unknown.
         """
@@ -87,7 +91,8 @@ class KedaScaler:
             )
         if known == "queue-seconds" and reading.is_first:
             raise ScalerError("UNAVAILABLE", "the mean time in the queue is known from the second request on")
-        return self._value_of(found, reading.observation, known)
+        copies = copies_per_workspace(found) if isinstance(found, InferenceSet) else 1
+        return self._value_of(found, reading.observation, known) / copies
 
     def _value_of(self, found: Workspace | InferenceSet, seen: Observation, metric: Metric) -> float:
         match metric:

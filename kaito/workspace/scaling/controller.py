@@ -13,6 +13,7 @@ from typing import Final, TypeVar, final
 from kaito.api import InferenceSet, Workspace
 from kaito.api.windows import is_open
 from kaito.api.workspace import Autoscaling, AutoscalingStatus
+from kaito.models.copies import copies_per_workspace
 from kaito.runtime import Again, Request
 from kaito.runtime.client import MergePatch
 from kaito.runtime.controller import Controller
@@ -34,7 +35,7 @@ WORKERS: Final = 8
 Scaled = TypeVar("Scaled", Workspace, InferenceSet)
 
 
-def policy_of(scaling: Autoscaling, now: datetime) -> Policy | None:
+def policy_of(scaling: Autoscaling, now: datetime, *, copies_per_replica: int = 1) -> Policy | None:
     """Returns the policy at this time; None without a target or a limit, or with an invalid schedule.
 
     A set or Workspace with an invalid field reports it in its conditions and is not scaled.
@@ -61,6 +62,7 @@ def policy_of(scaling: Autoscaling, now: datetime) -> Policy | None:
         up_step=(up.copies_per_minute if up is not None else None) or defaults.up_step,
         down_step=(down.copies_per_minute if down is not None else None) or defaults.down_step,
         scheduled=scheduled,
+        copies_per_replica=copies_per_replica,
     )
 
 
@@ -99,13 +101,22 @@ class Autoscaler:
         """Evaluates an InferenceSet; one that is scaled to zero is left to the user."""
         found = request.object
         pods = await copies_of_set(request) if found.spec.autoscaling is not None else ()
-        return await self._evaluate(request, found.spec.replicas, found.status.autoscaling, pods)
+        each = copies_per_workspace(found)
+        return await self._evaluate(
+            request, found.spec.replicas, found.status.autoscaling, pods, copies_per_replica=each
+        )
 
     async def _evaluate(
-        self, request: Request[Scaled], replicas: int | None, last: AutoscalingStatus | None, pods: Sequence[Pod]
+        self,
+        request: Request[Scaled],
+        replicas: int | None,
+        last: AutoscalingStatus | None,
+        pods: Sequence[Pod],
+        *,
+        copies_per_replica: int = 1,
     ) -> Again | None:
         scaling, now = request.object.spec.autoscaling, request.clock.now()
-        policy = policy_of(scaling, now) if scaling is not None else None
+        policy = policy_of(scaling, now, copies_per_replica=copies_per_replica) if scaling is not None else None
         if policy is None or request.object.deleting:
             self.monitor.forget(request.key)
             if last is not None and not request.object.deleting:

@@ -31,7 +31,7 @@ Reason = Literal["Load", "Limit", "Schedule", "Steady", "Stabilizing", "UnknownL
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the user requests, and defaults."""
+    """What the user requests, and defaults. Numbers of replicas are of Workspaces, or of the copies of a Workspace."""
 
     least: int
     most: int
@@ -49,6 +49,8 @@ class Policy:
     """Copies that may be added per minute."""
     down_step: int = 1
     """Copies that may be removed per minute."""
+    copies_per_replica: int = 1
+    """Copies of each Workspace of an InferenceSet; 1 for a Workspace, whose replicas are its copies."""
     scheduled: int = 0
     """Fewest copies of the schedule at this time; 0 for none."""
 
@@ -112,8 +114,8 @@ def _since(history: Sequence[Observation], now: datetime, seconds: float) -> Seq
 
 
 def _recommended(seen: Observation, policy: Policy) -> tuple[int, str]:
-    """Returns the number of copies for the load at one time, and its cause."""
-    found: list[tuple[int, str]] = [(policy.floor, "no load")]
+    """Returns the number of replicas for the load at one time, and its cause."""
+    found: list[tuple[int, str]] = [(policy.floor * policy.copies_per_replica, "no load")]
     if policy.requests:
         # Copies that did not report have the load of the others.
         total = seen.requests * (seen.copies / seen.reported if seen.reported else 1.0)
@@ -126,7 +128,8 @@ def _recommended(seen: Observation, policy: Policy) -> tuple[int, str]:
         used, target = seen.cache_usage * 100, policy.cache_usage * 100
         cause = f"{used:.0f} % of the key-value cache is used, and the target is {target:.0f} %"
         found.append((_by_ratio(seen.copies, seen.cache_usage / policy.cache_usage), cause))
-    return max(found, key=lambda each: each[0])
+    copies, cause = max(found, key=lambda each: each[0])
+    return max(math.ceil(copies / policy.copies_per_replica), policy.floor), cause
 
 
 def _by_ratio(copies: int, ratio: float) -> int:
@@ -146,7 +149,7 @@ def _step_up(
         return Decision(
             replicas=replicas, reason="RateLimited", message=f"{cause}; the last step was less than 60 s ago"
         )
-    return Decision(replicas=min(wanted, replicas + policy.up_step), reason="Load", message=cause)
+    return Decision(replicas=min(wanted, replicas + _step(policy.up_step, policy)), reason="Load", message=cause)
 
 
 def _consider_down(
@@ -183,7 +186,13 @@ def _consider_down(
         return Decision(
             replicas=replicas, reason="RateLimited", message=f"{cause}; the last step was less than 60 s ago"
         )
-    return Decision(replicas=max(wanted, replicas - policy.down_step, policy.floor), reason="Load", message=cause)
+    least = max(wanted, replicas - _step(policy.down_step, policy), policy.floor)
+    return Decision(replicas=least, reason="Load", message=cause)
+
+
+def _step(copies: int, policy: Policy) -> int:
+    """Returns the replicas that may be added or removed per minute, at least one."""
+    return max(copies // policy.copies_per_replica, 1)
 
 
 def _knows_targets(seen: Observation, policy: Policy) -> bool:

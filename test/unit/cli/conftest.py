@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kaito.api import crds
 from kaito.cli.plan import command
@@ -25,3 +27,13 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(command, "connected", connected)
     return world
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    def write(*documents: dict[str, Any], name: str = "given.yaml") -> str:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump_all(documents))
+        return str(path)
+
+    return write

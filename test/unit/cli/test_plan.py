@@ -53,16 +53,6 @@ def config(text: str, name: str = "c") -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Any:
-    def write(*documents: dict[str, Any], name: str = "given.yaml") -> str:
-        path = tmp_path / name
-        path.write_text(yaml.safe_dump_all(documents))
-        return str(path)
-
-    return write
-
-
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as exited:
         main(["plan", *arguments])
@@ -74,21 +64,6 @@ def planned(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) 
     data: dict[str, Any] = json.loads(capsys.readouterr().out)
     plans: list[dict[str, Any]] = data["plans"]
     return plans
-
-
-def test_copies_on_slices_of_gpus_are_planned_on_their_nodes(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    partition = {"mode": "mig", "profile": "1g.10gb"}
-    resource = workspace()["resource"] | {"count": 8, "partition": partition}
-    path = written(workspace(resource=resource, inference={"preset": {"name": "qwen3.5-2b"}}))
-    (plan,) = planned(capsys, "-f", path, "--region", "eastus")
-    nodes = plan["nodes"]
-    assert (nodes["count"], nodes["copies"], nodes["copiesPerNode"], nodes["toCreate"]) == (2, 8, 7, 2)
-    assert run("-f", path, "--region", "eastus") == 0
-    text = capsys.readouterr().out
-    assert "copies   8, each on a slice of a GPU\n" in text
-    assert "nodes    2 x Standard_NC24ads_A100_v4 1g.10gb (7 slices of NVIDIA A100, 9.5 GiB each), " in text
-    assert "         each copy uses a slice of 9.5 GiB, of which a node has 7\n" in text
-    assert "7.35 USD" in text
 
 
 def test_the_sample_is_planned_with_memory_price_and_objects(capsys: pytest.CaptureFixture[str]) -> None:

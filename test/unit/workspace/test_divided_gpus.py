@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kaito.api import InferenceSet, Workspace, labels
+from kaito.api import Workspace, labels
 from kaito.models.copies import InvalidNodeCount, wanted_copies
 from kaito.prices.book import PriceBook
 from kaito.runtime.kinds import Node, Pod, StatefulSet
@@ -13,7 +13,6 @@ from kaito.runtime.meta import Quantity
 from kaito.runtime.testing import builders
 from kaito.runtime.webhook import Admission, Webhook
 from kaito.workspace.admission import workspace_webhook
-from kaito.workspace.inference_sets.admission import validate_inference_set
 from kaito.workspace.manifests.claim import node_claim
 from kaito.workspace.manifests.inference import inference_stateful_set
 from kaito.workspace.node_class import NodeClassSettings
@@ -275,26 +274,6 @@ async def test_a_request_for_more_disk_than_any_node_has_is_refused(
     assert found.field == "inference.preset.podOptions.resources"
     assert found.message == (
         "requests 10Ti of ephemeral-storage, and 7 copies share a node, which has at most 32Ti: use a volume for more"
-    )
-
-
-def test_a_set_would_use_one_slice_of_each_node(settings: WorkspaceSettings) -> None:
-    template = {
-        "resource": {"instanceType": SIZE, "partition": {"mode": "mig", "profile": "1g.10gb"}},
-        "inference": {"preset": {"name": "qwen3.5-2b"}},
-    }
-    given = InferenceSet.model_validate(
-        {
-            "metadata": {"name": "chat", "namespace": "default"},
-            "spec": {"replicas": 7, "labelSelector": {"matchLabels": {"apps": "chat"}}, "template": template},
-        }
-    )
-    found = [str(each) for each in validate_inference_set(given, None, settings) if each.severity == "error"]
-    (message,) = found
-    assert message == (
-        "spec.template.resource.partition: is not possible on new nodes: each Workspace of the set has one copy and a "
-        "node of its own, so that the other slices would be paid for and not used: remove it, or use a Workspace with "
-        "several copies"
     )
 
 

@@ -136,6 +136,16 @@ async def test_a_set_is_scaled_by_the_copies_of_all_its_workspaces(scene: Scene)
         assert (await asked.value(asked=asked_set), await asked.active(asked_set)) == (6, True)
 
 
+async def test_targets_of_a_set_on_divided_gpus_are_those_of_a_copy(scene: Scene) -> None:
+    resource = {"instanceType": "Standard_NC24ads_A100_v4", "partition": {"mode": "mig", "profile": "1g.10gb"}}
+    scene.inference_set(replicas=1, template={"resource": resource, "inference": {"preset": {"name": "qwen3.5-2b"}}})
+    for ordinal in range(7):
+        scene.copy(ordinal, METRICS.format(running=20, waiting=0), workspace="phi-a", created_by=NAME)
+    asked_set = parse_trigger("scaled", "default", {"inferenceSet": NAME, "requests": "10"})
+    async with answers(scene) as asked:
+        assert await asked.value(asked=asked_set) == 20
+
+
 @pytest.mark.parametrize(("replicas", "held", "active"), [(0, 0, False), (0, 2, True), (1, 0, True)])
 async def test_an_object_is_active_with_copies_or_held_requests(
     scene: Scene, phi: Workspace, replicas: int, held: int, active: bool
