@@ -11,6 +11,7 @@ it is scaled: it is the cheaper reading.
 """
 
 import math
+from collections.abc import Iterable
 
 from kaito.api import InferenceSet, labels
 from kaito.api.workspace import Workspace
@@ -57,7 +58,7 @@ def wanted_copies(workspace: Workspace, nodes_per_copy: int = 1, copies_per_node
             )
             raise InvalidNodeCount(OVERRIDE_FIELD, message)
         return copies * copies_per_node
-    # Upstream has no divided GPUs.
+    # Upstream has no divided GPUs on new nodes.
     upstream = _upstream_copies(workspace, nodes_per_copy) if copies_per_node == 1 else 0
     copies = upstream or max(workspace.resource.count, 1)
     return _limited(copies, nodes_per_copy, COUNT_FIELD)
@@ -80,6 +81,22 @@ def slices_of_set(inference_set: InferenceSet) -> dict[str, int]:
 def nodes_of(copies: int, nodes_per_copy: int, copies_per_node: int) -> int:
     """Returns the number of nodes of copies, of which each needs several nodes or several share one."""
     return math.ceil(copies / copies_per_node) * nodes_per_copy
+
+
+def existing_nodes_of(copies: int, places: Iterable[int], *, largest: int) -> int:
+    """Returns the smallest number of existing nodes that serve the copies.
+
+    Args:
+        copies: the number of copies.
+        places: the copies that each node can serve.
+        largest: the copies that a node can serve which is missing.
+    """
+    used = 0
+    for each in sorted(places, reverse=True):
+        if copies <= 0:
+            return used
+        copies, used = copies - each, used + 1
+    return used + math.ceil(max(copies, 0) / max(largest, 1))
 
 
 def nodes_before_plan(workspace: Workspace) -> int:
@@ -105,6 +122,15 @@ def _limited(copies: int, nodes_per_copy: int, field: str) -> int:
 def node_count_override(workspace: Workspace) -> int | None:
     """Returns the number of nodes in the annotation; None if it is missing or not a number of nodes."""
     return parse_node_count(workspace.annotations.get(labels.NODE_COUNT_OVERRIDE, ""))
+
+
+def counts_nodes(workspace: Workspace) -> bool:
+    """Whether the copies are derived from a number of nodes, that of an annotation or of upstream's controller.
+
+    Each copy then has a node of its own or several, also on existing nodes that have GPUs for more.
+    """
+    is_upstream = labels.REVISION in workspace.annotations and workspace.preset_name != ""
+    return workspace.spec.replicas is None and (is_upstream or node_count_override(workspace) is not None)
 
 
 def _upstream_copies(workspace: Workspace, nodes_per_copy: int) -> int:

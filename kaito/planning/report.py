@@ -181,6 +181,7 @@ def _nodes(report: PlanReport) -> dict[str, Any]:
     data["copies"] = hardware.copies
     data |= {"perCopy": hardware.nodes_per_copy} if hardware.nodes_per_copy > 1 else {}
     data |= {"copiesPerNode": hardware.copies_per_node} if hardware.gpu_profile else {}
+    data |= {"copiesByNode": dict(hardware.places)} if hardware.places else {}
     data |= {"capacityTypes": list(hardware.capacity_types)} if hardware.capacity_types else {}
     data |= {"zones": list(hardware.zones)} if hardware.zones else {}
     if found.plan.model is not None:

@@ -154,6 +154,7 @@ def _copies(report: PlanReport, hardware: Hardware) -> Iterator[str]:
         return
     each = f", each on {hardware.nodes_per_copy} nodes" if hardware.is_group else ", each on a node"
     each = ", each on a slice of a GPU" if hardware.gpu_profile else each
+    each = ", which share nodes" if hardware.places else each
     yield f"copies   {hardware.copies}{each}{idle}"
 
 

@@ -1,5 +1,6 @@
 """Evaluates the nodes of a Workspace: which are usable, and what is wrong with the others."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,6 +39,8 @@ class NodesReport:
 
     wanted: int
     """Number of nodes that the Workspace needs."""
+    copies: int | None = None
+    """Copies that the usable nodes have the resources for; None unless copies share existing nodes."""
     names: tuple[str, ...] = ()
     """All nodes of the Workspace, sorted."""
     usable: tuple[str, ...] = ()
@@ -88,7 +91,8 @@ def evaluate_nodes(
         else:
             usable.append(node.name)
     return NodesReport(
-        wanted=hardware.count,
+        wanted=hardware.count_of(usable) if hardware.places else hardware.count,
+        copies=sum(hardware.places.get(name, 1) for name in usable) if hardware.places else None,
         names=tuple(node.name for node in own),
         usable=tuple(usable),
         ready=frozenset(node.name for node in own if node.is_ready),
@@ -98,6 +102,19 @@ def evaluate_nodes(
         small_disks=tuple(filter(None, (_small_disk(node, hardware) for node in own))),
         by_name=by_name,
     )
+
+
+def copies_on(node: Node, requests: Mapping[str, Quantity]) -> int:
+    """Returns how many pods with these requests the node has the resources for; 0 if it lacks an extended resource.
+
+    CPU, memory and disk that the node does not report are not considered.
+    """
+    fits: list[int] = []
+    for name, amount in requests.items():
+        has = node.status.allocatable.get(name, node.status.capacity.get(name, _NONE if "/" in name else None))
+        if amount > _NONE and has is not None:
+            fits.append(math.floor(float(has) / float(amount) + 1e-9))
+    return min(fits, default=1)
 
 
 def find_free_preferred_nodes(

@@ -4,12 +4,12 @@
 `PlanFailure` instead, which its conditions report.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
 from kaito.api import labels
-from kaito.models.copies import nodes_of
+from kaito.models.copies import existing_nodes_of, nodes_of
 from kaito.models.planning import InferencePlan, TuningPlan
 from kaito.models.weights import IN_IMAGE, Weights
 from kaito.prices.price import CapacityType
@@ -30,6 +30,9 @@ class Hardware:
     """Nodes that serve one copy of the model together."""
     copies_per_node: int = 1
     """Copies that fit on one node; more than 1 only if the GPUs of new nodes are divided, and a copy needs one node."""
+    places: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Copies that each existing node has the resources for, by its name; empty for new nodes, and if each copy needs a
+    node or several."""
     instance_type: str
     """The cloud's name of the instance type; empty with existing nodes."""
     capacity_types: tuple[CapacityType, ...] = ()
@@ -58,8 +61,13 @@ class Hardware:
 
     @property
     def count(self) -> int:
-        """Number of nodes."""
-        return self._nodes_of(self.copies)
+        """Number of nodes; of existing nodes that several copies may share, the smallest number that suffices."""
+        return self.count_of(self.places) if self.places else self._nodes_of(self.copies)
+
+    def count_of(self, names: Iterable[str]) -> int:
+        """Returns the number of nodes if only these existing nodes can be used, and others like the largest one."""
+        places = [self.places.get(name, 1) for name in names]
+        return existing_nodes_of(self.copies, places, largest=max(self.places.values(), default=1))
 
     def _nodes_of(self, copies: int) -> int:
         return nodes_of(copies, self.nodes_per_copy, self.copies_per_node)

@@ -289,8 +289,18 @@ def _nodes(state: ReconcileState) -> ConditionUpdate | None:
     if report.gpu_faults and len(report.usable) + len(report.gpu_faults) >= report.wanted:
         message = "; ".join((count, *report.gpu_faults)) + warning
         return ConditionUpdate.false(conditions.NODES_READY, conditions.NODE_PLUGINS_NOT_READY, message)
-    message = "; ".join((count, *report.faults, *report.gpu_faults, *_unlabeled_nodes(state, report))) + warning
+    shared = _shared_nodes(state, report)
+    message = (
+        "; ".join((count, *shared, *report.faults, *report.gpu_faults, *_unlabeled_nodes(state, report))) + warning
+    )
     return ConditionUpdate.false(conditions.NODES_READY, conditions.NODE_NOT_READY, message)
+
+
+def _shared_nodes(state: ReconcileState, report: NodesReport) -> list[str]:
+    """Describes how many copies existing nodes serve that several copies share."""
+    if report.copies is None or state.plan is None:
+        return []
+    return [f"they have the resources for {report.copies} of {state.plan.hardware.copies} copies"]
 
 
 def _unlabeled_nodes(state: ReconcileState, report: NodesReport) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Final
 from kaito.api import conditions
 from kaito.models.admission import instance_type_of
 from kaito.models.alternatives import alternatives
+from kaito.models.copies import counts_nodes
 from kaito.models.errors import PlanError
 from kaito.models.gpu import InstanceType
 from kaito.models.nodes import UnknownGpus, uniform_instance_type
@@ -16,8 +17,10 @@ from kaito.runtime.meta import Quantity
 from kaito.workspace.digest import config_digest
 from kaito.workspace.manifests.tuning import training_config
 from kaito.workspace.measurements import measured_memory, settings_digest
+from kaito.workspace.nodes import copies_on
 from kaito.workspace.plan import Plan
 from kaito.workspace.planning import inference_plan, performance_mode, template_plan, tuning_plan
+from kaito.workspace.pod_options import pod_options
 from kaito.workspace.preflight.configuration import drain_seconds, keeps_host_cache
 from kaito.workspace.preflight.context import LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
@@ -91,9 +94,30 @@ async def plan(ctx: PreflightContext) -> Iterable[Finding]:
         memory_settings = _memory_settings(ctx)
         preset = await _measured(ctx, preset, instance, memory_settings)
         planned = inference_plan(workspace, preset, instance, settings, choice=choice, engine=ctx.engine)
-    planned = replace(_with_config(ctx, planned), memory_settings=memory_settings)
+    planned = replace(_with_places(ctx, _with_config(ctx, planned)), memory_settings=memory_settings)
     ctx.plan = replace(planned, facts=ctx.facts or planned.facts, choice=ctx.choice)
     return ()
+
+
+def _with_places(ctx: PreflightContext, planned: Plan) -> Plan:
+    """Adds how many copies each existing node has the resources for, if a copy of a preset needs one node.
+
+    Other pods may use some of these resources: the scheduler reports it then.
+    """
+    hardware = planned.hardware
+    if ctx.workspace.inference is None or planned.container is None or counts_nodes(ctx.workspace):
+        return planned
+    if ctx.settings.node_api is not NodeApi.BYO or hardware.is_group or not hardware.gpus:
+        return planned
+    resources = pod_options(ctx.workspace, ctx.settings.pod_defaults).resources
+    wanted = {**resources.limits, **resources.requests, hardware.gpu_resource: Quantity(hardware.gpus)}
+    places = {node.name: copies_on(node, wanted) for node in ctx.nodes}
+    places = {name: copies for name, copies in places.items() if copies}
+    if max(places.values(), default=1) == 1:
+        return planned
+    shared = replace(hardware, places=places)
+    note = f"its copies share nodes, which have the resources for {sum(places.values())}"
+    return replace(planned, hardware=shared, explanation=planned.explanation or (note if hardware.copies > 1 else ""))
 
 
 def _memory_settings(ctx: PreflightContext) -> str:

@@ -10,6 +10,7 @@ from kaito.models.weights import SOURCE, Weights, select_weights
 from kaito.workspace.image_volumes import BY_DEFAULT, IF_ENABLED, node_problem, server_problem
 from kaito.workspace.preflight.context import LookupUnavailable, PreflightContext
 from kaito.workspace.preflight.finding import Finding
+from kaito.workspace.settings import NodeApi
 from kaito.workspace.weights import WeightsChoice, preset_spec, recorded_weights, weights_inputs
 
 FEATURE_DISABLED: Final = "must specify a volume type"
@@ -75,5 +76,7 @@ async def _choose(ctx: PreflightContext, mounted: Weights, pulled: Weights, inpu
         return WeightsChoice(weights=pulled, inputs=inputs, is_provisional=True)
     if server_problem(version, BY_DEFAULT) or node_problem(nodes, BY_DEFAULT):
         return WeightsChoice(weights=pulled, inputs=inputs)
-    is_provisional = not nodes or len(nodes) < (ctx.workspace.status.target_node_count or wanted_copies(ctx.workspace))
+    # Copies may share existing nodes; before the plan, it is not known how many do.
+    before_plan = 1 if ctx.settings.node_api is NodeApi.BYO else wanted_copies(ctx.workspace)
+    is_provisional = not nodes or len(nodes) < (ctx.workspace.status.target_node_count or before_plan)
     return WeightsChoice(weights=pulled if is_provisional else mounted, inputs=inputs, is_provisional=is_provisional)

@@ -122,7 +122,9 @@ def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None
     if state.nodes is not None:
         status.set(worker_nodes=list(state.nodes.names))
     if state.plan is not None:
-        status.set(target_node_count=state.plan.hardware.count)
+        hardware = state.plan.hardware
+        is_shared = bool(hardware.places) and state.nodes is not None
+        status.set(target_node_count=state.nodes.wanted if is_shared and state.nodes else hardware.count)
         chosen = state.plan.choice.candidate.instance_type if state.plan.choice is not None else ""
         if chosen != ctx.workspace.status.instance_type:
             status.set(instance_type=chosen)

@@ -1,10 +1,11 @@
-"""`kaito plan` with copies on slices of the GPUs of new nodes."""
+"""`kaito plan` with copies on slices of GPUs."""
 
+import json
 from typing import Any
 
 import pytest
 
-from test.unit.cli.test_plan import planned, run, workspace
+from test.unit.cli.test_plan import A100, planned, run, workspace
 
 
 def test_copies_on_slices_of_gpus_are_planned_on_their_nodes(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,3 +36,25 @@ def test_a_set_on_slices_of_gpus_has_a_copy_on_every_slice(written: Any, capsys:
     (plan,) = planned(capsys, "-f", path, "--region", "eastus")
     assert (plan["inferenceSet"]["workspaces"], plan["inferenceSet"]["nodes"]) == (2, 2)
     assert (plan["nodes"]["count"], plan["nodes"]["copies"], plan["price"]["perHour"]) == (1, 7, 3.673)
+
+
+def test_copies_share_an_existing_node_with_slices(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "n", "labels": {"apps": "w", "node.kubernetes.io/instance-type": A100}},
+        "status": {"capacity": {"nvidia.com/mig-1g.10gb": "7"}},
+    }
+    partition = {"mode": "mig", "profile": "1g.10gb"}
+    own = workspace(
+        resource={"labelSelector": {"matchLabels": {"apps": "w"}}, "count": 7, "partition": partition},
+        inference={"preset": {"name": "qwen3.5-2b"}},
+    )
+    path = written(own, node)
+    assert run("-f", path, "-o", "json", "--", "--node-api=byo") == 0
+    (plan,) = json.loads(capsys.readouterr().out)["plans"]
+    assert (plan["nodes"]["count"], plan["nodes"]["copiesByNode"]) == (1, {"n": 7})
+    assert run("-f", path, "--", "--node-api=byo") == 0
+    text = capsys.readouterr().out
+    assert "copies   7, which share nodes\n" in text
+    assert "its copies share nodes, which have the resources for 7\n" in text
