@@ -30,7 +30,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="compare: requests whose name contains this text")
     for name in ("ours", "vllm"):
         parser.add_argument(f"--{name}", metavar="URL", help="a running server instead of a new one")
-    parser.add_argument("--output", type=Path, help="directory for logs and results (default: a temporary one)")
+    parser.add_argument(
+        "--output", type=Path, help="directory for logs and results, where an interrupted run continues"
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
     with ExitStack() as stack:
@@ -55,6 +57,8 @@ def _server(stack: ExitStack, arguments: argparse.Namespace, name: str, director
 
 def _evaluate(arguments: argparse.Namespace, directory: Path) -> int:
     for name in ("ours", "vllm"):
+        if evaluation.is_done(directory, name):
+            continue
         with ExitStack() as stack:
             evaluation.evaluate(_server(stack, arguments, name, directory), directory)
     return evaluation.report(directory)
@@ -91,10 +95,17 @@ def _answers(server: Server, selected: Iterable[Request]) -> list[Response]:
 def _vllm_tests(arguments: argparse.Namespace, directory: Path) -> int:
     outcomes: list[dict[str, str]] = []
     for name in ("ours", "vllm"):
-        with ExitStack() as stack:
-            server = _server(stack, arguments, name, directory)
-            vllm_suite.prepare(directory, server.model)
-            outcomes.append(vllm_suite.run(server, directory))
+        results = vllm_suite.results_file(directory, name)
+        for _ in range(vllm_suite.RUNS):
+            if vllm_suite.is_complete(results):
+                break
+            with ExitStack() as stack:
+                server = _server(stack, arguments, name, directory)
+                vllm_suite.prepare(directory, server.model)
+                vllm_suite.run(server, directory)
+        if not vllm_suite.is_complete(results):
+            raise SystemExit(f"the tests against {name} did not end: see the logs in {directory}, and run it again")
+        outcomes.append(vllm_suite.outcomes(results))
     ours, theirs = outcomes
     for name, outcome in (("ours", ours), ("vllm", theirs)):
         print(f"{name}: {sum(not failure for failure in outcome.values())} of {len(outcome)} tests pass")

@@ -20,18 +20,21 @@ RUNS: Final[Mapping[str, tuple[str, str, str]]] = {
     "completions": ("local-completions", "/v1/completions", "kaito_choices,kaito_answers,kaito_texts"),
     "chat": ("local-chat-completions", "/v1/chat/completions", "kaito_answers"),
 }
+RUN_SECONDS: Final = 2 * 3600
 SCORE_TOLERANCE: Final = 1e-4
 """Relative difference of perplexities, which are exponentials of sums of log likelihoods."""
 
 
 def evaluate(server: Server, directory: Path) -> None:
-    """Runs all tasks; lm-eval writes scores and samples below `directory`."""
+    """Runs all tasks; lm-eval writes scores and samples below `directory`, and a run that has them is not repeated."""
     for name, (kind, path, tasks) in RUNS.items():
+        if _is_done(directory, server.name, name):
+            continue
         arguments = f"model={server.model},base_url={server.url}{path},num_concurrent=4,max_length={CONTEXT_TOKENS}"
         if name == "completions":
             arguments += f",tokenizer={server.model},tokenizer_backend=huggingface"
         command = [
-            "nice", "-n", "10", str(lm_eval()), "run", "--model", kind, "--model_args", arguments,
+            "nice", "-n", "5", str(lm_eval()), "run", "--model", kind, "--model_args", arguments,
             "--include_path", str(TASKS), "--tasks", tasks, "--log_samples",
             "--output_path", str(directory / server.name / name),
         ]  # fmt: skip
@@ -39,7 +42,17 @@ def evaluate(server: Server, directory: Path) -> None:
             command.append("--apply_chat_template")
         hub = environment(HF_DATASETS_OFFLINE="1", HF_HOME=str(directory / "hub"))
         with (directory / f"lm-eval-{server.name}-{name}.log").open("wb") as log:
-            subprocess.run(command, cwd=ROOT, env=hub, stdout=log, stderr=log, check=True)
+            subprocess.run(command, cwd=ROOT, env=hub, stdout=log, stderr=log, check=True, timeout=RUN_SECONDS)
+
+
+def is_done(directory: Path, server: str) -> bool:
+    """Whether the directory has the results of all runs against a server."""
+    return all(_is_done(directory, server, name) for name in RUNS)
+
+
+def _is_done(directory: Path, server: str, name: str) -> bool:
+    """Whether lm-eval has ended: it writes the scores last."""
+    return any((directory / server / name).rglob("results_*.json"))
 
 
 def scores(directory: Path, server: str) -> dict[str, float]:

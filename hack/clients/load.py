@@ -77,4 +77,4 @@ def _unequal(name: str, found: object, expected: object) -> Iterator[str]:
 
 def _run(log: Path, *command: str) -> None:
     with log.open("wb") as output:
-        subprocess.run(["nice", "-n", "10", *command], env=environment(), stdout=output, stderr=output, check=True)
+        subprocess.run(["nice", "-n", "5", *command], env=environment(), stdout=output, stderr=output, check=True)

@@ -82,7 +82,7 @@ def running(name: str, directory: Path) -> Generator[Server]:
     log = directory / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["nice", "-n", "10", *COMMANDS[name](port)],
+            ["nice", "-n", "5", *COMMANDS[name](port)],
             env=environment(PYTHONPATH=os.pathsep.join(str(ROOT / "presets" / part) for part in SOURCES)),
             stdout=output,
             stderr=output,

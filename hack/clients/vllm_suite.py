@@ -6,10 +6,11 @@ context length is that of the servers. Tests of vLLM's classes, which send no re
 expect tokens, texts or adapters of another model, and fail with both servers.
 """
 
+import contextlib
+import json
 import re
 import shutil
 import subprocess
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,11 @@ FILES: Final = (
     "serve/instrumentator/test_basic.py",
 )  # fmt: skip
 """Tests of text models that start one server; not: embeddings, images, sound, Anthropic's and the responses API."""
-TEST_SECONDS: Final = 180
+TEST_SECONDS: Final = 300
+"""A test that exceeds it is repeated once, and has failed then."""
+RUN_SECONDS: Final = 4 * 3600
+RUNS: Final = 6
+"""Most runs until all tests have an outcome; the server is started again for each."""
 
 
 def prepare(directory: Path, model: str) -> None:
@@ -49,28 +54,59 @@ def prepare(directory: Path, model: str) -> None:
         file.write_text(text)
 
 
-def run(server: Server, directory: Path) -> dict[str, str]:
-    """Runs the tests; returns the first line of the failure by test, empty for a test that passed."""
-    result = directory / f"vllm-tests-{server.name}.xml"
-    paths = f"{directory}:{test_packages()}"
+def run(server: Server, directory: Path) -> None:
+    """Runs the tests without an outcome.
+
+    Outcomes are appended to a file in `directory`, so that a run that was interrupted, by a signal, a hanging test or
+    the end of the server, is continued by the next one.
+    """
+    results = results_file(directory, server.name)
     command = [
-        "nice", "-n", "10", str(vllm().parent / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider",
-        f"--timeout={TEST_SECONDS}", "-o", "asyncio_default_fixture_loop_scope=function", f"--junit-xml={result}",
+        "nice", "-n", "5", str(vllm().parent / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider",
+        f"--timeout={TEST_SECONDS}", "-o", "asyncio_default_fixture_loop_scope=function",
         *(f"tests/entrypoints/{name}" for name in FILES),
     ]  # fmt: skip
-    with result.with_suffix(".log").open("wb") as log:
-        variables = environment(PYTHONPATH=paths, KAITO_TEST_URL=server.url)
-        subprocess.run(command, cwd=directory, env=variables, stdout=log, stderr=log, check=False)
-    return outcomes(result)
+    variables = environment(
+        PYTHONPATH=f"{directory}:{test_packages()}", KAITO_TEST_URL=server.url, KAITO_TEST_RESULTS=str(results)
+    )
+    with results.with_suffix(".log").open("ab") as log, contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            command, cwd=directory, env=variables, stdout=log, stderr=log, check=False, timeout=RUN_SECONDS
+        )  # fmt: skip
+
+
+def results_file(directory: Path, server: str) -> Path:
+    """Returns the file of the outcomes: one JSON object in each line, see `vllm_tests/selection.py`."""
+    return directory / f"vllm-tests-{server}.jsonl"
 
 
 def outcomes(file: Path) -> dict[str, str]:
-    """Reads the results of a run by test."""
+    """Returns the first line of the failure by test, empty for a test that passed."""
     found: dict[str, str] = {}
-    for case in ET.parse(file).iter("testcase"):  # noqa: S314 - written by pytest
-        name = f"{str(case.get('classname')).removeprefix('tests.entrypoints.')}::{_short(str(case.get('name')))}"
-        failures = [child for child in case if child.tag in ("failure", "error")]
-        found[name] = failures[0].get("message", "failed").partition("\n")[0][:200] if failures else ""
+    for entry in _entries(file):
+        if "test" in entry:
+            path, _, name = str(entry["test"]).partition("::")
+            module = path.removeprefix("tests/entrypoints/").removesuffix(".py").replace("/", ".")
+            found[f"{module}::{_short(name)}"] = str(entry["failure"])
+    return found
+
+
+def is_complete(file: Path) -> bool:
+    """Whether the last run has ended, and each test that was started has an outcome.
+
+    A test that exceeded its time for the first time has none yet.
+    """
+    entries = _entries(file)
+    started = {each["started"] for each in entries if "started" in each}
+    return bool(entries) and "finished" in entries[-1] and started <= {each.get("test") for each in entries}
+
+
+def _entries(file: Path) -> list[dict[str, object]]:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    found: list[dict[str, object]] = []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # the last line of a run that was killed
+            found.append(json.loads(line))
     return found
 
 
