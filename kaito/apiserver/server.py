@@ -243,7 +243,9 @@ class ApiServer:
         """Serves one request. Raises only `ConnectionDropped`, and only for a fault that drops connections."""
         context = identify(self._state, request)
         if context is None:
-            return json_response(errors.StatusError(401, "Unauthorized", "Unauthorized").status(), 401)
+            unauthorized = json_response(errors.StatusError(401, "Unauthorized", "Unauthorized").status(), 401)
+            unauthorized.headers["date"] = self._state.http_date()
+            return unauthorized
         info, target = self._parse_target(request)
         faults = self.faults.for_request(request, info)
         response = await apply_faults(faults)
@@ -252,6 +254,7 @@ class ApiServer:
             _apply_stream_faults(response, faults)
             if any(fault.drop_connection for fault in faults):
                 raise ConnectionDropped(request.path)
+        response.headers["date"] = self._state.http_date()
         self.requests.append(
             RequestRecord(
                 request.method,

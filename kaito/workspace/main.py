@@ -14,7 +14,8 @@ from kaito.api import Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.runtime.cache import Derived
 from kaito.runtime.client import Transport
-from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.clock import Clock
+from kaito.runtime.cluster_clock import ClusterClock
 from kaito.runtime.controller import AnyController
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.logging import configure, get_logger
@@ -73,12 +74,13 @@ def workspace_manager(
     Tests and simulations pass the last seven arguments, and `mirrors_count` if another process serves admission.
     """
     metrics = WorkspaceMetrics()
+    manager_clock = ClusterClock(clock)
     mirrors = webhook if mirrors_count is None else mirrors_count
     reconciler = WorkspaceReconciler(
         workspace,
         metrics,
         read_model=read_model,
-        activity=activity or ActivityMonitor(clock=clock),
+        activity=activity or ActivityMonitor(clock=manager_clock),
         mirrors_count=mirrors,
         prices=prices,
         tracer=tracer,
@@ -89,7 +91,6 @@ def workspace_manager(
     webhooks: list[Webhook[Any]] = []
     if webhook:
         webhooks = [workspace_webhook(workspace, prices), inference_set_webhook(workspace, prices)]
-    manager_clock = clock or SystemClock()
     loads = CopyLoads(fetch_load, manager_clock)
     sets = inference_set_controller(InferenceSetReconciler(workspace, loads))
     autoscalers: list[AnyController] = [

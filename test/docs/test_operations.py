@@ -36,7 +36,7 @@ SUCCESS = {
 """Reasons of conditions that are True: nothing has to be done about them."""
 
 PROMQL_WORDS = {
-    "absent", "and", "avg", "by", "histogram_quantile", "increase", "le", "max", "min", "on", "or", "rate",
+    "abs", "absent", "and", "avg", "by", "histogram_quantile", "increase", "le", "max", "min", "on", "or", "rate",
     "sum", "unless",
 }  # fmt: skip
 PROCESS_METRICS = {"process_resident_memory_bytes"}

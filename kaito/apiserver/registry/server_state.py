@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from ipaddress import IPv4Network
 
 from kaito.apiserver.registry.resources import Registry
@@ -31,10 +32,20 @@ class ServerState:
     """Bearer tokens and the users they stand for."""
     service_range: IPv4Network = DEFAULT_SERVICE_RANGE
     """Range of cluster IPs (`--service-cluster-ip-range`)."""
+    _dated: datetime | None = None
+    _date: str = ""
+    """The header `Date` of responses in the second `_dated`."""
 
     def timestamp(self) -> str:
         """Returns the current time as `metav1.Time` prints it."""
         return timestamp(self.now())
+
+    def http_date(self) -> str:
+        """Returns the current time as the header `Date` of a response."""
+        now = self.now().astimezone(UTC).replace(microsecond=0)
+        if self._dated != now:
+            self._dated, self._date = now, format_datetime(now, usegmt=True)
+        return self._date
 
     def new_uid(self) -> str:
         """Returns a fresh uid."""

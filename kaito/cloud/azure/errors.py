@@ -94,17 +94,24 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        return _seconds_until(value)
+        return _seconds_until(value, headers.get("Date") or headers.get("date") or "")
     return seconds if 0 <= seconds < float("inf") else None
 
 
-def _seconds_until(text: str) -> float | None:
+def _seconds_until(text: str, date: str) -> float | None:
+    """Returns the seconds from the date of the response, or from now if it has none: the local clock may be wrong."""
+    moment = _parse_date(text)
+    if moment is None:
+        return None
+    return max((moment - (_parse_date(date) or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+def _parse_date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    now = datetime.now(UTC)
-    return max((moment - now).total_seconds(), 0.0) if moment.tzinfo is not None else None
+    return moment if moment.tzinfo is not None else None
 
 
 def _code_in(*codes: str) -> Predicate:

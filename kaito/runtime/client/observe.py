@@ -1,6 +1,6 @@
-"""Callbacks for requests of the client, used by the `rest_client_*` metrics.
+"""Callbacks for requests of the client, used by the `rest_client_*` metrics and by `ClusterClock`.
 
-`kaito.runtime.metrics` implements them; they are optional.
+`kaito.runtime.manager` implements them; they are optional.
 """
 
 from typing import Protocol, final
@@ -21,6 +21,10 @@ class RequestObserver(Protocol):
         """Records the delay of a request by the client-side rate limiter."""
         ...
 
+    def dated(self, date: str, seconds: float) -> None:
+        """Records the header `Date` of a response that has just been received, `seconds` after the request."""
+        ...
+
 
 @final
 class NoObserver:
@@ -33,4 +37,7 @@ class NoObserver:
         """Ignored."""
 
     def limited(self, *, method: str, host: str, seconds: float) -> None:
+        """Ignored."""
+
+    def dated(self, date: str, seconds: float) -> None:
         """Ignored."""

@@ -168,6 +168,7 @@ class Sender:
             result = error.with_traceback(None)  # the traceback refers to this frame, and the frame to the error
         else:
             received = len(reply.body)
+            self._observer.dated(reply.headers.get("date", ""), monotonic() - started)
             self._log_warnings(reply.headers.get("warning", ""))
             # API servers do not redirect; following a redirect would send the credentials to another host.
             result = reply if reply.status < 300 else failure(reply.status, reply.headers, reply.body, str(request))

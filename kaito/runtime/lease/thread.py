@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import final
 
 from kaito.runtime.client import Client, Transport
-from kaito.runtime.clock import SystemClock
+from kaito.runtime.clock import Clock
 from kaito.runtime.lease.base import RELEASE_SECONDS, BaseLeadership
 from kaito.runtime.lease.elector import Elector, LeaseTerms
 from kaito.runtime.logging import get_logger
@@ -41,6 +41,7 @@ class ThreadLeadership(BaseLeadership):
         may_renew: called before every renewal, in the thread; False skips it.
         on_slow_path: called in the thread when a renewal had to read the lease first.
         jitter: spreads the retries.
+        clock: wall time, only written into the record. It is read in the thread.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ThreadLeadership(BaseLeadership):
         terms: LeaseTerms,
         connect: Callable[[], Awaitable[Transport]],
         *,
+        clock: Clock,
         user_agent: str,
         field_manager: str,
         may_renew: Callable[[], bool],
@@ -61,6 +63,7 @@ class ThreadLeadership(BaseLeadership):
         self._may_renew = may_renew
         self._on_slow_path = on_slow_path
         self._jitter = jitter
+        self._clock = clock
         self._thread_elector: Elector | None = None
         self._ended = asyncio.Event()
         self._main_loop: asyncio.AbstractEventLoop | None = None
@@ -108,7 +111,7 @@ class ThreadLeadership(BaseLeadership):
             client,
             self._terms,
             now=suspend_proof_clock,
-            clock=SystemClock(),
+            clock=self._clock,
             jitter=self._jitter,
             may_renew=self._may_renew,
             on_slow_path=self._on_slow_path,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Interceptor, Transport, user_agent
-from kaito.runtime.clock import Clock
+from kaito.runtime.cluster_clock import ClusterClock
 from kaito.runtime.controller import ControllerServices, ShardGate
 from kaito.runtime.discovery import ServerDiscovery
 from kaito.runtime.lifespan import StateProvider, no_state
@@ -40,7 +40,8 @@ class SharedServices:
     former_field_managers: Sequence[str]
     fence: Callable[[], None] | None
     """Raises `NotLeader` before a write when the lease is not held; None without leader election."""
-    clock: Clock
+    clock: ClusterClock
+    """Corrected by the API server of the manager's own cluster."""
     rng: random.Random
     metrics: Metrics
     tracer: Tracer
@@ -124,7 +125,7 @@ def assemble(
     Raises:
         ConfigurationError: declarations of one kind contradict each other.
     """
-    observer = RequestMetrics(shared.metrics)
+    observer = RequestMetrics(shared.metrics, shared.clock.observe if not cluster else None)
     discovery = ServerDiscovery(connection.transport, rng=shared.rng)
     client = Client(
         connection.transport,

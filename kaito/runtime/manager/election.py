@@ -66,6 +66,7 @@ class Candidate:
             leadership = ThreadLeadership(
                 self.terms,
                 self.connection.connect,
+                clock=self.clock,
                 user_agent=self._user_agent,
                 field_manager=self.field_manager,
                 may_renew=self.may_renew,

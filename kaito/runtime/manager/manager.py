@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, final
 
 from kaito.runtime.cache import Cache, Cached
 from kaito.runtime.client import Api, Client, Interceptor, Transport
-from kaito.runtime.clock import Clock, SystemClock, monotonic
+from kaito.runtime.clock import Clock, monotonic
+from kaito.runtime.cluster_clock import ClusterClock
 from kaito.runtime.controller import AnyController, current_shard_hold
 from kaito.runtime.errors import ConfigurationError, NotLeader
 from kaito.runtime.health import Checks
@@ -93,7 +94,8 @@ class Manager:
             and controllers start, left when they have stopped. Called with this manager. What it yields is
             `request.lifespan(its type)` in reconciles, and `lifespan` of this manager, admissions and polls.
         transport: the network, instead of the settings' cluster configuration. It is not closed.
-        clock: wall time.
+        clock: wall time, which is corrected by that of the API server. Pass a `ClusterClock` to use the corrected time
+            elsewhere, too.
         name: of the operator, in logs, events and the user agent; the lease's name by default.
         field_manager: owner of the fields it writes; the name by default. Controllers write as
             `<field manager>/<controller>`, so that each keeps its fields of a shared object.
@@ -159,7 +161,9 @@ class Manager:
         if lifespan is not None:
             check_lifespan(lifespan)
         self._lifespan = RunningLifespan(lambda: lifespan(self)) if lifespan is not None else None
-        self._clock = clock or SystemClock()
+        self._clock = clock if isinstance(clock, ClusterClock) else ClusterClock(clock)
+        observed_clock = self._clock
+        self.metrics.clock_skew.set_function(lambda: observed_clock.skew_seconds)
         self._tracer = tracer
         self._interceptors = tuple(interceptors)
         self._rng = rng or random.SystemRandom()

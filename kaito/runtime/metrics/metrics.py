@@ -236,6 +236,10 @@ class Metrics:
             f"{PREFIX}_loop_lag_seconds",
             "Worst delay of the event loop in the last 30 to 60 seconds.",
         )
+        self.clock_skew: Gauge = self._gauge(
+            f"{PREFIX}_clock_skew_seconds",
+            "Time by which the local clock is ahead of the API server's; negative if it is behind.",
+        )
 
     def watch_queue(self, queue: WorkQueue[Any]) -> None:
         """Exports the metrics of a queue."""

@@ -1,5 +1,6 @@
 """`RequestMetrics`: the metrics of the client's requests."""
 
+from collections.abc import Callable
 from typing import final
 
 from prometheus_client import Counter
@@ -10,10 +11,16 @@ from kaito.runtime.workqueue.stats import Buckets
 
 @final
 class RequestMetrics:
-    """Counts the client's requests; a `RequestObserver`."""
+    """Counts the client's requests; a `RequestObserver`.
 
-    def __init__(self, metrics: Metrics) -> None:
+    Args:
+        metrics: the metrics.
+        on_date: called with the header `Date` of responses and the duration of their requests in seconds.
+    """
+
+    def __init__(self, metrics: Metrics, on_date: Callable[[str, float], None] | None = None) -> None:
         self._metrics = metrics
+        self._on_date = on_date
         self._closed = False
         # `labels()` costs more than counting, so each series is looked up once. The registry keeps the series as long
         # as these dictionaries do.
@@ -60,6 +67,11 @@ class RequestMetrics:
         """Observes the time that a request waited for the client-side rate limiter."""
         if not self._closed:
             self._metrics.throttled_seconds.labels(method, host).observe(seconds)
+
+    def dated(self, date: str, seconds: float) -> None:
+        """Passes the time of a response on."""
+        if self._on_date is not None:
+            self._on_date(date, seconds)
 
     def resolved(self, host: str, seconds: float) -> None:
         """Observes a DNS lookup of the API server."""

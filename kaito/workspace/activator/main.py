@@ -12,7 +12,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from kaito.runtime.client import Transport
-from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.clock import Clock
+from kaito.runtime.cluster_clock import ClusterClock
 from kaito.runtime.controller import Controller
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.flags import MANAGER_FIELDS, MANAGER_FLAG_NAMES, FlagParser
@@ -111,7 +112,7 @@ def activator_manager(
         max_request_bytes=settings.max_request_mebibytes * _MEBIBYTE,
         server_port=server_port,
     )
-    manager_clock = clock or SystemClock()
+    manager_clock = ClusterClock(clock)
     server = ActivatorServer(proxy.application(), host=settings.listen_address, drain_seconds=settings.hold_seconds)
     listeners = Listeners(server, workspaces, metrics)
     found = Manager(

@@ -65,10 +65,12 @@ class CopyLoads:
         Returns None while pods are polled; the set is queued when all were.
         """
         subject = self._subjects.setdefault(key, _Subject())
-        oldest = self._clock.now() - MAX_AGE
+        now = self._clock.now()
         subject.addresses = dict(addresses)
         subject.answers = {
-            uid: (at, load) for uid, (at, load) in subject.answers.items() if at > oldest and uid in addresses
+            uid: (at, load)
+            for uid, (at, load) in subject.answers.items()
+            if now - MAX_AGE < at <= now and uid in addresses
         }
         if addresses.keys() - subject.answers.keys():
             subject.failures = {uid: count for uid, count in subject.failures.items() if uid in addresses}

@@ -98,4 +98,4 @@ class LoadReader:
 
 
 def _is_old(at: datetime, now: datetime, seconds: float) -> bool:
-    return now - at > timedelta(seconds=seconds)
+    return not timedelta(0) <= now - at <= timedelta(seconds=seconds)  # a later time is of a clock that was ahead

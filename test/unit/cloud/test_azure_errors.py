@@ -99,7 +99,14 @@ def test_text_starts_with_the_code_and_is_cut_to_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("headers", "seconds"),
-    [({"Retry-After": "17"}, 17), ({"Retry-After": "soon"}, None), ({}, None)],
+    [
+        ({"Retry-After": "17"}, 17),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+        ({"Retry-After": "Tue, 01 Jan 2030 00:02:00 GMT", "Date": "Tue, 01 Jan 2030 00:00:00 GMT"}, 120),
+        ({"retry-after": "Tue, 01 Jan 2030 00:00:00 GMT", "date": "Tue, 01 Jan 2030 00:02:00 GMT"}, 0),
+        ({"Retry-After": "Mon, 01 Jan 2001 00:00:00 GMT"}, 0),
+    ],
 )
 def test_retry_after_is_a_number_or_none(headers: dict[str, str], seconds: float | None) -> None:
     assert parse_retry_after(headers) == seconds

@@ -42,6 +42,7 @@ class Requests:
         try:
             reply = await self._transport.request("GET", target, headers=self._named(headers), timeout=LIST_SECONDS)
             code, received = str(reply.status), len(reply.body)
+            self._observer.dated(reply.headers.get("date", ""), monotonic() - started)
             return reply
         finally:
             self._finished(code, started, received)
@@ -54,6 +55,7 @@ class Requests:
         try:
             async with self._transport.stream("GET", target, headers=self._named(headers)) as reply:
                 reported = True
+                self._observer.dated(reply.headers.get("date", ""), monotonic() - started)
                 self._finished(str(reply.status), started, 0)
                 yield reply
         except TransportError:

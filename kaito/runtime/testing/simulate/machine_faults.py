@@ -1,4 +1,4 @@
-"""Faults of the machine of a process: its wall clock jumps, or its token expires and is not renewed."""
+"""Faults of the machine of a process: its wall clock jumps, the times of responses are missing, its token expires."""
 
 import random
 from collections.abc import Sequence
@@ -36,6 +36,13 @@ def machine_faults(processes: Sequence[str]) -> list[StepKind]:
             text="the wall clock of {process} jumps by {offset} s for {seconds} s",
         ),
         StepKind(
+            name="hide-date",
+            apply=_hide_date,
+            draw=lambda rng: {"process": rng.choice(processes), "seconds": rng.choice(WRONG_SECONDS)},
+            is_fault=True,
+            text="a proxy removes the header Date of responses to {process} for {seconds} s",
+        ),
+        StepKind(
             name="expire-token",
             apply=_expire_token,
             draw=lambda rng: {"process": rng.choice(processes), "seconds": rng.choice(WRONG_SECONDS)},
@@ -53,6 +60,12 @@ async def _expire_token(run: "Run", *, process: str, seconds: float) -> None:
         target.is_token_expired = False
 
     run.end_after(seconds, renew)
+
+
+async def _hide_date(run: "Run", *, process: str, seconds: float) -> None:
+    target = run.processes[process]
+    run.hide_date(target, is_hidden=True)
+    run.end_after(seconds, lambda: run.hide_date(target, is_hidden=False))
 
 
 async def _jump(run: "Run", *, process: str, offset: float, seconds: float) -> None:

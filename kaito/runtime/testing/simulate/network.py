@@ -7,9 +7,9 @@ draw with a generator of their own, so that a scenario with fewer steps does not
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, final
 
 from kaito.runtime.client.transport import (
@@ -66,6 +66,7 @@ class Sender(Protocol):
     is_suspended: bool
     is_cut: bool
     is_token_expired: bool
+    is_date_hidden: bool
 
     @property
     def operator_name(self) -> str:
@@ -187,7 +188,11 @@ class Connection:
             self._check(method, target)
         if method != "GET" and reply.status in {200, 201} and "dryRun" not in target:
             self._note_written(method, target, reply.body)
-        return reply
+        return replace(reply, headers=self._shown(reply.headers)) if self._process.is_date_hidden else reply
+
+    def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Returns the headers without the time that a proxy removes."""
+        return {name: value for name, value in headers.items() if name != "date"}
 
     def _note_written(self, method: str, target: str, body: bytes) -> None:
         """Notes what the process knows to have written."""
@@ -276,7 +281,7 @@ class Connection:
             raise TransportError(message)
         self._run.trace.request(self._process.name, method, target, None, "opens")
         async with self._inner.stream(method, target, headers=headers, connect=connect, idle=idle) as reply:
-            yield reply
+            yield _Undated(reply, self._shown(reply.headers)) if self._process.is_date_hidden else reply
 
     def reset(self) -> None:
         """Resets the open streams."""
@@ -303,6 +308,24 @@ class _Rejected:
     async def read(self) -> bytes:
         """Reads the body."""
         return self._body
+
+
+@final
+class _Undated:
+    """A stream whose headers a proxy has changed."""
+
+    def __init__(self, reply: StreamReply, headers: Mapping[str, str]) -> None:
+        self.status = reply.status
+        self.headers = headers
+        self._reply = reply
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yields the body."""
+        return self._reply.chunks()
+
+    async def read(self) -> bytes:
+        """Reads the body."""
+        return await self._reply.read()
 
 
 def _metadata(body: bytes | None) -> dict[str, Any]:

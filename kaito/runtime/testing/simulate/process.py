@@ -106,6 +106,8 @@ class Process:
         """Whether the process cannot reach the API server, also after a restart."""
         self.is_token_expired: bool = False
         """Whether the API server rejects its credentials, also after a restart."""
+        self.is_date_hidden: bool = False
+        """Whether responses contain no time, also after a restart."""
         self.clock: ProcessClock = ProcessClock(run.world.clock)
         """Wall clock of its machine, also after a restart."""
         self._run = run

@@ -139,7 +139,7 @@ class Run:
         self.is_calm: bool = False
         """Whether no further faults occur."""
         self.clocks_right_since: float = 0.0
-        """Since when the clocks of all processes are right; infinite while one is not."""
+        """Since when all processes know the time; infinite while one has a wrong clock and responses without a time."""
         self._leases_renewed: dict[str, float] = {}
         """When each lease was last written, by name."""
         self._hot = HourlyCounts(limits.writes_per_hour, self._note_hot_writes, loop.time)
@@ -190,8 +190,17 @@ class Run:
     def set_clock(self, process: Process, offset_seconds: float) -> None:
         """Sets the wall clock of a process ahead of the right time, or behind it; 0 corrects it."""
         process.clock.offset_seconds = offset_seconds
-        is_right = not any(each.clock.offset_seconds for each in self.processes.values())
-        self.clocks_right_since = self.now if is_right else math.inf
+        self._check_clocks()
+
+    def hide_date(self, process: Process, *, is_hidden: bool) -> None:
+        """Removes the times of responses to a process, or stops it."""
+        process.is_date_hidden = is_hidden
+        self._check_clocks()
+
+    def _check_clocks(self) -> None:
+        is_wrong = any(each.clock.offset_seconds and each.is_date_hidden for each in self.processes.values())
+        if is_wrong or self.clocks_right_since == math.inf:
+            self.clocks_right_since = math.inf if is_wrong else self.now
 
     def fail(self, invariant: str, text: str) -> None:
         """Reports a violation; the first one ends the run."""

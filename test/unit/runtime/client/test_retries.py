@@ -49,6 +49,9 @@ class Watcher:
     def limited(self, *, method: str, host: str, seconds: float) -> None:
         self.waited.append(seconds)
 
+    def dated(self, date: str, seconds: float) -> None:
+        """Not tested here."""
+
 
 @pytest.fixture
 def watcher() -> Watcher:

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from kaito.runtime.client import Transport
+from kaito.runtime.clock import SystemClock
 from kaito.runtime.lease.elector import LeaseTerms
 from kaito.runtime.lease.thread import ThreadLeadership
 
@@ -22,6 +23,7 @@ def leadership(connected: list[str]) -> ThreadLeadership:
     return ThreadLeadership(
         LeaseTerms(namespace="default", name="example", identity="me"),
         connect,
+        clock=SystemClock(),
         user_agent="test",
         field_manager="test",
         may_renew=lambda: True,

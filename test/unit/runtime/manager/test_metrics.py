@@ -55,6 +55,7 @@ NAMES = [
     "kaito_runtime_ryw_waits_total",
     "kaito_runtime_ryw_wait_seconds",
     "kaito_runtime_queue_oldest_ready_seconds",
+    "kaito_runtime_clock_skew_seconds",
     "kaito_runtime_loop_lag_seconds",
     "kaito_runtime_lease_remaining_seconds",
     "kaito_runtime_last_success_timestamp_seconds",

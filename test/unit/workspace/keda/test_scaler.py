@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from kaito.api import Workspace
+from kaito.runtime.kinds import Pod
 from kaito.runtime.testing import World
+from kaito.runtime.testing.simulate.wall_clock import ProcessClock
 from kaito.workspace.activator.listeners import cached_kinds
 from kaito.workspace.keda.loads import FORGET_SECONDS, FRESH_SECONDS, LoadReader
 from kaito.workspace.keda.scaler import KedaScaler, ScalerError
@@ -92,6 +94,18 @@ async def test_the_load_is_read_once_for_all_metrics_and_again_later(scene: Scen
         assert await asked.value() == 1
         await scene.world.advance(FRESH_SECONDS + 1)
         assert (await asked.value(), scene.reads) == (5, 2)
+
+
+async def test_a_reading_of_a_clock_ahead_is_not_used_again(scene: Scene, phi: Workspace) -> None:
+    scene.workspace(phi)
+    scene.copy(0, METRICS.format(running=1, waiting=0))
+    clock = ProcessClock(scene.world.clock)
+    clock.offset_seconds = 86400.0
+    loads, pods = LoadReader(clock, scene.fetch), scene.world.list(Pod)
+    await loads.read(NAME, pods)
+    clock.offset_seconds = 0.0
+    await loads.read(NAME, pods)
+    assert scene.reads == 2
 
 
 async def test_a_new_copy_is_read_at_once(scene: Scene, phi: Workspace) -> None:
