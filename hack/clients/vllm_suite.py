@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,10 @@ FILES: Final = (
 TEST_SECONDS: Final = 300
 """A test that exceeds it is repeated once, and has failed then."""
 RUN_SECONDS: Final = 4 * 3600
+CONCURRENT_FILES: Final = 4
+"""Files whose tests run at the same time: the servers batch the requests."""
+ALONE: Final = "serve/instrumentator/test_basic.py"
+"""Its tests read how many requests the server has."""
 RUNS: Final = 6
 """Most runs until all tests have an outcome; the server is started again for each."""
 
@@ -60,19 +65,27 @@ def run(server: Server, directory: Path) -> None:
     Outcomes are appended to a file in `directory`, so that a run that was interrupted, by a signal, a hanging test or
     the end of the server, is continued by the next one.
     """
-    results = results_file(directory, server.name)
-    command = [
-        "nice", "-n", "5", str(vllm().parent / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider",
-        f"--timeout={TEST_SECONDS}", "-o", "asyncio_default_fixture_loop_scope=function",
-        *(f"tests/entrypoints/{name}" for name in FILES),
-    ]  # fmt: skip
-    variables = environment(
-        PYTHONPATH=f"{directory}:{test_packages()}", KAITO_TEST_URL=server.url, KAITO_TEST_RESULTS=str(results)
-    )
-    with results.with_suffix(".log").open("ab") as log, contextlib.suppress(subprocess.TimeoutExpired):
-        subprocess.run(
-            command, cwd=directory, env=variables, stdout=log, stderr=log, check=False, timeout=RUN_SECONDS
-        )  # fmt: skip
+
+    def run_file(name: str) -> None:
+        results = results_file(directory, server.name)
+        command = [
+            "nice", "-n", "5", str(vllm().parent / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider",
+            f"--timeout={TEST_SECONDS}", "-o", "asyncio_default_fixture_loop_scope=function",
+            f"tests/entrypoints/{name}",
+        ]  # fmt: skip
+        variables = environment(
+            PYTHONPATH=f"{directory}:{test_packages()}", KAITO_TEST_URL=server.url, KAITO_TEST_RESULTS=str(results)
+        )
+        log = directory / f"vllm-tests-{server.name}-{Path(name).stem}.log"
+        with log.open("ab") as output, contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                command, cwd=directory, env=variables, stdout=output, stderr=output, check=False, timeout=RUN_SECONDS
+            )  # fmt: skip
+
+    test_packages()  # installed before the threads need it
+    with ThreadPoolExecutor(CONCURRENT_FILES) as pool:
+        list(pool.map(run_file, [name for name in FILES if name != ALONE]))
+    run_file(ALONE)
 
 
 def results_file(directory: Path, server: str) -> Path:

@@ -205,4 +205,5 @@ class ResourceSpec(Model):
 
     partition: Partition | None = None
     """Use a part of the GPUs of a node for each copy. With mode `mig`, gpu-provisioner divides the GPUs of new nodes on
-    Azure, and the copies of the Workspace share these nodes. Cannot be changed."""
+    Azure, and the copies of the Workspace share these nodes. Existing nodes are shared by as many copies as they have
+    such parts for. Cannot be changed."""
