@@ -8,6 +8,7 @@ from pathlib import Path
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     command.add_argument("--seeds", type=int, default=20, help="number of seeds to run (default: 20)")
+    command.add_argument("--jobs", type=int, default=1, help="processes that run the seeds (default: 1)")
     command.add_argument("--first", type=int, default=0, help="first seed (default: 0)")
     command.add_argument(
         "--record", type=Path, help="file to which the result of each seed is appended; seeds in it are not run again"

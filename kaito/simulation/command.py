@@ -1,7 +1,6 @@
 """The command `kaito simulate`: runs seeds of `KaitoSimulation`, explains a seed, and minimizes failing ones."""
 
 import argparse
-import gc
 import sys
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import final
 
 from kaito.runtime.testing.simulate import Report, Scenario, describe, minimize, pytest_case, simulate
+from kaito.simulation.campaign import SeedResult, results_of
 from kaito.simulation.record import CampaignRecord, code_digest, summary
 from kaito.simulation.short import REST_SECONDS, SHORT_SECONDS, short_scenario
 from kaito.simulation.simulation import KaitoSimulation
@@ -24,28 +24,26 @@ class Totals:
 
     seeds: int = 0
     seconds: float = 0.0
-    steps: int = 0
+    actions: int = 0
     faults: int = 0
     requests: int = 0
     reconciles: int = 0
-    errors: Counter[str] = field(default_factory=Counter[str])
     violations: Counter[str] = field(default_factory=Counter[str])
 
-    def add(self, report: Report) -> None:
+    def add(self, result: SeedResult) -> None:
         """Adds a run."""
         self.seeds += 1
-        self.seconds += report.seconds
-        self.steps += len(report.scenario.steps)
-        self.faults += report.faults
-        self.requests += report.trace.requests
-        self.reconciles += report.reconciles
-        self.errors.update(report.errors)
-        if report.violation is not None:
-            self.violations[report.violation.invariant] += 1
+        self.seconds += result.seconds
+        self.actions += result.actions
+        self.faults += result.faults
+        self.requests += result.requests
+        self.reconciles += result.reconciles
+        if result.violation:
+            self.violations[result.invariant] += 1
 
     def __str__(self) -> str:
         hours = f"{self.seconds / 3600:,.0f} virtual hours"
-        work = f"{self.steps - self.faults:,} actions, {self.faults:,} faults, {self.requests:,} requests"
+        work = f"{self.actions:,} actions, {self.faults:,} faults, {self.requests:,} requests"
         found = ", ".join(f"{name}: {count}" for name, count in sorted(self.violations.items())) or "none"
         return f"{self.seeds:,} seeds, {hours}, {work}, {self.reconciles:,} reconciles; violations: {found}"
 
@@ -55,7 +53,8 @@ def run_scenario(scenario: Scenario | int, *, short: bool = False, verbose: bool
     if not short:
         return simulate(KaitoSimulation(), scenario, verbose=verbose)
     chosen = short_scenario(scenario) if isinstance(scenario, int) else scenario
-    return simulate(KaitoSimulation(trouble_seconds=SHORT_SECONDS, rest_seconds=REST_SECONDS), chosen, verbose=verbose)
+    simulation = KaitoSimulation(trouble_seconds=SHORT_SECONDS, rest_seconds=REST_SECONDS, ends_early=True)
+    return simulate(simulation, chosen, verbose=verbose)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,31 +87,19 @@ def _campaign(seeds: Iterable[int], arguments: argparse.Namespace) -> int:
     runs = partial(run_scenario, short=arguments.short)
     code = f"{code_digest()} (short)" if arguments.short else code_digest()
     record = None if arguments.record is None else CampaignRecord(arguments.record, code)
-    for seed in seeds:
-        if record is not None and seed in record.seeds:
-            continue
-        report = runs(seed)
-        if not totals.seeds:
-            _freeze()
-        totals.add(report)
+    left = [seed for seed in seeds if record is None or seed not in record.seeds]
+    for result in results_of(left, runs, jobs=arguments.jobs, minimizes=arguments.minimize):
+        totals.add(result)
         if record is not None:
-            record.add(report)
-        if report.violation is not None:
-            _print(f"seed {seed}: {report.violation}")
-            if arguments.minimize:
-                _, report = minimize(report, runs)
-                _print(describe(report))
-                _print(pytest_case(report, "KaitoSimulation"))
+            record.add(result)
+        if result.violation:
+            _print(f"seed {result.seed}: {result.violation}")
+            if result.description:
+                _print(result.description)
         if totals.seeds % 100 == 0:
             _print(f"{totals} ({time.monotonic() - began:.0f} s)")
     _print(f"{totals} ({time.monotonic() - began:.0f} s)")
     return 1 if totals.violations else 0
-
-
-def _freeze() -> None:
-    """Leaves what the first run has imported and built out of the collections after runs, a sixth of a short run."""
-    gc.collect()
-    gc.freeze()
 
 
 def _print(text: str) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, final
 
-from kaito.runtime.testing.simulate import Report
+from kaito.simulation.campaign import SeedResult
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 
@@ -45,19 +45,18 @@ class CampaignRecord:
         self.seeds: set[int] = {entry["seed"] for entry in present if entry["code"] == code}
         """Seeds that have been run with this state of the code."""
 
-    def add(self, report: Report) -> None:
+    def add(self, result: SeedResult) -> None:
         """Appends the result of a seed."""
-        seed = report.scenario.seed
-        self.seeds.add(seed)
+        self.seeds.add(result.seed)
         entry = {
-            "seed": seed,
+            "seed": result.seed,
             "code": self._code,
-            "seconds": round(report.seconds),
-            "actions": len(report.scenario.steps) - report.faults,
-            "faults": report.faults,
-            "requests": report.trace.requests,
-            "reconciles": report.reconciles,
-            "violation": "" if report.violation is None else str(report.violation),
+            "seconds": round(result.seconds),
+            "actions": result.actions,
+            "faults": result.faults,
+            "requests": result.requests,
+            "reconciles": result.reconciles,
+            "violation": result.violation,
         }
         with self._path.open("a") as file:
             file.write(("\n" if self._must_end_line else "") + json.dumps(entry) + "\n")

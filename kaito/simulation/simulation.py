@@ -56,8 +56,14 @@ class KaitoSimulation(Simulation):
     reference: Reference
     copies: Copies
 
-    def __init__(self, *, trouble_seconds: float | None = None, rest_seconds: float | None = None) -> None:
-        """Takes the time in which steps happen, an hour by default, and the time of rest, five minutes by default."""
+    def __init__(
+        self, *, trouble_seconds: float | None = None, rest_seconds: float | None = None, ends_early: bool = False
+    ) -> None:
+        """Takes the time in which steps happen, an hour by default, and the time of rest, five minutes by default.
+
+        With `ends_early`, the trouble ends with the last fault.
+        """
+        self.limits = replace(self.limits, ends_early=ends_early)
         if trouble_seconds is not None:
             self.limits = replace(self.limits, trouble_seconds=trouble_seconds)
         if rest_seconds is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from kaito.apiserver.patch.managed_fields import record_write
 from kaito.apiserver.registry.builtin_schemas import ownership_schema
@@ -10,7 +11,7 @@ from kaito.apiserver.registry.resources import Column, Resource, Scale
 from kaito.apiserver.registry.server_state import Context, ServerState
 from kaito.apiserver.registry.store import Change, Stored
 from kaito.apiserver.schema.structural import Schema, fill_defaults, prune
-from kaito.apiserver.wire import Object, copy_json, part
+from kaito.apiserver.wire import Object, copy_json, decode, encode, part
 
 STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
 
@@ -47,7 +48,17 @@ def served_resources(data: Object) -> list[Resource]:
 def _schema(spec: Object, version: Object) -> Schema:
     if spec.get("preserveUnknownFields"):
         return Schema({"x-kubernetes-preserve-unknown-fields": True})
-    return Schema(part(version, "schema", "openAPIV3Schema"))
+    return _compiled(encode(part(version, "schema", "openAPIV3Schema")))
+
+
+@lru_cache(maxsize=64)
+def _compiled(text: bytes) -> Schema:
+    """Returns the schema of a JSON text.
+
+    All servers of a process share it, with what it has compiled and the results of its CEL rules, which depend on
+    nothing but the schema and the values: tests make many servers with the same definitions.
+    """
+    return Schema(decode(text))
 
 
 def _resource(spec: Object, names: Object, version: Object, storage_version: str) -> Resource:

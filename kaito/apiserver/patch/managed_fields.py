@@ -8,7 +8,7 @@ its new owners, or raises the conflicts. The algorithm is `structured-merge-diff
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from kaito.apiserver import errors
@@ -83,6 +83,8 @@ class Ownership:
 
     sets: Managers
     times: dict[ManagerKey, str]
+    trees: dict[ManagerKey, Object] = field(default_factory=dict[ManagerKey, Object])
+    """The FieldsV1 form of the sets, as decoded."""
 
 
 def decode_ownership(metadata: Object) -> Ownership:
@@ -96,7 +98,8 @@ def decode_ownership(metadata: Object) -> Ownership:
             str(entry.get("apiVersion", "")),
             str(entry.get("subresource", "")),
         )
-        found.sets[key] = fieldset.from_fields(part(entry, "fieldsV1"))
+        found.trees[key] = part(entry, "fieldsV1")
+        found.sets[key] = fieldset.from_fields(found.trees[key])
         found.times[key] = str(entry.get("time", ""))
     return found
 
@@ -111,7 +114,7 @@ def encode_ownership(ownership: Ownership, before: Ownership, now: str) -> list[
         if time:
             entry["time"] = time
         entry["fieldsType"] = "FieldsV1"
-        entry["fieldsV1"] = fieldset.to_fields(paths)
+        entry["fieldsV1"] = before.trees[key] if unchanged else fieldset.to_fields(paths)
         if key.subresource:
             entry["subresource"] = key.subresource
         entries.append(entry)
@@ -151,7 +154,8 @@ def record_write(
         return  # ownership of an object without managed fields is tracked from its first apply on
     if old is not None and same_content(data, old) and sent == old["metadata"].get("managedFields"):
         return
-    current = decode_ownership(metadata) if sent else Ownership(dict(before.sets), dict(before.times))
+    is_same = not sent or (old is not None and sent == old["metadata"].get("managedFields"))
+    current = Ownership(dict(before.sets), dict(before.times)) if is_same else decode_ownership(metadata)
     if subresource in {"binding", "finalize"}:
         return
     schema = resource.ownership_schema

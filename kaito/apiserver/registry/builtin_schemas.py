@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 from kaito.apiserver.schema.structural import Schema
@@ -59,6 +59,7 @@ class _WithMetadata(Schema):
         return name in {"apiVersion", "kind", "metadata"} or super().declares(name)
 
 
+@lru_cache(maxsize=64)
 def ownership_schema(schema: Schema) -> Schema:
-    """Returns the schema that ownership of a custom resource's fields is counted with."""
+    """Returns the schema that ownership of a custom resource's fields is counted with; the same for one schema."""
     return _WithMetadata(schema.raw)

@@ -136,10 +136,11 @@ class Model(BaseModel):
 
         Missing fields (of an object cached as metadata only) are missing in the copy unless they are replaced.
         """
-        values = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
+        fields = type(self).model_fields  # pydantic computes it at each access
+        values = {name: getattr(self, name) for name in self.model_fields_set if name in fields}
         copy = type(self)(**{**(self.model_extra or {}), **values, **changes})
         if is_partial(self):
-            for name in type(self).model_fields.keys() - vars(self).keys() - changes.keys():
+            for name in fields.keys() - vars(self).keys() - changes.keys():
                 vars(copy).pop(name, None)
         return copy
 

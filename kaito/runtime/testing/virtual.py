@@ -80,9 +80,14 @@ class _JumpingSelector(selectors.BaseSelector):
         return self._real.modify(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Returns the ready file objects; if there are none, advances virtual time."""
+        """Returns the ready file objects; if there are none, advances virtual time.
+
+        While callbacks are ready, only threads can make a file object ready, which wait for the next pause as well.
+        """
+        if timeout == 0:
+            return []
         ready = self._real.select(0)
-        if ready or timeout == 0:
+        if ready:
             return ready
         return [] if self.idle(timeout) else self._real.select(None)
 

@@ -16,12 +16,18 @@ class ActiveFaults:
     def __init__(self, time: Callable[[], float]) -> None:
         self._time = time
         self._until = 0.0
+        self._last_end = 0.0
         self._ends: dict[object, Callable[[], None]] = {}
 
     @property
     def quiet_seconds(self) -> float:
         """Seconds since the last effect of a fault ended; 0 while there is one."""
         return max(self._time() - self._until, 0.0)
+
+    @property
+    def over_at(self) -> float:
+        """When the last fault, and its effects, will have ended."""
+        return max(self._until, self._last_end)
 
     def last(self, seconds: float) -> None:
         """Declares that a fault has effects for so long from now."""
@@ -30,6 +36,7 @@ class ActiveFaults:
     def end_after(self, seconds: float, end: Callable[[], None], disturbs: float | None) -> None:
         """Ends a fault after so many seconds, or earlier by `end_all`; its effects last for `disturbs`, or as long."""
         self.last(seconds if disturbs is None else disturbs)
+        self._last_end = max(self._last_end, self._time() + seconds)
         token = object()
         self._ends[token] = end
 

@@ -26,6 +26,7 @@ class Limits:
 
     Attributes:
         trouble_seconds: time in which steps happen.
+        ends_early: whether the trouble ends as soon as the last step has happened and no fault is active any more.
         converge_seconds: time in which everything must be as wanted after the last fault.
         rest_seconds: time after that in which little may be written.
         deletion_seconds: time for which an object may be terminating while nothing fails.
@@ -36,6 +37,7 @@ class Limits:
     """
 
     trouble_seconds: float = 3600.0
+    ends_early: bool = False
     converge_seconds: float = 1800.0
     rest_seconds: float = 300.0
     deletion_seconds: float = 1800.0

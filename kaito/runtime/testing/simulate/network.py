@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, final
 
+import msgspec
+
 from kaito.runtime.client.transport import (
     CONNECT_SECONDS,
     NO_HEADERS,
@@ -53,6 +55,15 @@ SLOW_PROBABILITY: Final = 0.02
 
 CONCURRENT_SECONDS: Final = 10.0
 """Longest duration of a reconcile: the write of another one of the same process may be newer than what it has read."""
+
+
+class _OnlyMetadata(msgspec.Struct):
+    """An object of which only the metadata is decoded."""
+
+    metadata: dict[str, Any] | None = None
+
+
+_METADATA: Final = msgspec.json.Decoder(_OnlyMetadata)
 
 
 class ProcessCrashed(ConnectionError):
@@ -329,8 +340,7 @@ class _Undated:
 
 
 def _metadata(body: bytes | None) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(body or b"{}")
-    return document.get("metadata") or {}
+    return _METADATA.decode(body or b"{}").metadata or {}
 
 
 class _Crashed(TransportError, ProcessCrashed):

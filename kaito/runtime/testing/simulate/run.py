@@ -277,8 +277,11 @@ class Run:
             self.trace.line("fault" if kind.is_fault else "user", kind.describe(step.arguments))
             await kind.apply(self, **step.arguments)
             self._dirty = True
-        if self.now < limits.trouble_seconds:
-            await asyncio.sleep(limits.trouble_seconds - self.now)
+        ends_at = limits.trouble_seconds
+        if limits.ends_early:
+            ends_at = min(ends_at, self._faults.over_at)
+        if self.now < ends_at:
+            await asyncio.sleep(ends_at - self.now)
         self.calm()
         await self._until(lambda: list(self.simulation.missing(self)), limits.converge_seconds, "everything converges")
         before = self.trace.writes

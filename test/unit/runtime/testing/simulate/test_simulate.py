@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,6 +117,20 @@ def test_a_correct_operator_violates_nothing(seed: int) -> None:
     report = simulate(Orders(), seed)
     assert report.violation is None, describe(report)
     assert report.seconds > 300
+
+
+def test_the_trouble_ends_with_the_last_fault_if_it_may_end_early() -> None:
+    cut = Step(10, "cut-network", {"process": "orders-0", "seconds": 60.0})
+    steps = (Step(5, "create", {"name": "a"}), cut, Step(20, "create", {"name": "b"}))
+    whole, early = Orders(), Orders()
+    early.limits = replace(Orders.limits, ends_early=True)
+    reports = [simulate(each, Scenario(1, steps)) for each in (whole, early)]
+    assert [report.violation for report in reports] == [None, None]
+    (ends, ends_early) = (
+        next(line.at for line in report.trace.lines if "all faults end" in line.text) for report in reports
+    )
+    assert ends == Orders.limits.trouble_seconds
+    assert 70 <= ends_early < 100
 
 
 @pytest.mark.slow("test_a_correct_operator_violates_nothing")
