@@ -138,3 +138,47 @@ async def test_a_set_has_a_copy_on_every_slice_of_its_nodes() -> None:
         await until(is_one, "its node to be given back", 90)
         running.kubectl("delete", "inferenceset", "small", "--timeout=120s")
         assert await running.pools() == {}
+
+
+OWN_MANIFEST = """
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: small}
+resource:
+  count: 9
+  partition: {mode: mig, profile: 1g.10gb}
+  labelSelector: {matchLabels: {apps: small}}
+inference:
+  preset: {name: qwen3.5-2b}
+"""
+
+
+def add_node(running: Stack, name: str, slices: int) -> None:
+    """Registers a node of the user with slices of one GPU, as its kubelet and the device plugin do."""
+    own = {"apps": "small", "node.kubernetes.io/instance-type": "Standard_NC24ads_A100_v4"}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": own}}
+    running.kubectl("create", "-f", "-", stdin=json.dumps(node))
+    amounts = {"cpu": "24", "memory": "200Gi", "pods": "110", "nvidia.com/mig-1g.10gb": str(slices)}
+    status = {"capacity": amounts, "allocatable": amounts, "conditions": [{"type": "Ready", "status": "True"}]}
+    running.kubectl("patch", "node", name, "--subresource=status", "-p", json.dumps({"status": status}))
+    running.kubectl("taint", "node", name, "node.kubernetes.io/not-ready-")
+
+
+@pytest.mark.timeout(240)
+async def test_copies_share_existing_nodes_with_different_numbers_of_slices() -> None:
+    async with stack(controller_flags=["--node-api=byo"]) as running:
+        add_node(running, "large", 7)
+        running.kubectl("apply", "-f", "-", stdin=OWN_MANIFEST)
+
+        def message() -> str:
+            path = '{.status.conditions[?(@.type=="NodesReady")].message}'
+            return running.kubectl("get", "workspace", "small", "-o", f"jsonpath={path}")
+
+        await until(lambda: "1 of 2 nodes ready; they have the resources for 7 of 9 copies" in message(), "a message")
+        assert items(running, "statefulsets") == []
+        add_node(running, "small", 3)
+        running.kubectl("wait", "workspace/small", "--for=condition=WorkspaceSucceeded", "--timeout=90s")
+        assert stateful_set(running)["spec"]["replicas"] == 9
+        (workspace,) = items(running, "workspaces")
+        assert workspace["status"]["targetNodeCount"] == 2
+        assert items(running, "machines") == []
