@@ -355,6 +355,11 @@ RESERVED_KEYS: Final = frozenset(
         CLAIM_NAME,
         CLAIM_KIND,
         WORKSPACE_UID,
+        INSTALLATION,
+        CREATED_BY_INFERENCESET,
+        INFERENCESET_REVISION,
+        ACTIVATOR,
+        GROUP_ROLE,
         PREFERRED,
         MACHINE_TYPE,
         CREATION_TIMESTAMP,
@@ -369,6 +374,9 @@ RESERVED_KEYS: Final = frozenset(
 RESERVED_DOMAINS: Final = ("karpenter.sh", "karpenter.kaito.sh")
 """Label domains of Karpenter. With `karpenter.sh/nodepool` in a selector, another Karpenter would adopt the claim."""
 
+
+ADMINISTRATOR_DOMAINS: Final = ("node-restriction.kubernetes.io", "node-role.kubernetes.io")
+"""Label domains by which administrators separate nodes. A user's selector cannot set them on new nodes."""
 
 _CLOUD_LABELS: Final = frozenset({"accelerator", "agentpool", "storageprofile", "storagetier"})
 """Keys without a domain that Azure Kubernetes Service sets on its nodes ("Use labels in an AKS cluster")."""
@@ -385,6 +393,12 @@ def is_set_by_others(key: str) -> bool:
 def is_true(value: str | None) -> bool:
     """Whether a label or annotation is `true`, in any case. Every other value, and a missing one, is false."""
     return value is not None and value.strip().lower() == TRUE
+
+
+def is_own(key: str) -> bool:
+    """Whether the domain of a key is `kaito.sh` or below it."""
+    domain, slash, _ = key.rpartition("/")
+    return bool(slash) and (domain == "kaito.sh" or domain.endswith(".kaito.sh"))
 
 
 def is_reserved(key: str) -> bool:

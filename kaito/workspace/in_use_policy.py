@@ -70,13 +70,18 @@ POLICY_KINDS: Final = (ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBindi
 
 
 def policy() -> ValidatingAdmissionPolicy:
-    """Returns the policy that rejects the deletion of every object with the label of the installation."""
+    """Returns the policy that rejects the deletion of every object with the label of the installation.
+
+    Namespaced objects also need a namespace with the label, which only administrators can set: otherwise, every user
+    could create pods that not even a kubelet can delete.
+    """
     everything = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["DELETE"], "resources": ["*"]}
     spec = {
         "failurePolicy": "Fail",
         "matchConstraints": {
             "resourceRules": [everything],
             "objectSelector": {"matchLabels": {labels.INSTALLATION: labels.TRUE}},
+            "namespaceSelector": {"matchLabels": {labels.INSTALLATION: labels.TRUE}},
         },
         "validations": [{"expression": "false", "message": MESSAGE, "reason": "Forbidden"}],
     }

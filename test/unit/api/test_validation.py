@@ -96,6 +96,16 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ),
     (
         INFERENCE,
+        {"resource": {"labelSelector": {"matchLabels": {"kaito.sh/installation": "true"}}}},
+        "matchLabels: 'kaito.sh/installation' is a reserved label key",
+    ),
+    (
+        INFERENCE,
+        {"resource": {"labelSelector": {"matchLabels": {"node-restriction.kubernetes.io/tenant": "blue"}}}},
+        "matchLabels: 'node-restriction.kubernetes.io/tenant' would be set on new nodes, and only administrators may",
+    ),
+    (
+        INFERENCE,
         {"resource": {"labelSelector": {"matchExpressions": [{"key": "kaito.sh/workspace", "operator": "Exists"}]}}},
         r"matchExpressions\[0\].key: 'kaito.sh/workspace' is a reserved label key",
     ),

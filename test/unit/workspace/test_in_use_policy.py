@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.runtime.errors import Forbidden
+from kaito.runtime.errors import Forbidden, Invalid
 from kaito.runtime.kinds import ConfigMap, Namespace
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World
@@ -20,8 +20,8 @@ def installed(world: World) -> None:
     """Objects as `config/default` makes them, and one that it does not."""
     mark = {labels.INSTALLATION: labels.TRUE}
     world.put(Namespace(metadata=ObjectMeta(name="kaito-system", labels=mark)))
-    world.put(ConfigMap(metadata=ObjectMeta(name="gpu-provisioner-azure", namespace="default", labels=mark)))
-    world.put(ConfigMap(metadata=ObjectMeta(name="other", namespace="default")))
+    world.put(ConfigMap(metadata=ObjectMeta(name="gpu-provisioner-azure", namespace="kaito-system", labels=mark)))
+    world.put(ConfigMap(metadata=ObjectMeta(name="other", namespace="kaito-system")))
 
 
 def in_force(world: World) -> bool:
@@ -59,14 +59,36 @@ async def test_only_objects_of_the_installation_are_protected(cluster: "Cluster"
         with pytest.raises(Forbidden, match="Delete them first"):
             world.delete(Namespace, "kaito-system", "")
         with pytest.raises(Forbidden, match="kubectl delete inferencesets,workspaces --all"):
-            world.delete(ConfigMap, "gpu-provisioner-azure")
-        world.delete(ConfigMap, "other")
+            world.delete(ConfigMap, "gpu-provisioner-azure", "kaito-system")
+        world.delete(ConfigMap, "other", "kaito-system")
     with pytest.raises(Forbidden):
         world.delete(Namespace, "kaito-system", "")  # without any controller, too
     async with cluster.controller():
         world.delete(Workspace, phi.name)
         await world.advance(10)
-        world.delete(ConfigMap, "gpu-provisioner-azure")
+        world.delete(ConfigMap, "gpu-provisioner-azure", "kaito-system")
+
+
+async def test_a_user_cannot_protect_objects_of_another_namespace(cluster: "Cluster", phi: Workspace) -> None:
+    """Else, not even a kubelet could delete a pod that a user has labeled."""
+    mark = {labels.INSTALLATION: labels.TRUE}
+    installed(cluster.world)
+    cluster.world.put(ConfigMap(metadata=ObjectMeta(name="of-a-user", namespace="default", labels=mark)))
+    cluster.apply(phi.with_metadata(labels=mark))
+    async with cluster.controller():
+        await cluster.world.advance(5)
+        assert in_force(cluster.world)
+        cluster.world.delete(ConfigMap, "of-a-user")
+        cluster.world.delete(Workspace, phi.name)
+        await cluster.world.advance(10)
+        assert cluster.world.find(Workspace, phi.name) is None
+
+
+async def test_a_selector_with_the_label_of_the_installation_is_rejected(cluster: "Cluster", phi: Workspace) -> None:
+    """The claim, and with it the node, could not be deleted."""
+    selector = phi.resource.label_selector.evolve(match_labels={"apps": "phi", labels.INSTALLATION: labels.TRUE})
+    with pytest.raises(Invalid, match="reserved for the controllers"):
+        cluster.apply(phi.evolve(resource=phi.resource.evolve(label_selector=selector)))
 
 
 async def test_a_policy_deleted_by_a_user_is_created_again(cluster: "Cluster", phi: Workspace) -> None:

@@ -306,6 +306,7 @@ def test_the_policy_rejects_every_deletion_of_the_installation() -> None:
         "matchConstraints": {
             "resourceRules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["DELETE"], "resources": ["*"]}],
             "objectSelector": {"matchLabels": {"kaito.sh/installation": "true"}},
+            "namespaceSelector": {"matchLabels": {"kaito.sh/installation": "true"}},
         },
         "validations": [{"expression": "false", "message": in_use_policy.MESSAGE, "reason": "Forbidden"}],
     }

@@ -61,8 +61,6 @@ SETTABLE: Final = frozenset(
 KNOWN: Final = frozenset({*SETTABLE, *_UNSUPPORTED, *_OF_CONTROLLERS})
 """Every known annotation of a Workspace in `kaito.sh` and its subdomains."""
 
-_DOMAIN: Final = "kaito.sh"
-
 
 def field(key: str) -> str:
     """Returns the path of an annotation in messages."""
@@ -118,9 +116,7 @@ def node_count_override(workspace: Workspace) -> Iterator[Violation]:
 def only_known(workspace: Workspace) -> Iterator[Violation]:
     """Reports unknown annotations as warnings, because they have no effect."""
     for key in sorted(workspace.annotations):
-        domain, slash, _ = key.partition("/")
-        ours = slash and (domain == _DOMAIN or domain.endswith(f".{_DOMAIN}"))
-        if not ours or key in KNOWN:
+        if not labels.is_own(key) or key in KNOWN:
             continue
         near = get_close_matches(key, KNOWN, n=1, cutoff=0.7)
         hint = f", did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(SETTABLE))}"

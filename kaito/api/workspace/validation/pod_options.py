@@ -84,10 +84,10 @@ def check_pod_options(options: PodOptions, path: str) -> Iterator[Violation]:
     yield from _volumes(options.volumes, f"{path}.volumes")
     yield from _mounts(options.volume_mounts, f"{path}.volumeMounts")
     for key in options.labels:
-        if labels.is_reserved(key) or key.partition("/")[0] == "kaito.sh":
+        if labels.is_reserved(key) or labels.is_own(key):
             yield Violation(f"{path}.labels[{key}]", "is set by the controller: remove it")
     for key in options.annotations:
-        if key.partition("/")[0] == "kaito.sh":
+        if labels.is_own(key):
             yield Violation(f"{path}.annotations[{key}]", "is set by the controller: remove it")
 
 

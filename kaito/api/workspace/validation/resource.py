@@ -142,6 +142,19 @@ def selector_keys_free(workspace: Workspace) -> Iterator[Violation]:
             yield Violation(f"resource.labelSelector.matchExpressions[{index}].key", f"{expression.key!r} {remedy}")
 
 
+def new_nodes_not_restricted(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
+    """Checks that new nodes get no label by which administrators separate nodes."""
+    if policy.node_api == "byo":
+        return
+    for key in workspace.resource.label_selector.match_labels:
+        if key.partition("/")[0] in labels.ADMINISTRATOR_DOMAINS:
+            message = (
+                f"{key!r} would be set on new nodes, and only administrators may set it: use another label, or select "
+                "preferredNodes with matchExpressions"
+            )
+            yield Violation("resource.labelSelector.matchLabels", message)
+
+
 def selector_not_contradictory(workspace: Workspace) -> Iterator[Violation]:
     """Checks that no expression contradicts `matchLabels`."""
     selector = workspace.resource.label_selector
@@ -272,6 +285,7 @@ RULES: Final = (
     Rule("offering-possible", offering_possible),
     Rule("selector-not-empty", selector_selects),
     Rule.always("selector-keys-free", selector_keys_free),
+    Rule("new-nodes-not-restricted", new_nodes_not_restricted),
     Rule.always("selector-not-contradictory", selector_not_contradictory),
     Rule("selector-fits-new-nodes", selector_fits_new_nodes),
     Rule.always("count-positive", count_positive),
