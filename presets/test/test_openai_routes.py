@@ -207,7 +207,7 @@ async def test_token_ids_outside_the_vocabulary_are_refused(serve: Serve) -> Non
     for token in (-1, 0x110000):
         status, body = await server.post("/v1/completions", {"prompt": [1, token]})
         assert status == 400
-        assert f"token id {token} is outside the vocabulary" in body["error"]["message"]
+        assert f"token id {token} is out of vocabulary" in body["error"]["message"]
 
 
 @pytest.mark.parametrize("n", [1, 3])

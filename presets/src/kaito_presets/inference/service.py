@@ -460,7 +460,7 @@ class GenerationService:
         limit = self.info.vocabulary
         wrong = next((token for token in prompt if token < 0 or token >= limit), None) if limit else None
         if wrong is not None:
-            raise BadRequest(f"token id {wrong} is outside the vocabulary of {limit}", param=param)
+            raise BadRequest(f"token id {wrong} is out of vocabulary: the model has {limit} tokens", param=param)
 
     async def _complete_one(self, request: GenerationRequest, handle: RowHandle, started: float) -> list[Completion]:
         if handle.incremental:

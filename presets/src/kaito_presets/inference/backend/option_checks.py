@@ -127,7 +127,8 @@ def _logit_bias(value: object, vocabulary: int) -> str | None:
         and len(value) <= MAX_BIASES
         and all(_is_token(_as_token(key), vocabulary) and _LOGIT_BIAS(bias, 0) is None for key, bias in value.items())
     )
-    return None if right else f"must map at most {MAX_BIASES} {_ids(vocabulary)} to numbers from -100 to 100"
+    ids = f"token ids of the vocabulary of {vocabulary}" if vocabulary else "token ids"
+    return None if right else f"must map at most {MAX_BIASES} {ids} to numbers from -100 to 100"
 
 
 _LOGIT_BIAS: Final = _number(-100, 100)
