@@ -112,27 +112,18 @@ def is_list(value: Json) -> TypeGuard[list[Json]]:
     return isinstance(value, list)
 
 
+_NESTED = (dict, list)
+"""A tuple that exists: to write a union here would make one for each value."""
+
+
 def is_nested(value: Json) -> bool:
     """Returns whether a JSON value is an object or a list."""
-    return isinstance(value, dict | list)
+    return isinstance(value, _NESTED)
 
 
 def copy_json(value: Json) -> Json:
-    """Returns a deep copy of a JSON value. Encoding and decoding takes a fifth of the time of a loop."""
-    if not is_nested(value):
-        return value
-    try:
-        return _decoder.decode(_encoder.encode(value))
-    except (msgspec.MsgspecError, OverflowError, ValueError):  # an integer of more than 64 bits
-        return _copy_nested(value)
-
-
-def _copy_nested(value: Json) -> Json:
-    if is_object(value):
-        return {key: _copy_nested(item) for key, item in value.items()}
-    if is_list(value):
-        return [_copy_nested(item) for item in value]
-    return value
+    """Returns a deep copy of a JSON value (many times faster than `copy.deepcopy`)."""
+    return msgspec.to_builtins(value)
 
 
 def lookup(value: Json, path: Iterable[str]) -> Json:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from kaito.apiserver.cel.rules import RuleSyntaxError, compile_rule
 from kaito.apiserver.errors import FieldError, forbidden_field, invalid_value, required, unsupported
 from kaito.apiserver.schema.structural import Schema
 from kaito.apiserver.schema.validation import validate
-from kaito.apiserver.wire import Json, Object, is_object, lookup, part
+from kaito.apiserver.wire import Json, Object, decode, encode, is_object, lookup, part
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
@@ -52,20 +54,23 @@ def _version_errors(versions: list[Object]) -> list[FieldError]:
     schemas: list[Json] = [lookup(version, ("schema", "openAPIV3Schema")) for version in versions]
     if schemas and schemas[0] is not None and all(schema == schemas[0] for schema in schemas):
         # Equal schemas are one schema to the real server, and its messages say so.
-        return found + _root_errors(schemas[0], "spec.validation.openAPIV3Schema")
+        return found + list(_root_errors(encode(schemas[0]), "spec.validation.openAPIV3Schema"))
     for index, schema in enumerate(schemas):
         here = f"spec.versions[{index}].schema.openAPIV3Schema"
-        found += [required(here)] if schema is None else _root_errors(schema, here)
+        found += [required(here)] if schema is None else _root_errors(encode(schema), here)
     return found
 
 
-def _root_errors(schema: Object, here: str) -> list[FieldError]:
+@lru_cache(maxsize=128)
+def _root_errors(encoded: bytes, here: str) -> tuple[FieldError, ...]:
+    """Validates the schema of a version; cached, because tests install the same definitions in many servers."""
+    schema: Object = decode(encoded)
     found: list[FieldError] = []
     if not schema.get("type"):
         found.append(required(f"{here}.type", "must not be empty at the root"))
     elif schema["type"] != "object":
         found.append(invalid_value(f"{here}.type", schema["type"], "must be object at the root"))
-    return found + _schema_errors(schema, here, root=True)
+    return (*found, *_schema_errors(schema, here, root=True))
 
 
 def _schema_errors(schema: Object, path: str, *, root: bool = False) -> list[FieldError]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import base64
 import binascii
 
-from kaito.apiserver.errors import bad_request
+from kaito.apiserver.errors import StatusError, bad_request
 from kaito.apiserver.schema.durations import parse_time
 from kaito.apiserver.schema.quantities import canonical_quantity
 from kaito.apiserver.schema.structural import Schema
-from kaito.apiserver.wire import Json, Object, is_list, is_object
+from kaito.apiserver.wire import Json, Object, is_list, is_nested, is_object
 
 _JSON_WORDS = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 
@@ -44,8 +44,8 @@ class Coercer:
                 continue
             here = f"{path}.{name}" if path else name
             inner = schema.declares(name)
-            value[name] = self._value(item, child, here if inner else path, owner)
-            if value[name] in ({}, []) and name not in needed and not child.declared() and not child.opaque:
+            coerced = value[name] = self._value(item, child, here if inner else path, owner)
+            if is_nested(coerced) and not coerced and name not in needed and not child.declared() and not child.opaque:
                 del value[name]
 
     def _value(self, value: Json, schema: Schema, path: str, owner: str) -> Json:
@@ -54,23 +54,34 @@ class Coercer:
         if schema.opaque and not schema.type:
             return value
         if schema.int_or_string:
-            self._expect(type(value) in {int, str}, value, path, "intstr.IntOrString", owner)
+            if type(value) not in {int, str}:
+                raise self._wrong_type(value, path, "intstr.IntOrString", owner)
             return value
         match schema.type:
-            case "string":
-                self._expect(isinstance(value, str), value, path, "string", owner)
-                return self._formatted(value, str(schema.raw.get("format") or ""))
-            case "integer":
-                whole = isinstance(value, int) and not isinstance(value, bool)
-                self._expect(whole, value, path, str(schema.raw.get("format") or "int64"), owner)
-            case "boolean":
-                self._expect(isinstance(value, bool), value, path, "bool", owner)
             case "array":
-                self._expect(is_list(value), value, path, f"[]{_go_name(schema.items)}", owner)
+                if not is_list(value):
+                    raise self._wrong_type(value, path, f"[]{_go_name(schema.items)}", owner)
                 return self._list(value, schema.items, path, owner)
             case "object":
-                self._expect(is_object(value), value, path, _go_name(schema), owner)
-                self._object(value, schema, path, _struct(schema) or owner)
+                if not is_object(value):
+                    raise self._wrong_type(value, path, _go_name(schema), owner)
+                self._object(value, schema, path, schema.struct or owner)
+                return value
+            case _:
+                return self._scalar(value, schema, path, owner)
+
+    def _scalar(self, value: Json, schema: Schema, path: str, owner: str) -> Json:
+        match schema.type:
+            case "string":
+                if not isinstance(value, str):
+                    raise self._wrong_type(value, path, "string", owner)
+                return self._formatted(value, schema.raw.get("format"))
+            case "integer":
+                if not isinstance(value, int) or isinstance(value, bool):
+                    raise self._wrong_type(value, path, str(schema.raw.get("format") or "int64"), owner)
+            case "boolean":
+                if not isinstance(value, bool):
+                    raise self._wrong_type(value, path, "bool", owner)
             case _:
                 pass
         return value
@@ -89,7 +100,7 @@ class Coercer:
                 f"'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$' ({path})"
             ) from error
 
-    def _formatted(self, value: str, form: str) -> str:
+    def _formatted(self, value: str, form: Json) -> str:
         if form == "byte":
             try:
                 base64.b64decode(value, validate=True)
@@ -100,15 +111,10 @@ class Coercer:
             raise bad_request(self._head + text)
         return value
 
-    def _expect(self, fits: bool, value: Json, path: str, wanted: str, owner: str) -> None:
-        if not fits:
-            got = _JSON_WORDS[type(value)]
-            where = f"{owner}.{path}"
-            raise bad_request(f"{self._head}json: cannot unmarshal {got} into Go struct field {where} of type {wanted}")
-
-
-def _struct(schema: Schema) -> str:
-    return str(schema.raw.get("x-name", "")).rpartition(".")[2]
+    def _wrong_type(self, value: Json, path: str, wanted: str, owner: str) -> StatusError:
+        got = _JSON_WORDS[type(value)]
+        where = f"{owner}.{path}"
+        return bad_request(f"{self._head}json: cannot unmarshal {got} into Go struct field {where} of type {wanted}")
 
 
 def _go_name(schema: Schema | None) -> str:
@@ -119,4 +125,4 @@ def _go_name(schema: Schema | None) -> str:
     names = {"string": "string", "boolean": "bool", "integer": str(schema.raw.get("format") or "int64")}
     if schema.type in names:
         return names[schema.type]
-    return f"v1.{_struct(schema)}"
+    return f"v1.{schema.struct}"

@@ -26,15 +26,24 @@ def _resolved(raw: Object, definitions: Mapping[str, Object]) -> Object:
     return {**definitions[name], **own, "x-name": name, "x-quantity": name.endswith("resource.Quantity")}
 
 
+def _object_or_none(raw: Json) -> Object | None:
+    return raw if is_object(raw) else None
+
+
 class Schema:
     """One node of a structural schema. Children are compiled on first use, so recursive schemas are possible."""
 
     __slots__ = (
         "_additional",
         "_declared",
+        "_defaulted",
         "_definitions",
         "_items",
         "_properties",
+        "_raw_additional",
+        "_raw_items",
+        "_raw_properties",
+        "_zeros",
         "default",
         "embedded",
         "has_default",
@@ -52,6 +61,7 @@ class Schema:
         "quantity",
         "raw",
         "rules",
+        "struct",
         "type",
     )
 
@@ -84,37 +94,58 @@ class Schema:
         """Whether this schema or one below it has CEL rules; computed on first use."""
         self.passed: set[tuple[str, bytes, bytes]] = set()
         """Cache keys of evaluations in which the CEL rules of this node held (written by `cel`)."""
+        self.struct: str = str(raw.get("x-name", "")).rpartition(".")[2]
+        """Name of the Go struct of a built-in type; empty for other schemas."""
+        self._raw_properties: Object = part(raw, "properties")
+        self._raw_additional: Object | None = _object_or_none(raw.get("additionalProperties"))
+        self._raw_items: Object | None = _object_or_none(raw.get("items"))
         self._properties: dict[str, Schema] = {}
         self._declared: dict[str, Schema] | None = None
         self._items: Schema | None = None
         self._additional: Schema | None = None
+        self._defaulted: list[tuple[str, Schema]] | None = None
+        self._zeros: list[tuple[str, Json]] | None = None
 
     def declares(self, name: str) -> bool:
         """Returns whether a property is written out in the schema."""
-        return name in part(self.raw, "properties")
+        return name in self._raw_properties
 
     def declared(self) -> dict[str, Schema]:
         """Returns the written-out properties."""
         if self._declared is None:
-            names: dict[str, Object] = part(self.raw, "properties")
-            self._declared = {name: self._property(name, raw) for name, raw in names.items()}
+            self._declared = {name: self._property(name, raw) for name, raw in self._raw_properties.items()}
         return self._declared
+
+    def defaulted(self) -> list[tuple[str, Schema]]:
+        """Returns the written-out properties that have a default, with their names."""
+        if self._defaulted is None:
+            self._defaulted = [(name, child) for name, child in self.declared().items() if child.has_default]
+        return self._defaulted
+
+    def zeros(self) -> list[tuple[str, Json]]:
+        """Returns the properties that Go serializes even when they are empty, with their zero values."""
+        if self._zeros is None:
+            self._zeros = []
+            for name, child in self.declared().items():
+                zero = child.raw.get("default")
+                is_struct = zero == {} and bool(child.declared())
+                if is_struct or (zero is not None and not zero and not is_nested(zero)):
+                    self._zeros.append((name, zero))
+        return self._zeros
 
     def child(self, name: str) -> Schema | None:
         """Returns the schema of a property: the declared one, else that of additional properties, else None."""
         found = self._properties.get(name)
         if found is not None:
             return found
-        properties: dict[str, Object] = self.raw.get("properties") or {}
-        raw = properties.get(name)
+        raw = self._raw_properties.get(name)
         return self.additional if raw is None else self._property(name, raw)
 
     @property
     def additional(self) -> Schema | None:
         """Schema of properties that are not written out, or None."""
-        raw = self.raw.get("additionalProperties")
-        if self._additional is None and is_object(raw):
-            self._additional = Schema(raw, self._definitions)
+        if self._additional is None and self._raw_additional is not None:
+            self._additional = Schema(self._raw_additional, self._definitions)
         return self._additional
 
     @property
@@ -125,9 +156,8 @@ class Schema:
     @property
     def items(self) -> Schema | None:
         """Schema of list items, or None."""
-        raw = self.raw.get("items")
-        if self._items is None and is_object(raw):
-            self._items = Schema(raw, self._definitions)
+        if self._items is None and self._raw_items is not None:
+            self._items = Schema(self._raw_items, self._definitions)
         return self._items
 
     def _property(self, name: str, raw: Object) -> Schema:
@@ -208,48 +238,51 @@ def _prune_object(value: Object, schema: Schema, *, root: bool, path: str) -> li
 def drop_nulls(value: Json, schema: Schema) -> None:
     """Removes nulls where the schema neither allows them nor has a default, in place."""
     if is_object(value):
-        source: Object = value
-        for name in list(source):
-            child = schema.child(name)
-            if child is None:
-                continue
-            if source[name] is None:
-                if not child.nullable and not child.has_default:
-                    del source[name]
-            else:
-                drop_nulls(source[name], child)
+        for name, item in list(value.items()):
+            if item is None:
+                child = schema.child(name)
+                if child is not None and not child.nullable and not child.has_default:
+                    del value[name]
+            elif is_nested(item):
+                child = schema.child(name)
+                if child is not None:
+                    drop_nulls(item, child)
     elif is_list(value) and schema.items is not None:
+        items = schema.items
         entries: list[Json] = value
         for item in entries:
-            drop_nulls(item, schema.items)
+            if is_nested(item):
+                drop_nulls(item, items)
 
 
 def fill_defaults(value: Json, schema: Schema) -> None:
     """Fills in the defaults of the schema, in place: parents before their children."""
     if is_object(value):
-        source: Object = value
-        declared = schema.declared()
-        for name, child in declared.items():
-            missing = name not in source or (source[name] is None and not child.nullable)
-            if missing and child.has_default:
-                source[name] = copy_json(child.default)
-            if name in source:
-                fill_defaults(source[name], child)
-        additional = schema.additional
-        if additional is not None:
-            for name, item in source.items():
-                if name in declared:
-                    continue
-                if item is None and not additional.nullable and additional.has_default:
-                    source[name] = copy_json(additional.default)
-                fill_defaults(source[name], additional)
+        _fill_properties(value, schema)
+        for name, item in value.items():
+            if is_nested(item):
+                child = schema.child(name)
+                if child is not None:
+                    fill_defaults(item, child)
     elif is_list(value) and schema.items is not None:
         items = schema.items
         entries: list[Json] = value
         for index, item in enumerate(entries):
             if item is None and not items.nullable and items.has_default:
                 entries[index] = copy_json(items.default)
-            fill_defaults(entries[index], items)
+            if is_nested(entries[index]):
+                fill_defaults(entries[index], items)
+
+
+def _fill_properties(value: Object, schema: Schema) -> None:
+    for name, child in schema.defaulted():
+        if name not in value or (value[name] is None and not child.nullable):
+            value[name] = copy_json(child.default)
+    additional = schema.additional
+    if additional is not None and additional.has_default and not additional.nullable:
+        for name, item in value.items():
+            if item is None and not schema.declares(name):
+                value[name] = copy_json(additional.default)
 
 
 def fill_zeros(value: Json, schema: Schema) -> None:
@@ -257,24 +290,23 @@ def fill_zeros(value: Json, schema: Schema) -> None:
     types."""
     if is_list(value):
         entries: list[Json] = value
-        if schema.items is not None:
+        items = schema.items
+        if items is not None:
             for item in entries:
-                fill_zeros(item, schema.items)
+                if is_nested(item):
+                    fill_zeros(item, items)
         return
     if not is_object(value):
         return
     source: Object = value
-    for name, child in schema.declared().items():
-        if name == "metadata" and name not in source and "apiVersion" in source:
-            continue
-        if name not in source:
-            zero = child.raw.get("default")
-            if zero == {} and child.declared():
-                source[name] = {}
-            elif zero is not None and not zero and not is_nested(zero):
-                source[name] = zero
-        if name in source and name != "metadata":
-            fill_zeros(source[name], child)
+    for name, zero in schema.zeros():
+        if name not in source and not (name == "metadata" and "apiVersion" in source):
+            source[name] = copy_json(zero)
+    for name, item in source.items():
+        if is_nested(item) and name != "metadata" and schema.declares(name):
+            inner = schema.child(name)
+            if inner is not None:
+                fill_zeros(item, inner)
 
 
 def zero_value(schema: Schema) -> Json:
