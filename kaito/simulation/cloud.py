@@ -14,6 +14,7 @@ from kaito.runtime.client import Client
 from kaito.runtime.testing.objects import OWN_AGENT
 from kaito.runtime.testing.simulate import Process, Run
 from kaito.simulation.requests import CloudRequests
+from kaito.simulation.tokens import Tokens
 
 HEARTBEAT_SECONDS: Final = 24 * 3600.0
 """Nodes renew their leases rarely: no controller of Kaito reads these leases."""
@@ -29,6 +30,7 @@ class SimulatedCloud:
         self.simulator = Simulator(settings, nodes=client, clock=run.world.clock, seed=run.scenario.seed)
         self._run = run
         self.requests = CloudRequests(run)
+        self.tokens = Tokens(run)
         self.simulator.cluster.add_listener(self._on_pool_event)
         self.simulator.knobs.set(heartbeat_seconds=HEARTBEAT_SECONDS)
 
@@ -61,6 +63,11 @@ class _ArmConnection:
         """Serves a request; the connection drops if the process has crashed."""
         if not self._is_alive():
             return ArmResponse(drop=True)
+        rejected = self._cloud.tokens.reject(self._process, request)
+        if rejected is not None:
+            self._run.trace.request(f"{self._process.name} (ARM)", request.method, request.path, None, 401)
+            await asyncio.sleep(0)
+            return rejected
         is_write = request.method != "GET"
         if is_write and not self._process.holds_lease():
             text = f"{self._process.name} sends {request.method} {request.path} to Azure and does not hold its lease"

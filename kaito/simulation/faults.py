@@ -46,6 +46,7 @@ NODE_FAULTS: Final[dict[str, Object]] = {
     "never joining": {"never_join": True},
     "joining late": {"join_delay": 1200.0},
     "evicted with notice": {"evicted_after": 30.0},
+    "evicted without notice": {"vanishes": True},
     "outliving their pool": {"node_outlives_pool": True},
     "in lower case": {"lowercase_resource_group": True},
 }

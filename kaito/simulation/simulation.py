@@ -27,6 +27,8 @@ from kaito.simulation.manifests import Object, name_of
 from kaito.simulation.plans import REGION
 from kaito.simulation.reference import Reference
 from kaito.simulation.sets import set_actions
+from kaito.simulation.tokens import token_faults
+from kaito.simulation.upgrades import RELEASES, upgrade_actions
 from kaito.simulation.workspaces import actions
 from kaito.workspace import main as controller
 from kaito.workspace.admission import workspace_webhook
@@ -71,6 +73,8 @@ class KaitoSimulation(Simulation):
         self.webhook_hangs = 0
         """Number of active faults that make the webhook hang."""
         self.claim_kind: type[Claim] = Machine
+        self.releases: dict[str, str] = {}
+        """Releases of the processes that are not of the current one, by name."""
         self.removed: set[str] = set()
         """Names of the definitions that an administrator has removed and not installed again."""
         self._settings = WorkspaceSettings(hub_endpoint="", installation_guard=False, region=REGION)
@@ -84,8 +88,9 @@ class KaitoSimulation(Simulation):
         ]
 
     def _workspace_controller(self, replica: Replica) -> Manager:
+        release = RELEASES[self.releases.get(replica.process.name, "current")]
         return controller.workspace_manager(
-            self._settings,
+            self._settings.model_copy(update=release),
             replica.settings,
             mirrors_count=True,
             transport=replica.transport,
@@ -116,7 +121,10 @@ class KaitoSimulation(Simulation):
 
     def actions(self) -> Sequence[StepKind]:
         """The actions of users, and the faults of Azure, nodes and pods."""
+        provisioners = [f"{GPU_PROVISIONER}-{number}" for number in range(2)]
+        controllers = [f"{WORKSPACE_CONTROLLER}-{number}" for number in range(2)]
         users = [*actions(), *faults(), *choice_actions(), *set_actions(), *definition_actions()]
+        users += [*token_faults(provisioners), *upgrade_actions([*controllers, *provisioners])]
         return [unless_removed(each) for each in users]
 
     async def prepare(self, run: Run) -> None:
@@ -164,6 +172,7 @@ class KaitoSimulation(Simulation):
         yield from self.reference.check()
         yield from self.copies.check()
         yield from self.cloud.requests.check(self.cloud.simulator.cluster.pools)
+        yield from self.cloud.tokens.check()
 
     def sent(self, run: Run, process: Process, method: str, path: str) -> None:
         """Checks that a deletion of a claim has a cause."""

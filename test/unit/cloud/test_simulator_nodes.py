@@ -177,3 +177,18 @@ async def test_gpus_that_cannot_be_divided_are_refused(simulator: Simulator, siz
     with pytest.raises(ArmError, match=f"GPU instance profile '{profile}' is not supported for VM size {size}"):
         simulator.cluster.put("ws1", {"properties": POOL | {"vmSize": size, "gpuInstanceProfile": profile}})
     assert simulator.cluster.pools == {}
+
+
+async def test_a_machine_that_vanishes_has_no_notice(world: World, simulator: Simulator) -> None:
+    simulator.cluster.put("ws1", {"properties": POOL})
+    await world.advance(400)
+    assert only(world).is_ready
+    simulator.knobs.set(vanishes=True)
+    await world.advance(60)
+    ready = only(world).condition("Ready")
+    assert ready is not None
+    assert ready.status == "Unknown"
+    assert only(world).condition("VMEventScheduled") is None
+    await world.advance(120)
+    assert world.list(Node) == []
+    assert simulator.cluster.pools["ws1"].state == "Succeeded"

@@ -42,6 +42,9 @@ class Knobs(BaseModel):
     evicted_after: float | None = None
     """The cloud evicts the virtual machine: the node has the notice of AKS, and is deleted this many seconds later.
     Takes effect on a node that runs. The agent pool stays, as with the eviction policy Delete."""
+    vanishes: bool = False
+    """The virtual machine disappears without a notice, as an eviction that Azure could not announce. Takes effect on a
+    node that runs: it becomes Unknown, and is deleted. The agent pool stays."""
     node_outlives_pool: bool = False
     """The Node is not deleted with its pool, but within a minute after this ends."""
 

@@ -175,7 +175,7 @@ class SimulatedNode:
         while True:
             knobs = self._knobs
             wait: float | None = None
-            if knobs.evicted_after is not None and written is not None:
+            if (knobs.evicted_after is not None or knobs.vanishes) and written is not None:
                 return
             if not knobs.heartbeat_stop:
                 health = "not-ready" if knobs.not_ready else "ready"
@@ -201,11 +201,12 @@ class SimulatedNode:
 
     async def _be_evicted(self) -> None:
         """The notice, the end of the virtual machine, and then the node controller and the cloud node manager."""
-        seconds = self._knobs.evicted_after or 0.0
-        now = self._clock.now()
-        ends_at = now + timedelta(seconds=self._settings.seconds(seconds))
-        await self.update_status(lambda node: node_object.with_eviction_notice(node, ends_at, now))
-        await self._sleep(seconds)
+        seconds = self._knobs.evicted_after
+        if seconds is not None:
+            now = self._clock.now()
+            ends_at = now + timedelta(seconds=self._settings.seconds(seconds))
+            await self.update_status(lambda node: node_object.with_eviction_notice(node, ends_at, now))
+            await self._sleep(seconds)
         await self._sleep(self._knobs.unreachable_after)
         await self.update_status(lambda node: node_object.unknown(node, self._clock.now()))
         await self.update(node_object.with_unreachable_taint)
