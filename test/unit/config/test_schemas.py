@@ -1,11 +1,14 @@
 """The configuration schemas that controller and pod share report invalid files with message and line."""
 
+import json
 import subprocess
 import sys
+from importlib import resources
 
 import pytest
 from kaito_config import ConfigError, EngineSettings, TrainingConfig, parse_inference, parse_training
 from kaito_config.document import MAX_CHARACTERS
+from kaito_config.vllm_flags import PARSERS
 
 BOMB = "\n".join(
     [
@@ -43,6 +46,9 @@ BOMB = "\n".join(
         pytest.param("vllm: {tp: 4}", "is a short option: write tensor-parallel-size (line 1", id="short option"),
         pytest.param("vllm: {model: other/model}", "cannot be set: the preset determines it", id="another model"),
         pytest.param("vllm: {quantization: none-such}", "must be one of auto-round, ", id="quantization"),
+        pytest.param("vllm: {tool-call-parser: mistrall}", "no parser 'mistrall', did you mean mistral?", id="parser"),
+        pytest.param("vllm: {reasoning_parser: none-such}", "use one of cohere_command3, ", id="reasoning parser"),
+        pytest.param("vllm: {speculative-config: '{\"model\": 1'}", "is not JSON (Expecting ',' delimiter", id="JSON"),
         pytest.param("vllm: {max-num-seqs: 99999}", "more than the 16384 tokens of one step", id="sequences"),
         pytest.param(
             "vllm: {max-num-seqs: 64, max_num_batched_tokens: 32}", "more than the 32 tokens of one step", id="step"
@@ -73,6 +79,27 @@ def test_wrong_inference_files_name_the_key_and_the_line(text: str, words: str) 
     with pytest.raises(ConfigError) as refused:
         parse_inference(text)
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{tool-call-parser: mine, tool-parser-plugin: /plugins/mine.py}",
+        "{tool-call-parser: null, reasoning-parser: deepseek_r1}",
+        "{speculative-config: {method: ngram}}",
+        "{hf-overrides: '{\"rope_theta\": 1}', limit-mm-per-prompt: image=2, compilation-config: 3}",
+    ],
+)
+def test_parsers_of_plugins_and_every_form_of_json_are_passed_on(text: str) -> None:
+    parse_inference(f"vllm: {text}")
+
+
+def test_every_parser_of_the_catalog_is_known() -> None:
+    text = resources.files("kaito.models").joinpath("data", "parsers.json").read_text(encoding="utf-8")
+    table = json.loads(text)
+    for kind, flag in (("tool_call", "tool-call-parser"), ("reasoning", "reasoning-parser")):
+        used = {*table[kind]["prefixes"].values(), *table[kind]["architectures"].values()}
+        assert used - {""} <= PARSERS[flag][1]
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment", "vllm:", "vllm: {}\ntransformers:", "max_probe_steps: 0"])

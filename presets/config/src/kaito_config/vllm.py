@@ -5,6 +5,7 @@ of flags that affect memory and parallelism, the types of common flags, flags on
 are similar to a known one, because vLLM exits on an unknown flag.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from kaito_config.document import ConfigError, Problem, nearest
-from kaito_config.vllm_flags import BOOLEANS, CHOICES, OTHERS, RESERVED, SHORT
+from kaito_config.vllm_flags import BOOLEANS, CHOICES, JSON, OTHERS, PARSERS, RESERVED, SHORT
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*(\.[A-Za-z0-9_.-]+)?")
 _HUMAN: Final = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG]?)")
@@ -85,6 +86,7 @@ def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, message
     if not found:
         yield from _too_many_sequences(section)
+        yield from _unknown_parsers(section)
 
 
 def _too_many_sequences(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -96,6 +98,18 @@ def _too_many_sequences(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     tokens = int(flags.get("max-num-batched-tokens", ("", MAX_DEFAULT_BATCHED_TOKENS))[1])
     if int(sequences) > tokens:
         yield key, f"is {sequences}, more than the {tokens} tokens of one step: lower it, or set max-num-batched-tokens"
+
+
+def _unknown_parsers(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Checks the names of parsers, unless a file may define further ones: vLLM exits on an unknown one."""
+    flags = {key.replace("_", "-"): (key, value) for key, value in section.items() if value not in (None, "")}
+    for flag, (plugin, known) in PARSERS.items():
+        if flag not in flags or plugin in flags:
+            continue
+        key, value = flags[flag]
+        if str(value) not in known:
+            hint = nearest(str(value), known) or f": use one of {', '.join(sorted(known))}"
+            yield key, f"vLLM has no parser {value!r:.40}{hint}"
 
 
 def _wrong(flag: str, key: str, value: Any, *, nested: bool) -> str:
@@ -120,6 +134,8 @@ def _wrong(flag: str, key: str, value: Any, *, nested: bool) -> str:
             return f"must be true or false, found {value!r}"
         elif flag in CHOICES and str(value) not in CHOICES[flag]:
             return f"must be one of {', '.join(sorted(CHOICES[flag]))}, found {value!r}"
+        elif flag in JSON:
+            _object(value)
     except ValueError as error:
         return str(error)
     return ""
@@ -161,6 +177,16 @@ def _context(value: Any) -> int | None:
     if not 1 <= tokens <= MAX_TOKENS or not tokens.is_integer():
         raise ValueError(f"must be a number of tokens such as 8192 or 8K, or auto, found {value!r:.40}")
     return int(tokens)
+
+
+def _object(value: Any) -> None:
+    """Checks that a text that begins like an object in JSON is one: vLLM exits otherwise."""
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return
+    try:
+        json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({error}): correct it, or write it as a mapping of YAML") from None
 
 
 def _cache_dtype(value: Any) -> str:

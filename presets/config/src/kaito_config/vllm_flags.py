@@ -89,6 +89,58 @@ CHOICES: Final[dict[str, frozenset[str]]] = {
     "scheduling-policy": frozenset({"fcfs", "priority"}),
 }
 
+PARSERS: Final[dict[str, tuple[str, frozenset[str]]]] = {
+    "tool-call-parser": (
+        "tool-parser-plugin",
+        frozenset(
+            """apertus cohere_command3 cohere_command4 deepseek_v3 deepseek_v31 deepseek_v32 deepseek_v4 ernie45
+            functiongemma gemma4 gigachat3 glm45 glm47 granite granite-20b-fc granite4 hermes hunyuan_a13b hy_v3
+            internlm jamba kimi_k2 lfm2 llama3_json llama4_json llama4_pythonic longcat mimo minicpm5 minimax
+            minimax_m2 minimax_m3 mistral olmo3 openai phi4_mini_json poolside_v1 pythonic qwen3_coder qwen3_xml
+            seed_oss step3 step3p5 xlam""".split()  # noqa: SIM905
+        ),
+    ),
+    "reasoning-parser": (
+        "reasoning-parser-plugin",
+        frozenset(
+            """cohere_command3 cohere_command4 deepseek_r1 deepseek_v3 deepseek_v4 ernie45 gemma4 glm45 glm47 granite
+            holo2 hunyuan_a13b hy_v3 kimi_k2 mimo minimax_m2 minimax_m2_append_think minimax_m3 mistral nemotron_v3
+            olmo3 openai_gptoss poolside_v1 qwen3 seed_oss step3 step3p5""".split()  # noqa: SIM905
+        ),
+    ),
+}
+"""Flags that name a parser, each with the flag of a file that may define further parsers, and the parsers of vLLM."""
+
+JSON: Final[frozenset[str]] = frozenset(
+    {
+        "additional-config",
+        "attention-config",
+        "compilation-config",
+        "default-chat-template-kwargs",
+        "default-mm-loras",
+        "ec-transfer-config",
+        "eplb-config",
+        "hf-overrides",
+        "kernel-config",
+        "kv-events-config",
+        "kv-transfer-config",
+        "limit-mm-per-prompt",
+        "media-io-kwargs",
+        "mm-processor-kwargs",
+        "model-loader-extra-config",
+        "observability-config",
+        "override-generation-config",
+        "pooler-config",
+        "profiler-config",
+        "reasoning-config",
+        "rope-scaling",
+        "speculative-config",
+        "structured-outputs-config",
+        "weight-transfer-config",
+    }
+)
+"""Flags whose text may be an object in JSON. A file may also write it as a mapping."""
+
 SHORT: Final = {
     "asc": "api-server-count",
     "dcp": "decode-context-parallel-size",
