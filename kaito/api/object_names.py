@@ -5,6 +5,11 @@ from typing import Final
 
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
+_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+
+LABEL_LIMIT: Final = 63
+"""Longest value of a label, and longest name in its key."""
+
 OBJECT_NAME_LIMIT: Final = 253
 """Longest name of a Secret or ConfigMap (DNS-1123 subdomain)."""
 
@@ -12,6 +17,12 @@ OBJECT_NAME_LIMIT: Final = 253
 def is_subdomain(text: str) -> bool:
     """Returns whether a text is a DNS-1123 subdomain, the form of API groups and of most names of objects."""
     return bool(_SUBDOMAIN.fullmatch(text)) and len(text) <= OBJECT_NAME_LIMIT
+
+
+def is_label_key(text: str) -> bool:
+    """Returns whether a text is the key of a label: a name, with or without a DNS-1123 subdomain and `/` before it."""
+    domain, slash, name = text.rpartition("/")
+    return (not slash or is_subdomain(domain)) and len(name) <= LABEL_LIMIT and bool(_LABEL_NAME.fullmatch(name))
 
 
 def object_name_problem(text: str, kind: str) -> str:

@@ -79,6 +79,7 @@ def _violations(
         yield from _hardware(workspace, preset, cloud)
     if preset:
         yield from _weights(workspace, preset, weights)
+        yield from _adapter_names(workspace, preset)
 
 
 def _hardware(workspace: Workspace, preset: Preset | None, cloud: Cloud) -> Iterator[Violation]:
@@ -199,7 +200,9 @@ def _plan(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: C
         if workspace.tuning:
             warnings = plan_tuning(preset, instance, method=workspace.tuning.method).warnings
         else:
-            warnings = _inference_warnings(workspace, preset, instance, cloud)
+            plan = _inference_plan(workspace, preset, instance, cloud)
+            warnings = _inference_warnings(workspace, plan)
+            yield from _unreported_load(workspace, plan)
     except InstanceTypeTooSmall as error:
         # A configuration file may change the memory that the model needs. The controller reads it and sizes again.
         if not (workspace.inference and workspace.inference.config):
@@ -213,9 +216,9 @@ def _plan(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: C
         yield Violation(field, message, "warning")
 
 
-def _inference_warnings(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: Cloud) -> tuple[str, ...]:
+def _inference_plan(workspace: Workspace, preset: Preset, instance: InstanceType, cloud: Cloud) -> InferencePlan:
     adapters = workspace.inference.adapters if workspace.inference else []
-    plan = plan_inference(
+    return plan_inference(
         preset,
         instance,
         runtime=wanted_runtime(workspace),
@@ -223,6 +226,9 @@ def _inference_warnings(workspace: Workspace, preset: Preset, instance: Instance
         cloud=cloud,
         bypass_size=labels.is_true(workspace.annotations.get(labels.BYPASS_RESOURCE_CHECKS)),
     )
+
+
+def _inference_warnings(workspace: Workspace, plan: InferencePlan) -> tuple[str, ...]:
     copies = wanted_copies(workspace, plan.nodes_per_copy, plan.copies_per_node)
     is_own_choice = plan.nodes_per_copy == 1 and copies != workspace.resource.count
     field = COUNT_FIELD if copies == workspace.resource.count else REPLICAS_FIELD
@@ -253,6 +259,28 @@ def _nodes_warning(copies: int, plan: InferencePlan, field: str) -> str:
         f"{field}: is {copies}: {nodes} nodes are used for {copies} copies of {name}: {plan.explanation}: set it "
         f"to 1 for one copy on {each} nodes"
     )
+
+
+def _adapter_names(workspace: Workspace, preset: Preset) -> Iterator[Violation]:
+    """Checks that no adapter has the name that requests use for the model."""
+    for index, adapter in enumerate(workspace.inference.adapters if workspace.inference else ()):
+        if adapter.source.name == preset.name:
+            message = f"{preset.name!r} is the name of the model in requests: use another name"
+            yield Violation(f"inference.adapters[{index}].source.name", message)
+
+
+def _unreported_load(workspace: Workspace, plan: InferencePlan) -> Iterator[Violation]:
+    """Checks that the servers report the load that copies are scaled by; without it, no copy is ever removed."""
+    scaling = workspace.spec.autoscaling
+    if plan.runtime != "transformers" or scaling is None or scaling.target is None:
+        return
+    target = {"queueSeconds": scaling.target.queue_seconds, "cacheUsagePercent": scaling.target.cache_usage_percent}
+    for name in (name for name, value in target.items() if value is not None):
+        message = (
+            f"is not reported by the transformers runtime, on which {plan.preset.name} runs here, so that no copy "
+            "would be removed: use target.requests"
+        )
+        yield Violation(f"spec.autoscaling.target.{name}", message)
 
 
 def _weights(workspace: Workspace, preset: Preset, defaults: WeightsDefaults) -> Iterator[Violation]:

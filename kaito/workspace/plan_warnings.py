@@ -6,6 +6,7 @@ that a configuration file may change the plan later.
 """
 
 from dataclasses import replace
+from typing import Final
 
 from kaito.api import Workspace, conditions
 from kaito.prices.book import PriceBook
@@ -17,6 +18,9 @@ from kaito.workspace.preflight import Finding, PreflightContext, run_checks
 from kaito.workspace.preflight.offline import ManifestReader
 from kaito.workspace.preview import identified
 from kaito.workspace.settings import NodeApi, WorkspaceSettings
+
+_REPORTED: Final = frozenset({conditions.BUDGET_EXCEEDED, conditions.MODEL_PENDING})
+"""Reasons that others report: `cost_findings` the budget, and the rules of the catalog a model that is not in it."""
 
 
 async def plan_warnings(
@@ -32,8 +36,7 @@ async def plan_warnings(
         return []
     checked = await _checked(workspace, settings, prices)
     if checked.errors:
-        # Those of the budget are reported by `cost_findings`.
-        found = [finding for finding in checked.errors if finding.reason != conditions.BUDGET_EXCEEDED]
+        found = [finding for finding in checked.errors if finding.reason not in _REPORTED]
         return [f"{finding}; no node is created until it is corrected{_unread(workspace)}" for finding in found]
     plan = checked.plan
     if plan is None:

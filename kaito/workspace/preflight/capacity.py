@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from kaito.api import Workspace, conditions, labels
+from kaito.api import conditions, labels
 from kaito.api.json_values import json_list, json_object
 from kaito.models import instance_types, node_capacity
 from kaito.models.errors import NoGpu, UnknownInstanceType
@@ -26,6 +26,9 @@ _GPU_PARTITIONS: Final = ("nvidia.com/mig-", "nvidia.com/gpu.shared")
 _MAX_DISK: Final = Quantity("32Ti")
 """Upper bound of a node's disk: an operating system disk has at most 4 TiB, the largest local disks have 28 TB."""
 
+_NO_ZONE: Final = "0"
+"""Zone label of nodes of Azure that are in no zone."""
+
 _NODE_RESOURCES: Final = ("cpu", "memory", "ephemeral-storage", *_GPU_RESOURCES)
 
 
@@ -44,8 +47,9 @@ async def requests(ctx: PreflightContext) -> Iterable[Finding]:
     found = [*_beyond_instance(wanted, plan.hardware, known=known), *_beyond_name(wanted, ctx, _CONTAINERS)]
     found += _never_available(wanted, plan.hardware)
     preferred = bool(ctx.workspace.resource.preferred_nodes)
-    known_labels = _node_labels(ctx.workspace, plan.hardware)
-    return (*found, *_contradictions(spec, known_labels, _TEMPLATE, preferred=preferred))
+    known_labels = _node_labels(ctx, plan.hardware)
+    zones = () if preferred else tuple(_zones(spec, ctx, _TEMPLATE))
+    return (*found, *_contradictions(spec, known_labels, _TEMPLATE, preferred=preferred), *zones)
 
 
 def _options(ctx: PreflightContext, hardware: Hardware) -> Iterator[Finding]:
@@ -57,6 +61,7 @@ def _options(ctx: PreflightContext, hardware: Hardware) -> Iterator[Finding]:
     options = pod_options(ctx.workspace, ctx.settings.pod_defaults)
     wanted = {**options.resources.limits, **options.resources.requests}
     selector = dict(options.node_selector)
+    yield from _too_small_for_weights(ctx, path)
     if ctx.settings.node_api is NodeApi.BYO:
         yield from _beyond_existing_nodes(ctx, wanted, f"{path}.resources")
         if ctx.nodes and not any(selector.items() <= node.labels.items() for node in ctx.nodes):
@@ -68,8 +73,38 @@ def _options(ctx: PreflightContext, hardware: Hardware) -> Iterator[Finding]:
     yield from _beyond_name(wanted, ctx, f"{path}.resources", copies=sharing)
     yield from _beyond_any_disk(wanted, f"{path}.resources", copies=hardware.copies_per_node)
     preferred = bool(ctx.workspace.resource.preferred_nodes)
-    known = _node_labels(ctx.workspace, hardware)
+    known = _node_labels(ctx, hardware)
     yield from _contradictions({"nodeSelector": selector}, known, path, preferred=preferred)
+    if not preferred:
+        yield from _zones({"nodeSelector": selector}, ctx, path)
+
+
+def _too_small_for_weights(ctx: PreflightContext, path: str) -> Iterator[Finding]:
+    """Reports a limit of the disk that the weights exceed, which the pod pulls or downloads to the node."""
+    if ctx.workload is None or ctx.weights is None or ctx.preset is None:
+        return
+    if ctx.weights.weights.method not in {"Pull", "Download"}:
+        return
+    containers = ctx.workload.spec.template.spec.containers
+    limit = sum((each.resources.limits.get("ephemeral-storage", Quantity(0)) for each in containers), Quantity(0))
+    if Quantity(0) < limit < ctx.preset.weights:
+        weights = f"{float(ctx.preset.weights) / GIB:.1f} GiB of weights"
+        given = pod_options(ctx.workspace, ctx.settings.pod_defaults).resources.limits["ephemeral-storage"]
+        message = f"is {given}, and the pod stores {weights}, so that it would be evicted: raise it, or remove it"
+        yield Finding(conditions.INVALID_SPEC, f"{path}.resources.limits[ephemeral-storage]", message)
+
+
+def _zones(spec: Mapping[str, Any], ctx: PreflightContext, path: str) -> Iterator[Finding]:
+    """Reports a selected zone in which new nodes need not be: a node in another zone is of no use to the pods."""
+    selected = json_object(spec.get("nodeSelector")).get(labels.ZONE)
+    if not isinstance(selected, str) or selected == _NO_ZONE:
+        return
+    zones = ctx.workspace.resource.zones
+    if zones and all(zone in {selected, selected.rpartition("-")[2]} for zone in zones):
+        return
+    where = ", ".join(zones) or "any zone"
+    message = f"is {selected!r}, but new nodes can be in {where}: set resource.zones to {selected} instead"
+    yield Finding(conditions.INVALID_SPEC, f"{path}.nodeSelector[{labels.ZONE}]", message)
 
 
 def _has_no_gpu(ctx: PreflightContext) -> bool:
@@ -200,9 +235,11 @@ def _beyond_existing_nodes(ctx: PreflightContext, wanted: Mapping[str, Quantity]
             yield Finding(conditions.INVALID_SPEC, field, message, resolved_by="watch")
 
 
-def _node_labels(workspace: Workspace, hardware: Hardware) -> dict[str, str]:
+def _node_labels(ctx: PreflightContext, hardware: Hardware) -> dict[str, str]:
     """Returns labels that every new node of the Workspace has."""
+    workspace, region = ctx.workspace, ctx.settings.region
     return {
+        **({labels.REGION: region} if region else {}),
         **workspace.resource.label_selector.match_labels,
         **owner_labels(workspace),
         labels.INSTANCE_TYPE: hardware.instance_type,

@@ -22,6 +22,7 @@ def policy(settings: WorkspaceSettings) -> Policy:
         in_cluster_data_urls=settings.allow_in_cluster_data_urls,
         named_node_classes=named,
         cloud=settings.cloud,
+        region=settings.region,
         zones_need_region=named and kind.group == AZURE_GROUP and not settings.region,
     )
 

@@ -47,6 +47,12 @@ async def resolve(ctx: PreflightContext) -> Iterable[Finding]:
     try:
         record = await _record(ctx, spec, reference, path)
     except LookupUnavailable:
+        if given := spec.preset_options.model_facts:
+            message = (
+                f"ConfigMap {given!r} with the facts of {reference} is not among the files: add it, or compare with "
+                "the cluster"
+            )
+            return (Finding(conditions.MODEL_PENDING, f"{path}.presetOptions.modelFacts", message),)
         message = f"the facts of {reference} are read only in a cluster: give them in presetOptions.modelFacts"
         return (Finding(conditions.MODEL_PENDING, f"{path}.name", message),)
     if isinstance(record, Finding):

@@ -19,6 +19,7 @@ Row = tuple[dict[str, Any], dict[str, Any], Policy, list[str]]
 
 SELECTOR = "resource.labelSelector"
 EXPRESSIONS = f"{SELECTOR}.matchExpressions"
+ANY_ZONE = "matches only some new nodes, which can be in any zone: set resource.zones instead"
 RESERVED = "is a reserved label key: use one of your own, for example apps"
 
 RESOURCE: list[Row] = [
@@ -144,7 +145,21 @@ RESOURCE: list[Row] = [
             f"error: {EXPRESSIONS}[0]: (node.kubernetes.io/instance-type in (other)) matches no new node, which has 'Standard_NC6s_v3': remove it, or set the label in matchLabels"
         ],
     ),
-    (SERVE, {EXPRESSIONS: [requirement(key="topology.kubernetes.io/zone", values=["1"])]}, MACHINES, []),
+    (
+        SERVE,
+        {EXPRESSIONS: [requirement(key="topology.kubernetes.io/zone", values=["1"])]},
+        MACHINES,
+        [f"error: {EXPRESSIONS}[0]: (topology.kubernetes.io/zone in (1)) {ANY_ZONE}"],
+    ),
+    (
+        SERVE,
+        {
+            EXPRESSIONS: [requirement(key="topology.kubernetes.io/zone", values=["eastus-1"])],
+            "resource.zones": ["1"],
+        },
+        MACHINES,
+        [],
+    ),
     (SERVE, {EXPRESSIONS: [requirement(key="team", values=["a"])], "resource.instanceType": ""}, BYO, []),
     (
         SERVE,

@@ -255,7 +255,6 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "ModelConfig": {
         "device_map": "auto",
         "force_download": False,
-        "local_files_only": True,
         "trust_remote_code": False,
     },
     "QuantizationConfig": {
@@ -302,7 +301,14 @@ UNSET = {
         "response_column",
     ],
     "LoraConfig": ["layers_pattern", "layers_to_transform", "modules_to_save", "target_modules"],
-    "ModelConfig": ["cache_dir", "chat_template", "pretrained_model_name_or_path", "revision", "torch_dtype"],
+    "ModelConfig": [
+        "cache_dir",
+        "chat_template",
+        "local_files_only",
+        "pretrained_model_name_or_path",
+        "revision",
+        "torch_dtype",
+    ],
     "QuantizationConfig": ["llm_int8_skip_modules", "load_in_4bit"],
     "TrainingArguments": ["bf16", "fp16", "output_dir", "use_cpu"],
 }

@@ -158,7 +158,7 @@ async def test_requests_that_no_new_node_satisfies_create_no_claim(
     "spec",
     [
         {"nodeSelector": None, "restartPolicy": None, "volumes": [{"name": "d", "emptyDir": None}]},
-        {"nodeSelector": {"agentpool": "mine", "topology.kubernetes.io/zone": "1", "apps": NAME}},
+        {"nodeSelector": {"agentpool": "mine", "topology.kubernetes.io/zone": "0", "apps": NAME}},
         {"container": limits(gpu=1), "initContainers": [CONTAINER | limits(gpu=1)]},
     ],
 )
@@ -179,7 +179,8 @@ async def test_a_template_that_can_run_gets_its_node(cluster: "Cluster", spec: d
     [
         ({"key": "kubernetes.io/os", "operator": "In", "values": ["windows"]}, "has 'linux'"),
         ({"key": "mine", "operator": "Exists"}, "has no such label"),
-        ({"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["1"]}, ""),
+        ({"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["1"]}, "set resource.zones instead"),
+        ({"key": "topology.kubernetes.io/zone", "operator": "Exists"}, ""),
         ({"key": "mine", "operator": "DoesNotExist"}, ""),
         ({"key": "apps", "operator": "In", "values": [NAME, "other"]}, ""),
     ],

@@ -365,7 +365,9 @@ def test_a_token_is_needed_only_to_download_a_gated_model(
     assert found == ["inference.preset.presetOptions.modelAccessSecret"] * expected
 
 
-@pytest.mark.parametrize(("local", "rejected"), [("", True), (", local_files_only: false", False)])
+@pytest.mark.parametrize(
+    ("local", "rejected"), [("", False), (", local_files_only: false", False), (", local_files_only: true", True)]
+)
 async def test_a_file_that_forbids_the_download_of_a_tuned_model_is_reported(
     phi: Workspace, local: str, *, rejected: bool
 ) -> None:

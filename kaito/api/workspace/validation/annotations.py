@@ -123,6 +123,13 @@ def only_known(workspace: Workspace) -> Iterator[Violation]:
         yield Violation(field(key[:120]), f"is not an annotation of Workspaces and has no effect{hint}", "warning")
 
 
+def not_as_labels(workspace: Workspace) -> Iterator[Violation]:
+    """Reports labels with the key of an annotation as warnings, because they have no effect."""
+    for key in sorted(SETTABLE.intersection(workspace.labels)):
+        message = "is an annotation and has no effect as a label: move it to metadata.annotations"
+        yield Violation(f"metadata.labels[{key}]", message, "warning")
+
+
 def image_family_has_nodes(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
     """Reports an image family with existing nodes as a warning, because it has no effect."""
     if policy.node_api == "byo" and labels.NODE_IMAGE_FAMILY in workspace.annotations:
@@ -179,6 +186,7 @@ RULES: Final = (
     Rule.always("annotation-supported", supported),
     Rule.always("node-count-override", node_count_override),
     Rule.always("annotation-known", only_known),
+    Rule.always("annotation-not-label", not_as_labels),
     Rule.always("replan-possible", replan_possible),
     Rule.always("trace-context", trace_context),
     Rule("image-family-has-nodes", image_family_has_nodes),

@@ -48,6 +48,12 @@ OWN_DIRECTORIES: Final = (
 )
 """Directories of the controller: neither they nor what is below or above them can be mounted over."""
 
+LEAST_MEMORY: Final = Quantity("1Gi")
+"""Memory without which no program of the images starts: the modules of PyTorch alone need about that much."""
+
+_WITHOUT_UNIT: Final = Quantity("1Mi")
+"""Memory below this was written without a unit, as `memory: 64`."""
+
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _GPU_PREFIXES: Final = ("nvidia.com/", "amd.com/", "aws.amazon.com/neuron", "gpu.intel.com/")
 
@@ -99,6 +105,13 @@ def _resources(resources: PodResources, path: str) -> Iterator[Violation]:
                 yield Violation(f"{path}.{part}[{name}]", message)
             elif amount < Quantity(0):
                 yield Violation(f"{path}.{part}[{name}]", f"is {amount}: an amount cannot be negative")
+            elif name == "memory" and amount < _WITHOUT_UNIT:
+                message = f"is {float(amount):g} bytes: write a unit, for example 64Gi"
+                yield Violation(f"{path}.{part}[{name}]", message)
+    memory = resources.limits.get("memory")
+    if memory is not None and _WITHOUT_UNIT <= memory < LEAST_MEMORY:
+        message = f"is {memory}, and a server needs at least {LEAST_MEMORY} to start: raise it, or remove it"
+        yield Violation(f"{path}.limits[memory]", message)
     for name, requested in resources.requests.items():
         limit = resources.limits.get(name)
         if limit is not None and requested > limit:

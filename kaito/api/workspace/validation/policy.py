@@ -29,6 +29,9 @@ class Policy:
     cloud: Literal["azure", "aws", "arc"] = "azure"
     """Cloud whose zones are named."""
 
+    region: str = ""
+    """Region in which nodes are created (`--region`); empty if it is not known."""
+
     zones_need_region: bool = False
     """Whether the zones of Azure's Karpenter provider, which contain the region, cannot be completed by a number."""
 

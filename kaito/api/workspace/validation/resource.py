@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kaito.api import labels
+from kaito.api.object_names import LABEL_LIMIT, is_label_key
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT
@@ -87,6 +88,15 @@ def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violatio
             yield Violation(path, f"{zone!r} is not a zone: use a number such as 1, or REGION-1")
         elif policy.zones_need_region and zone.isdecimal():
             yield Violation(path, f"{zone!r} has no region: use REGION-{zone}, or set --region of the controller")
+        elif policy.cloud == "azure" and policy.region and _region_of(zone) not in {"", policy.region.lower()}:
+            number = zone.rpartition("-")[2]
+            message = f"{zone!r} is not in {policy.region}, where nodes are created: use {number}, or "
+            yield Violation(path, f"{message}{policy.region}-{number}")
+
+
+def _region_of(zone: str) -> str:
+    """Returns the region in the name of a zone of Azure; empty for a number."""
+    return zone.rpartition("-")[0].lower()
 
 
 def _on_demand_copies(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
@@ -121,6 +131,13 @@ def selector_selects(workspace: Workspace, policy: Policy) -> Iterator[Violation
             "resource.labelSelector.matchLabels",
             "is empty: new nodes are labeled with it, so at least one label is needed next to matchExpressions",
         )
+    for key, value in selector.match_labels.items():
+        path = f"resource.labelSelector.matchLabels[{key}]"
+        if not is_label_key(key):
+            yield Violation(path, "is not the key of a label: use letters, digits, '-', '_' and '.', at most 63")
+        elif len(value) > LABEL_LIMIT or not _LABEL_VALUE.fullmatch(value):
+            message = f"{value!r} is not the value of a label: use letters, digits, '-', '_' and '.', at most 63"
+            yield Violation(path, message)
     for index, expression in enumerate(selector.match_expressions):
         path = f"resource.labelSelector.matchExpressions[{index}].values"
         wants_values = expression.operator in {"In", "NotIn"}
@@ -179,7 +196,13 @@ def selector_fits_new_nodes(workspace: Workspace, policy: Policy) -> Iterator[Vi
         malformed = (expression.operator in {"In", "NotIn"}) != bool(expression.values)
         if malformed or key in resource.label_selector.match_labels or expression.matches(known):
             continue  # reported by other rules
-        if key in known or not labels.is_set_by_others(key):
+        if key == labels.ZONE and expression.operator == "In":
+            if not resource.zones:
+                message = (
+                    f"({expression}) matches only some new nodes, which can be in any zone: set resource.zones instead"
+                )
+                yield Violation(f"resource.labelSelector.matchExpressions[{index}]", message)
+        elif key in known or not labels.is_set_by_others(key):
             has = f"{known[key]!r}" if key in known else "no such label"
             yield Violation(
                 f"resource.labelSelector.matchExpressions[{index}]",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from kaito_config.addresses import url_problem
+from kaito_config.addresses import page_problem, url_problem
 
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
@@ -30,7 +30,7 @@ def input_valid(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
         message = "is empty when the run starts: use a volume with data"
         yield Violation("tuning.input.volumeSource.emptyDir", message, "warning")
     for index, url in enumerate(source.urls):
-        if reason := url_problem(url, in_cluster=policy.in_cluster_data_urls):
+        if reason := url_problem(url, in_cluster=policy.in_cluster_data_urls) or page_problem(url):
             yield Violation(f"tuning.input.urls[{index}]", reason)
 
 

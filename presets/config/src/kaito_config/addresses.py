@@ -34,6 +34,12 @@ _RESERVED_DOMAINS: Final = frozenset(
 _PUBLIC_DOMAIN: Final = re.compile(r"[a-z]{2,63}|xn--[a-z0-9-]+")
 """Top-level domains: letters, or an encoded international name (RFC 1123, RFC 5890)."""
 
+_DATASET: Final = 3
+"""Words of the path of a dataset on Hugging Face: `datasets`, the organization, and the name."""
+
+_GITHUB_FILE: Final = 4
+"""Words of the path of a file's page on GitHub before the file: organization, name, `blob`, and the branch."""
+
 _HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 
 
@@ -63,6 +69,29 @@ def url_problem(url: str, *, in_cluster: bool = False) -> str | None:
             f"{url!r} points inside the cluster or the cloud: use a public address or tuning.input.volumeSource, or "
             f"start the controller with --allow-in-cluster-data-urls"
         )
+    return None
+
+
+def page_problem(url: str) -> str | None:
+    """Returns why a URL is that of a web page about a file and not of the file, with the remedy; None if it is not.
+
+    Only pages of Hugging Face and of GitHub are recognized.
+    """
+    parts = urlsplit(url)
+    host, words = (parts.hostname or "").lower(), [word for word in parts.path.split("/") if word]
+    if host == "github.com" and len(words) > _GITHUB_FILE and words[2] == "blob":
+        return (
+            f"{url!r} is a page and not a file: use https://raw.githubusercontent.com/{'/'.join(words[:2] + words[3:])}"
+        )
+    if host not in {"huggingface.co", "hf.co"} or words[:1] != ["datasets"]:
+        return None
+    repository = "/".join(words[:3])
+    if len(words) <= _DATASET or words[_DATASET] == "tree":
+        file = f"such as https://{host}/{repository}/resolve/main/FILE"
+        return f"{url!r} is a page and not a file: use the address of a file, {file}"
+    if words[_DATASET] == "blob":
+        file = "/".join(words[_DATASET + 1 :])
+        return f"{url!r} is a page and not a file: use https://{host}/{repository}/resolve/{file}"
     return None
 
 

@@ -31,7 +31,9 @@ class ModelSection(StrictModel):
     )
     torch_dtype: str | None = Field(default=None, description="bfloat16, float16 or float32; default: the checkpoint's")
     device_map: str | dict[str, Any] = Field(default="auto", description="auto or cpu")
-    local_files_only: bool = Field(default=True, description="false allows downloads (token: HF_TOKEN)")
+    local_files_only: bool | None = Field(
+        default=None, description="true forbids downloads (token: HF_TOKEN); default: true for a directory"
+    )
     revision: str | None = Field(default=None, description="branch, tag or commit")
     trust_remote_code: bool = Field(default=False, description="run Python code of the model repository")
     chat_template: str | None = Field(

@@ -34,7 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from kaito_presets.errors import ConfigurationError, DataError, InsufficientMemory, ModelLoadError
 from kaito_presets.machine import read_machine
-from kaito_presets.tuning.config import Method, ModelSection, TrainingConfig
+from kaito_presets.tuning.config import Method, TrainingConfig
 from kaito_presets.tuning.dataset import Dataset, Example
 from kaito_presets.tuning.examples import IGNORED, TokenizedExample, as_conversations, tokenize
 from kaito_presets.tuning.memory import GIB, Dimensions, estimate_bytes
@@ -157,7 +157,7 @@ def _examples(job: Job, tokenizer: Any, examples: Sequence[Example]) -> tuple[li
 def _tokenizer(job: Job) -> Any:
     section = job.config.ModelConfig
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(job.source, **_source_arguments(section))
+        tokenizer: Any = AutoTokenizer.from_pretrained(job.source, **_source_arguments(job))
     except Exception as error:
         raise _load_error(job, "tokenizer", error) from error
     if section.chat_template:
@@ -169,11 +169,12 @@ def _tokenizer(job: Job) -> Any:
     return tokenizer
 
 
-def _source_arguments(section: ModelSection) -> dict[str, Any]:
-    values = section.model_dump(
+def _source_arguments(job: Job) -> dict[str, Any]:
+    is_directory = Path(job.source).is_absolute() or Path(job.source).is_dir()
+    given = job.config.ModelConfig.model_dump(
         include={"local_files_only", "trust_remote_code", "revision", "cache_dir", "force_download"}
     )
-    return {name: value for name, value in values.items() if value is not None}
+    return {"local_files_only": is_directory} | {name: value for name, value in given.items() if value is not None}
 
 
 def _dtype(name: str | None, fallback: torch.dtype, key: str) -> torch.dtype:
@@ -194,7 +195,7 @@ def _model_dtype(job: Job, config: Any) -> torch.dtype:
 
 def _config(job: Job) -> Any:
     try:
-        return AutoConfig.from_pretrained(job.source, **_source_arguments(job.config.ModelConfig))
+        return AutoConfig.from_pretrained(job.source, **_source_arguments(job))
     except Exception as error:
         raise _load_error(job, "configuration", error) from error
 
@@ -259,7 +260,7 @@ def _model(job: Job, bits: int | None) -> tuple[Any, tuple[str, ...]]:
     if bits:
         arguments["quantization_config"] = _quantization(job, bits)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(job.source, **arguments, **_source_arguments(section))
+        model: Any = AutoModelForCausalLM.from_pretrained(job.source, **arguments, **_source_arguments(job))
     except Exception as error:
         raise _load_error(job, "weights", error) from error
     checkpointing = job.config.TrainingArguments.gradient_checkpointing
