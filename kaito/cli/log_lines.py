@@ -12,7 +12,7 @@ import structlog
 
 from kaito.runtime.logging import configure as configure_logging
 
-_HIDDEN: Final = frozenset({"level", "logger", "ts", "exc_info", "stack_info"})
+_HIDDEN: Final = frozenset({"level", "logger", "ts", "exc_info", "stack_info", "stack"})
 
 
 def configure() -> None:

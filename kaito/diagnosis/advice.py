@@ -212,6 +212,7 @@ _CLAIMS: Final[Mapping[str, Advice]] = {
                 "choose a type that the region offers: $ az vm list-skus --location {region} --size {instance_type} "
                 "-o table"
             ),
+            "or, if the message names a zone, change resource.zones",
         ),
         _LAUNCH,
     ),

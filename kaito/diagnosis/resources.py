@@ -106,12 +106,14 @@ def is_in_progress(condition: Condition) -> bool:
 
 def _blocked(situation: Situation, claim: Claim, blocking: Condition) -> Finding:
     record = LaunchRecord.of(claim)
+    given_up = _give_up(situation, claim)
     steps: list[NextStep] = []
     at = next_time(blocking.message) or record.next_attempt_at
-    if at is not None and at > situation.now:
+    # A claim that is given up before has no further attempt.
+    if at is not None and at > situation.now and not any(step.at is not None and step.at < at for step in given_up):
         count = f"; {record.failures} failed so far" if record.failures else ""
         steps.append(NextStep(what=f"the provisioner makes the next launch attempt{count}", at=at, is_retry=True))
-    steps.extend(_give_up(situation, claim))
+    steps.extend(given_up)
     return Finding(cause=cause_of(situation, claim, blocking), next=tuple(steps), claim=claim.name)
 
 

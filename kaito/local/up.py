@@ -10,7 +10,7 @@ from kaito.runtime.tasks import TaskScope
 
 HINTS = """
   export KUBECONFIG={kubeconfig}
-  kubectl apply -f config/samples/            # or any Workspace of your own
+  kubectl apply -f config/samples/workspace-phi-3-mini.yaml   # or any Workspace of your own
   kubectl get workspaces,machines,nodes,pods
   kubectl describe workspace workspace-phi-3-mini
   curl -X POST http://$(kubectl get svc workspace-phi-3-mini -o jsonpath='{{.spec.clusterIP}}')/chat \\

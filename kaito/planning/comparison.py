@@ -30,6 +30,7 @@ from kaito.runtime.kinds import (
 )
 from kaito.runtime.meta import Resource
 from kaito.runtime.ownership import controlled_by
+from kaito.workspace.budget import BudgetText
 from kaito.workspace.hub.reader import ModelReader
 from kaito.workspace.hub.reads import ModelReads
 from kaito.workspace.main import FIELD_MANAGER
@@ -166,8 +167,8 @@ class LiveComparison:
             return None
         try:
             namespace = await self._client.get(Namespace, workspace.namespace)
-            text = namespace.annotations.get(labels.HOURLY_BUDGET)
-            if text is None:
+            stated = BudgetText.of(namespace)
+            if stated is None:
                 return None
             workspaces = await self._client.list(Workspace, namespace=workspace.namespace)
             claims = await self._client.list(kind, labels={labels.WORKSPACE_NAMESPACE: workspace.namespace})
@@ -177,7 +178,7 @@ class LiveComparison:
         except NotFound:
             return None  # the namespace does not exist yet, or the cluster does not serve the claims
         others = [other for other in workspaces if other.name != workspace.name]
-        return ObservedBudget(text=text, others=others, claims=claims)
+        return ObservedBudget(stated=stated, others=others, claims=claims)
 
     async def _pool(self, workspace: Workspace) -> NodePool | None:
         """Returns the NodePool of the Workspace; None if it does not exist, or the user may not read it."""

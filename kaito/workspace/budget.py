@@ -10,17 +10,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from typing import Any, Final, Self, cast, final
 
 from kaito.api import Claim, Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.prices.price import CapacityType, Offering, Price, amount
+from kaito.runtime.kinds import Namespace
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.workspace.ownership import ClaimOwner, Identity
 from kaito.workspace.settings import WorkspaceSettings
 
 FIELD: Final = "resource.maxHourlyCost"
 NAMESPACE_FIELD: Final = "metadata.namespace"
+
+_DOMAIN: Final = "kaito.sh"
+_BUDGET_NAMES: Final = ("hourly-budget", "budget", "hourly-cost", "max-hourly-cost", "maxhourlycost", "hourlybudget")
+_TYPO_CUTOFF: Final = 0.75
+"""Similarity (difflib's ratio) from which the key of an annotation counts as a misspelled budget."""
 
 MAX_AMOUNT: Final = Decimal(10_000_000)
 
@@ -120,12 +127,39 @@ class Reserved:
 
 @final
 @dataclass(frozen=True, slots=True)
+class BudgetText:
+    """What a namespace states as its budget."""
+
+    text: str
+    """Value of the annotation."""
+    problem: str = ""
+    """Why it is not a budget, such as a misspelled key, with the remedy; empty if it may be one."""
+
+    @classmethod
+    def of(cls, namespace: Namespace) -> Self | None:
+        """Reads a namespace; None if it states no budget.
+
+        A misspelled key is an error and not ignored, because nodes without a limit would be bought.
+        """
+        text = namespace.annotations.get(labels.HOURLY_BUDGET)
+        if text is not None:
+            return cls(text)
+        if labels.HOURLY_BUDGET in namespace.labels:
+            return cls("", f"label {labels.HOURLY_BUDGET} is not read: write it as an annotation")
+        for key in sorted(namespace.annotations):
+            domain, _, name = key.rpartition("/")
+            if domain == _DOMAIN and get_close_matches(name, _BUDGET_NAMES, n=1, cutoff=_TYPO_CUTOFF):
+                return cls("", f"annotation {key} is not known: write {labels.HOURLY_BUDGET}, or remove it")
+        return None
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class NamespaceBudget:
     """The annotation of a namespace, and what its other Workspaces cost."""
 
     namespace: str
-    text: str
-    """Value of the annotation."""
+    stated: BudgetText
     reserved: tuple[Reserved, ...] = ()
 
 
@@ -182,7 +216,7 @@ def namespace_limits(
     settings: WorkspaceSettings,
     book: PriceBook,
     *,
-    text: str,
+    stated: BudgetText,
     others: Iterable[BudgetHolder],
     claims: Iterable[ClaimCost],
 ) -> Limits:
@@ -192,7 +226,7 @@ def namespace_limits(
         workspace: the Workspace.
         settings: of the controller.
         book: the prices.
-        text: value of the namespace's annotation.
+        stated: the budget of the namespace.
         others: the other Workspaces of the namespace.
         claims: the claims of the namespace's Workspaces.
     """
@@ -203,7 +237,7 @@ def namespace_limits(
         by_owner[claim.owner.key].append(claim)
     found = [reserved_by(other, by_owner.get(other.identity.key, ()), limits) for other in others]
     reserved = tuple(each for each in found if each.cost or each.unknown)
-    return replace(limits, namespace=NamespaceBudget(workspace.namespace, text, reserved))
+    return replace(limits, namespace=NamespaceBudget(workspace.namespace, stated, reserved))
 
 
 def parse_amount(text: str) -> Decimal | None:
@@ -269,9 +303,14 @@ def _namespace_problem(budget: NamespaceBudget, cost: Decimal, costs: str, curre
     """Returns why the budget of the namespace does not allow the cost (empty if it does), and whether a price is
     unknown."""
     where = f"annotation {labels.HOURLY_BUDGET} of namespace {budget.namespace}"
-    limit = parse_amount(budget.text)
+    if budget.stated.problem:
+        return f"namespace {budget.namespace}: {budget.stated.problem}", False
+    limit = parse_amount(budget.stated.text)
     if limit is None:
-        return f"{where} is {budget.text[:40]!r}, which is not an amount of money, for example 12.50: correct it", False
+        return (
+            f"{where} is {budget.stated.text[:40]!r}, which is not an amount of money, for example 12.50: correct it",
+            False,
+        )
     for other in budget.reserved:
         if other.unknown:
             return f"the cost of Workspace {other.name} is unknown, and counts for the {where}: {other.unknown}", True

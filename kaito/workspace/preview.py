@@ -17,7 +17,7 @@ from kaito.models.preset import Preset
 from kaito.prices.book import PriceBook
 from kaito.runtime.kinds import ConfigMap, NetworkPolicy, Node, Service, StatefulSet
 from kaito.workspace.alternatives import AlternativesRecord, SelectionInputs
-from kaito.workspace.budget import BudgetHolder, ClaimCost, Limits, check_cost, limits_of, namespace_limits
+from kaito.workspace.budget import BudgetHolder, BudgetText, ClaimCost, Limits, check_cost, limits_of, namespace_limits
 from kaito.workspace.claim_policy import ClaimDecision, decide
 from kaito.workspace.claim_state import claim_state, pool_state, wanted_claims
 from kaito.workspace.manifests.claim import claim_kind, node_claim
@@ -46,8 +46,7 @@ _BUDGET_RETRY: Final = timedelta(seconds=60)
 class ObservedBudget:
     """The budget of a namespace, and what its other Workspaces have."""
 
-    text: str
-    """Value of the annotation."""
+    stated: BudgetText
     others: Sequence[Workspace] = ()
     claims: Sequence[Claim] = ()
 
@@ -177,7 +176,7 @@ def _limits(
     if budget is None:
         return limits_of(workspace, settings, book)
     others, claims = map(BudgetHolder.of, budget.others), map(ClaimCost.of, budget.claims)
-    return namespace_limits(workspace, settings, book, text=budget.text, others=others, claims=claims)
+    return namespace_limits(workspace, settings, book, stated=budget.stated, others=others, claims=claims)
 
 
 def identified(workspace: Workspace) -> Workspace:

@@ -13,6 +13,7 @@ from kaito.runtime.handler import label_key
 from kaito.runtime.kinds import ConfigMap, EndpointSlice, Namespace, Node, Pod
 from kaito.runtime.meta import ObjectKey
 from kaito.runtime.predicate import changed, differs, on
+from kaito.workspace.budget import BudgetText
 from kaito.workspace.indexes import WORKSPACES_BY_CONFIG, may_select, scale_to_zero
 from kaito.workspace.pod_faults import find_fault, has_started
 
@@ -59,9 +60,7 @@ SERVICE_CHANGED: Final = _NOT_CREATED & changed("spec", "labels")
 WORKLOAD_CHANGED: Final = _NOT_CREATED & changed(
     "generation", "status.readyReplicas", "status.replicas", "deletionTimestamp"
 )
-BUDGET_CHANGED: Final = on(EventType.UPDATE) & differs(
-    lambda namespace: namespace.annotations.get(labels.HOURLY_BUDGET)
-)
+BUDGET_CHANGED: Final = on(EventType.UPDATE) & differs(BudgetText.of)
 JOB_CHANGED: Final = _NOT_CREATED & changed("generation", "status")
 
 

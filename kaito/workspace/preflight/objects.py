@@ -239,6 +239,8 @@ def _not_usable(use: Use, encoded: str) -> str:
         return f"{problem}: {_REMEDY}" if problem else ""
     if use.key == TOKEN and not _decoded(encoded).strip():
         return "is empty: store the token of an account that has access to the model"
+    if use.key == TOKEN and _decoded(encoded).strip().endswith(b"..."):
+        return "is a placeholder: store the token of an account that has access to the model"
     return ""
 
 

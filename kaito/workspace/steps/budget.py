@@ -15,6 +15,7 @@ from kaito.runtime.kinds import Namespace
 from kaito.runtime.meta import Resource
 from kaito.workspace.budget import (
     BudgetHolder,
+    BudgetText,
     ClaimCost,
     Limits,
     Reservation,
@@ -53,17 +54,17 @@ async def read_limits(ctx: ReconcileContext, *, live: bool = False) -> Limits | 
     kind = claim_kind(settings.node_api)
     if kind is None:
         return None
-    text = await _budget_of(ctx)
-    if text is None:
+    stated = await _budget_of(ctx)
+    if stated is None:
         return limits_of(workspace, settings, book)
     others, claims = await _others(ctx, kind, live=live)
-    return namespace_limits(workspace, settings, book, text=text, others=others, claims=claims)
+    return namespace_limits(workspace, settings, book, stated=stated, others=others, claims=claims)
 
 
-async def _budget_of(ctx: ReconcileContext) -> str | None:
-    """Returns the annotation of the namespace; None if it has none."""
+async def _budget_of(ctx: ReconcileContext) -> BudgetText | None:
+    """Returns the budget of the namespace; None if it has none."""
     namespace = await ctx.api.find(Namespace, ctx.workspace.namespace)
-    return None if namespace is None else namespace.annotations.get(labels.HOURLY_BUDGET)
+    return None if namespace is None else BudgetText.of(namespace)
 
 
 async def _others(

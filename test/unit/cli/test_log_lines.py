@@ -28,10 +28,14 @@ def test_events_have_their_details_and_no_timestamp(capsys: pytest.CaptureFixtur
     log = structlog.get_logger("kaito.runtime.client")
     log.info("connected")
     log.warning("token file unreadable", path="/token", error="no such file")
+    log.warning("event loop is blocked", blocked_seconds=1.2, stack="File ...")
     log.error("stopped")
     assert capsys.readouterr() == (
         "",
-        "Warning: token file unreadable (path: /token, error: no such file)\nError: stopped\n",
+        (
+            "Warning: token file unreadable (path: /token, error: no such file)\n"
+            "Warning: event loop is blocked (blocked_seconds: 1.2)\nError: stopped\n"
+        ),
     )
 
 

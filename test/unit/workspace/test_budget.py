@@ -8,8 +8,10 @@ import pytest
 from kaito.api import Machine, Workspace, labels
 from kaito.prices.book import PriceBook
 from kaito.prices.table import parse_table
+from kaito.runtime.kinds import Namespace
 from kaito.workspace.budget import (
     BudgetHolder,
+    BudgetText,
     ClaimCost,
     Limits,
     NamespaceBudget,
@@ -113,7 +115,9 @@ def test_amounts(text: str, expected: Decimal | None) -> None:
 
 
 def limits(text: str, *reserved: Reserved) -> Limits:
-    return Limits(book=BOOK, cloud="azure", region="eastus", namespace=NamespaceBudget("team", text, reserved))
+    return Limits(
+        book=BOOK, cloud="azure", region="eastus", namespace=NamespaceBudget("team", BudgetText(text), reserved)
+    )
 
 
 def test_the_rest_of_a_budget() -> None:
@@ -122,6 +126,31 @@ def test_the_rest_of_a_budget() -> None:
     problem = check_cost(V100, (), 2, limits("10", *others)).problem
     assert "cost 6.00 USD per hour, 3.00 USD more than" in problem
     assert "leaves: 10.00 less 7.00 of others (a 4.00, b 3.00)" in problem
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ({"annotations": {"kaito.sh/hourly-budgets": "25"}}, "annotation kaito.sh/hourly-budgets is not known: write"),
+        ({"annotations": {"kaito.sh/hourlyBudget": "25"}}, "annotation kaito.sh/hourlyBudget is not known: write"),
+        ({"annotations": {"kaito.sh/budget": "25"}}, "annotation kaito.sh/budget is not known: write"),
+        (
+            {"labels": {labels.HOURLY_BUDGET: "25"}},
+            "label kaito.sh/hourly-budget is not read: write it as an annotation",
+        ),
+    ],
+)
+def test_a_budget_at_the_wrong_place_buys_nothing(metadata: dict[str, Any], problem: str) -> None:
+    stated = BudgetText.of(Namespace.model_validate({"metadata": {"name": "team", **metadata}}))
+    assert stated is not None
+    limits = Limits(book=BOOK, cloud="azure", region="eastus", namespace=NamespaceBudget("team", stated))
+    checked = check_cost(V100, ("on-demand",), 1, limits)
+    assert checked.problem.startswith(f"namespace team: {problem}")
+
+
+@pytest.mark.parametrize("key", ["kaito.sh/installation", "budget", "example.com/hourly-budget", "kaito.sh/owner"])
+def test_other_annotations_are_not_budgets(key: str) -> None:
+    assert BudgetText.of(Namespace.model_validate({"metadata": {"name": "team", "annotations": {key: "25"}}})) is None
 
 
 def test_only_the_capacity_types_within_the_limit() -> None:
