@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 import httptools
 
-from kaito.runtime.http_server.messages import MAX_HEAD_BYTES, HttpRequest, HttpResponse
+from kaito.runtime.http_server.messages import MAX_HEAD_BYTES, MAX_HEADERS, HttpRequest, HttpResponse
 
 IDLE_SECONDS: Final = 90.0
 """A connection is closed if no request is complete this long after the last response, as controller-runtime's servers
@@ -57,12 +57,15 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._is_closing = False
+        self.idle_since: float = 0.0
+        """When it was opened, or when the last response was written, on the clock of the event loop."""
         self._head_bytes = 0  # since the last part of a body, or the end of a request
         self._begin()
 
     def _begin(self) -> None:
         self._url = b""
         self._headers: dict[str, str] = {}
+        self._header_lines = self._hosts = 0
         self._method = self._path = self._query = ""
         self._body: list[bytes] = []
         self._size = self._limit = 0
@@ -73,8 +76,8 @@ class Connection(asyncio.Protocol):
         """Starts the timer of the first request."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- of the type of the protocol
         self._transport = transport
-        self._opened(self)
         self._restart_timer()
+        self._opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends what runs for the connection."""
@@ -128,7 +131,11 @@ class Connection(asyncio.Protocol):
         """Adds a header; trailers are dropped."""
         if self._method:
             return  # after the body: must not be taken for a header (RFC 9110, 6.5.1)
+        self._header_lines += 1
+        if self._header_lines > MAX_HEADERS:
+            raise _Rejected(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self._hosts += key == "host"
         known = self._headers.get(key)
         self._headers[key] = text if known is None else f"{known}, {text}"
 
@@ -137,6 +144,7 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         if parser is None:
             return
+        self._check_head(parser.get_http_version())
         self._method = parser.get_method().decode("latin-1")
         url = httptools.parse_url(self._url)
         self._path = unquote((url.path or b"").decode("latin-1"))
@@ -145,6 +153,18 @@ class Connection(asyncio.Protocol):
         expects_interim = self._headers.get("expect", "").lower() == "100-continue"
         if expects_interim and parser.get_http_version() != "1.0" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _check_head(self, version: str) -> None:
+        """Rejects what llhttp accepts and RFC 9112 does not (sections 2.3, 3.2, 6.1)."""
+        if version not in {"1.0", "1.1"}:
+            raise _Rejected(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        if self._hosts > 1 or (version == "1.1" and not self._hosts):
+            raise _Rejected(HTTPStatus.BAD_REQUEST)
+        coding = self._headers.get("transfer-encoding")
+        if coding is not None and version == "1.0":
+            raise _Rejected(HTTPStatus.BAD_REQUEST)
+        if coding is not None and coding.lower() != "chunked":
+            raise _Rejected(HTTPStatus.NOT_IMPLEMENTED)
 
     def on_body(self, body: bytes) -> None:
         """Keeps a part of the body; the request is handled at once if it is larger than the limit."""
@@ -226,7 +246,9 @@ class Connection(asyncio.Protocol):
     def _restart_timer(self, seconds: float = IDLE_SECONDS) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
+        loop = asyncio.get_running_loop()
+        self.idle_since = loop.time()
+        self._timer = loop.call_later(seconds, self.abort)
 
     def _end(self) -> None:
         self._parser = None

@@ -7,6 +7,9 @@ from typing import Final, final
 MAX_HEAD_BYTES: Final = 2**16
 """Maximum size of the request line with all headers, and of the trailers."""
 
+MAX_HEADERS: Final = 200
+"""Maximum number of header lines."""
+
 READ_METHODS: Final = ("GET", "HEAD")
 
 

@@ -4,11 +4,19 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import final
+from typing import Final, final
 
 from kaito.runtime.http_server.connection import Connection
 from kaito.runtime.http_server.messages import HttpRequest, HttpResponse, Pages, find_page
 from kaito.runtime.logging import get_logger
+from kaito.runtime.tls_buffers import limit_tls_buffers
+
+MAX_CONNECTIONS: Final = 1000
+"""Maximum number of open connections. A new one closes the one that is idle for longest, so that clients that only
+connect take neither all memory nor keep the API server out."""
+
+HANDSHAKE_SECONDS: Final = 10.0
+"""Time limit of a TLS handshake, the longest timeout of a webhook call by default."""
 
 _log = get_logger(__name__)
 
@@ -31,7 +39,8 @@ class HttpServer:
         self._guard = guard
         self._close_seconds = close_seconds
         self._server: asyncio.Server | None = None
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}
+        """In the order of their start."""
         self._idle = asyncio.Event()
 
     async def start(self, host: str | None, port: int, context: ssl.SSLContext | None = None) -> int:
@@ -41,7 +50,13 @@ class HttpServer:
             OSError: the address is in use or does not exist.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self.connection, host, port, ssl=context, backlog=128)
+        limit = None
+        if context is not None:
+            limit_tls_buffers()
+            limit = HANDSHAKE_SECONDS
+        self._server = await loop.create_server(
+            self.connection, host, port, ssl=context, backlog=128, ssl_handshake_timeout=limit
+        )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -61,7 +76,7 @@ class HttpServer:
             connection.close()
         try:
             async with asyncio.timeout(self._close_seconds):
-                while not self._connections.isdisjoint(busy):
+                while not self._connections.keys().isdisjoint(busy):
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -79,13 +94,24 @@ class HttpServer:
         return Connection(self._respond, self._body_limit, self._opened, self._closed)
 
     def _opened(self, connection: Connection) -> None:
-        self._connections.add(connection)
+        self._connections[connection] = None
+        if len(self._connections) > MAX_CONNECTIONS:
+            self._close_idle()
         if self._server is not None and not self.is_listening:
             connection.close()  # accepted before the stop, with a handshake that has ended after it
 
     def _closed(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self._idle.set()
+
+    def _close_idle(self) -> None:
+        """Closes the connection that is idle for longest; none if all are handling requests."""
+        idle = min(
+            (each for each in self._connections if not each.is_busy), key=lambda each: each.idle_since, default=None
+        )
+        if idle is not None:
+            _log.warning("too many connections, closing the one that is idle for longest", limit=MAX_CONNECTIONS)
+            idle.abort()
 
     def _body_limit(self, method: str, path: str) -> int:
         page = find_page(self._pages, path)

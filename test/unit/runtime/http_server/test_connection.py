@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from kaito.runtime.http_server import HttpRequest, HttpResponse, HttpServer, Page
 from kaito.runtime.http_server.connection import IDLE_SECONDS, LINGER_SECONDS, Connection
-from kaito.runtime.http_server.messages import MAX_HEAD_BYTES
+from kaito.runtime.http_server.messages import MAX_HEAD_BYTES, MAX_HEADERS
+from kaito.runtime.http_server.server import MAX_CONNECTIONS
 
 pytestmark = pytest.mark.virtual_time
 
@@ -191,6 +193,23 @@ async def test_a_request_before_a_malformed_one_has_its_response() -> None:
         (b"nonsense\r\n\r\n", "400 Bad Request"),
         (get("/page", "Content-Length: 1", "Transfer-Encoding: chunked"), "400 Bad Request"),
         (get("/page", "X: " + "y" * 70_000)[:-4], "431 Request Header Fields Too Large"),
+        (get("/page", *["X:"] * MAX_HEADERS), "431 Request Header Fields Too Large"),
+        (get("/page", *[f"X-{number}:" for number in range(60_000)]), "431 Request Header Fields Too Large"),
+        (b"GET /page HTTP/1.1\r\n\r\n", "400 Bad Request"),
+        (get("/page", "HOST: y"), "400 Bad Request"),
+        (get("/page", "Transfer-Encoding: chunked", version="1.0"), "400 Bad Request"),
+        (get("/page", "Transfer-Encoding: gzip, chunked"), "501 Not Implemented"),
+        (get("/page", version="2.0"), "505 HTTP Version Not Supported"),
+        (get("/page", "A: b\r\n c"), "400 Bad Request"),
+        (get("/page", "A : b"), "400 Bad Request"),
+        (get("/page", "A: b\rC: d"), "400 Bad Request"),
+        (b"GET /page HTTP/1.1\nHost: x\n\n", "400 Bad Request"),
+        (get("/page", "Content-Length: 1", "Content-Length: 1"), "400 Bad Request"),
+        (get("/page", "Content-Length: 1, 1"), "400 Bad Request"),
+        (get("/page", "Content-Length: +1"), "400 Bad Request"),
+        (get("/page", "Transfer-Encoding: chunked") + b"0x1\r\na\r\n0\r\n\r\n", "400 Bad Request"),
+        (get("/page", "Transfer-Encoding: chunked") + b"1\na\r\n0\r\n\r\n", "400 Bad Request"),
+        (get("/page", "Transfer-Encoding: chunked") + b"fffffffffffffffff\r\n", "400 Bad Request"),
     ],
 )
 async def test_malformed_requests_end_the_connection(data: bytes, status: str) -> None:
@@ -214,6 +233,32 @@ async def test_when_a_connection_stays_open(request_: bytes, connection: str) ->
     client = Client()
     assert await client.send(request_) == expected("GET /page ", connection=connection)
     assert client.transport.is_closed is (connection == "close")
+
+
+async def test_http_1_0_needs_no_host() -> None:
+    assert await Client().send(b"GET /page HTTP/1.0\r\n\r\n") == expected("GET /page ", connection="close")
+
+
+async def test_the_connection_that_is_idle_for_longest_is_closed_for_a_new_one() -> None:
+    client = Client()
+    client.go.clear()
+    await client.send(get("/page"))  # busy, and the oldest
+    others: list[FakeTransport] = []
+    connections: list[Connection] = []
+    for number in range(MAX_CONNECTIONS):
+        if number == MAX_CONNECTIONS - 1:
+            connections[0].data_received(get("/page/none"))
+            await asyncio.sleep(0.01)
+        connection, transport = client.server.connection(), FakeTransport()
+        transport.on_close = partial(connection.connection_lost, None)
+        connection.connection_made(transport)
+        others.append(transport)
+        connections.append(connection)
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)
+    assert not client.transport.is_closed
+    assert [number for number, each in enumerate(others) if each.is_closed] == [1]
+    assert client.server.open_connections == MAX_CONNECTIONS
 
 
 async def test_idle_and_slow_clients_are_closed_and_a_slow_handler_is_not() -> None:
