@@ -19,6 +19,8 @@ from test.support.real_node import MODELS, PREFIX, ROOT, Diagnosis, Kubernetes
 PAGE = ROOT / "docs" / "getting-started" / "walkthrough.md"
 WRITTEN = ("my-controller.yaml", "workspace.yaml")
 """Files that the commands write into the checkout."""
+OUTER_MAKE = {"MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}
+"""Variables in which make passes its own arguments on: `make e2e ARGS=-v` must not change `make images`."""
 BLOCK_SECONDS = 1200
 
 
@@ -36,13 +38,14 @@ class Shell:
         own = {"ARGS": self._variables["BUILD_ARGS"] if is_build else self._variables["PUSH_ARGS"]}
         if not is_build:  # the authority of the cluster's registry, which this machine does not trust
             own["SSL_CERT_FILE"] = str(self._cluster.layout.certificates / "ca.crt")
+        environment = {**self._cluster.environment, **self._variables, **own}
         command = ["bash", "-euxo", "pipefail", "-c", block.code]
         # Into a file: a process that a failed block leaves in the background would keep a pipe open.
         with TemporaryFile("w+") as output:
             process = subprocess.Popen(
                 command if is_build else self._cluster.command(*command),
                 cwd=ROOT,
-                env={**self._cluster.environment, **self._variables, **own},
+                env={name: value for name, value in environment.items() if name not in OUTER_MAKE},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
