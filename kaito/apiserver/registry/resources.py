@@ -119,6 +119,7 @@ class Registry:
         self._by_path: dict[tuple[str, str, str], Resource] = {}
         self._by_kind: dict[tuple[str, str, str], Resource] = {}
         self._by_storage: dict[str, Resource] | None = None
+        self._group_versions: frozenset[tuple[str, str]] | None = None
         self.revision = 0
         """Counts changes, so that discovery and OpenAPI documents can be cached."""
         for resource in resources:
@@ -128,7 +129,7 @@ class Registry:
         """Serves a resource, replacing an earlier definition of the same version."""
         self._by_path[resource.group, resource.version, resource.plural] = resource
         self._by_kind[resource.group, resource.version, resource.kind] = resource
-        self._by_storage = None
+        self._by_storage = self._group_versions = None
         self.revision += 1
 
     def remove_type(self, group: str, plural: str) -> None:
@@ -137,7 +138,7 @@ class Registry:
             if resource.group == group and resource.plural == plural:
                 del self._by_path[key]
                 self._by_kind.pop((group, resource.version, resource.kind), None)
-        self._by_storage = None
+        self._by_storage = self._group_versions = None
         self.revision += 1
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:
@@ -180,7 +181,9 @@ class Registry:
 
     def has_group_version(self, group: str, version: str) -> bool:
         """Returns whether anything is served under a group and version."""
-        return any(found.group == group and found.version == version for found in self._by_path.values())
+        if self._group_versions is None:
+            self._group_versions = frozenset((found.group, found.version) for found in self._by_path.values())
+        return (group, version) in self._group_versions
 
     def has_builtin_group(self, group: str) -> bool:
         """Returns whether a group has built-in types."""

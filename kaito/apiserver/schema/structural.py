@@ -8,6 +8,7 @@ The order of the steps and their details follow `apiextensions-apiserver/pkg/api
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from kaito.apiserver.wire import Json, Object, copy_json, is_list, is_nested, is_object, part
 
@@ -309,8 +310,9 @@ def fill_zeros(value: Json, schema: Schema) -> None:
                 fill_zeros(item, inner)
 
 
+@cache
 def zero_value(schema: Schema) -> Json:
-    """Returns an empty object of a built-in type, with the Go structs inside it.
+    """Returns an empty object of a built-in type, with the Go structs inside it. It must not be changed.
 
     Ownership of a created object is computed against it, so that fields which are always present have no owner.
     """
