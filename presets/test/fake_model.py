@@ -83,6 +83,8 @@ class FakeModel:
         self.fail_next_leave = False
         self.fail_reset = False
         self.fail_rows_of: str | None = None
+        self.added_tokens: list[int] = []
+        """Tokens that precede every text, such as one for its beginning."""
         self.options_of_every_request: dict[str, Option] = {}
         self.alone_runs: list[FakeAlone] = []
         self.unbatched_rows: list[Row] = []
@@ -115,7 +117,7 @@ class FakeModel:
         )
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        return [ord(character) for character in text]
+        return [*self.added_tokens * special, *(ord(character) for character in text)]
 
     def encode_chat(self, messages: Sequence[Message], template: TemplateOptions | None = None) -> list[int]:
         self.conversations.append((list(messages), template or TemplateOptions()))
@@ -196,7 +198,7 @@ class FakeModel:
     def start_unbatched(self, row: Row) -> "FakeAlone":
         self.unbatched_rows.append(row)
         self._maybe_fail(row)
-        answer = self.encode(self._answer(row))[: row.max_new_tokens]
+        answer = self.encode(self._answer(row), special=False)[: row.max_new_tokens]
         run = FakeAlone(self, answer)
         self.alone_runs.append(run)
         return run
@@ -213,7 +215,7 @@ class FakeModel:
     def _next(self, row: Row) -> RowOutput:
         if self.fail_rows_of is not None and self.decode(row.prompt) == self.fail_rows_of:
             return RowOutput(row, END, error=BadRequest("scripted refusal"))
-        answer = self.encode(self._answer(row))
+        answer = self.encode(self._answer(row), special=False)
         position = len(row.output_tokens)
         token = answer[position] if position < len(answer) else END
         top = tuple((token + offset, -0.5 - offset) for offset in range(row.logprobs or 0))

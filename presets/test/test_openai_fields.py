@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from fake_model import FakeModel
+from fake_model import END, FakeModel
 from running_server import Serve
 
 CHAT = "/v1/chat/completions"
@@ -192,6 +192,34 @@ async def test_prompt_is_truncated_on_the_left(serve: Serve) -> None:
         body |= {"max_tokens": 1, "echo": True, "truncation_side": side}
         _, text = await server.post(TEXT, body)
         assert text["choices"][0]["text"] == prompt + prompt[0].upper()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "special", "echoed", "offsets"),
+    [
+        ([97, END, 98], True, "a<end>b", [0, 1, 6]),
+        ("ab", True, "ab", [0, 0, 1]),
+        ("ab", False, "ab", [0, 1]),
+        ([END, 97], True, "<end>a", [0, 5]),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_echo_repeats_the_prompt_with_its_special_tokens(
+    serve: Serve, prompt: object, special: bool, echoed: str, offsets: list[int], stream: bool
+) -> None:
+    """The prompt is returned as it was given: with special tokens of the request, without those of the tokenizer."""
+    model = FakeModel(reply=lambda _: "x")
+    model.added_tokens = [END]
+    server = await serve(model)
+    body: dict[str, Any] = {"prompt": prompt, "echo": True, "logprobs": 0, "max_tokens": 1, "n": 2}
+    body |= {"add_special_tokens": special, "stream": stream}
+    async with server.session.post(server.url + TEXT, json=body) as response:
+        choices = [choice for event in events_of(await response.text()) for choice in event["choices"]]
+    for index in range(2):
+        own = [choice for choice in choices if choice["index"] == index]
+        assert "".join(choice["text"] for choice in own) == f"{echoed}x"
+        found = [offset for choice in own if choice["logprobs"] for offset in choice["logprobs"]["text_offset"]]
+        assert found == [*offsets, len(echoed)]
 
 
 async def test_chat_echo_repeats_the_begun_answer(serve: Serve) -> None:

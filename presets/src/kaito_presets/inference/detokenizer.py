@@ -38,9 +38,9 @@ class IncrementalDetokenizer:
         self._tokens.append(token)
         return self._advance(final=False)
 
-    def copy(self) -> "IncrementalDetokenizer":
-        """Returns an independent detokenizer with the same state."""
-        result = IncrementalDetokenizer(self._decode)
+    def copy(self, decode: Decode | None = None) -> "IncrementalDetokenizer":
+        """Returns an independent detokenizer with the same state, which decodes further tokens with `decode`."""
+        result = IncrementalDetokenizer(decode or self._decode)
         result._tokens, result._context, result._emitted = [*self._tokens], self._context, self._emitted
         return result
 

@@ -148,6 +148,8 @@ class GenerationService:
         self.scheduler = scheduler
         self._observer = observer
         self._token_texts: dict[int, str] = {}
+        self._added: list[int] | None = None
+        """Tokens that precede every text; None before they were needed."""
         self._logged_fields: set[str] = set()
         # One thread, because tokenizers of the tokenizers library change their padding and truncation state in a call.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
@@ -270,6 +272,14 @@ class GenerationService:
         if len(tokens) < INLINE_CHARACTERS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
+
+    def added_tokens(self, prompt: Sequence[int]) -> int:
+        """Returns how many tokens at the beginning of a text were added when it was tokenized."""
+        if self._added is None:
+            self._added = self._model.encode("")
+        return next(
+            (index for index, token in enumerate(self._added) if prompt[index : index + 1] != [token]), len(self._added)
+        )
 
     def token_text(self, token: int) -> str:
         """Returns the text of one token.

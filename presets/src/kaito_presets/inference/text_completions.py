@@ -7,6 +7,7 @@ in a stream.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, final
 
 from aiohttp import web
@@ -98,21 +99,23 @@ class CompletionChoices:
         self._generations = generations
         self._per_prompt = body.n or 1
         self._echo = bool(body.echo)
+        self._has_added = [isinstance(prompt, str) and body.add_special_tokens is not False for prompt in body.prompts]
         self._logprobs = body.logprobs
         self._prompt_logprobs = body.prompt_logprobs
         self._token_ids = bool(body.return_token_ids)
         self._open: dict[int, _LogprobsRenderer] = {}
         self._echoed: dict[int, _EchoedPrompt] = {}
+        self._heads_by_group: dict[int, str] = {}
 
     def choice(self, group: int, index: int, answer: Completion) -> Document:
         """Renders a whole choice; `group` is the index of the prompt, `index` that of its completion."""
         generation = self._generations[group]
-        tokens = self._renderer(generation)
+        tokens = self._renderer(group)
         scored = self._logprobs is not None
         head = self._prompt(group, tokens, answer.prompt_token_logprobs) if self._echo and scored else {}
         document: Document = {
             "index": group * self._per_prompt + index,
-            "text": self._head(generation) + answer.text,
+            "text": self._head(group) + answer.text,
             "logprobs": _joined(head, tokens.push(answer.logprobs)) if scored else None,
             "finish_reason": answer.finish_reason,
             "stop_reason": answer.stop_reason,
@@ -139,12 +142,11 @@ class CompletionChoices:
     def _heads(self, group: int, number: int, piece: CompletionChunk) -> Iterable[Document]:
         if number in self._open:
             return
-        generation = self._generations[group]
-        tokens = self._open[number] = self._renderer(generation)
+        tokens = self._open[number] = self._renderer(group)
         if self._echo:
             scored = self._logprobs is not None
             logprobs = self._prompt(group, tokens, piece.prompt_token_logprobs) if scored else None
-            yield {"index": number, "text": self._head(generation), "logprobs": logprobs, "finish_reason": None}
+            yield {"index": number, "text": self._head(group), "logprobs": logprobs, "finish_reason": None}
 
     def _chunk(self, number: int, piece: CompletionChunk) -> Document:
         document: Document = {
@@ -159,8 +161,17 @@ class CompletionChoices:
             document["token_ids"] = list(piece.tokens)
         return document
 
-    def _renderer(self, generation: GenerationRequest) -> "_LogprobsRenderer":
-        return _LogprobsRenderer(self._service, self._names, generation, self._logprobs or 0)
+    def _renderer(self, group: int) -> "_LogprobsRenderer":
+        generation = self._generations[group]
+        return _LogprobsRenderer(
+            self._service, self._names, generation, count=self._logprobs or 0, hidden=self._hidden(group)
+        )  # fmt: skip
+
+    def _hidden(self, group: int) -> int:
+        """Returns the number of first tokens of a prompt that are not in its text, because tokenization added them."""
+        if not (self._echo and self._has_added[group]):
+            return 0
+        return self._service.added_tokens(list(self._generations[group].prompt))
 
     def _prompt(self, group: int, tokens: "_LogprobsRenderer", scores: Sequence[TokenLogprob | None]) -> Document:
         """Renders the tokens of the prompt, once for all of its completions."""
@@ -171,10 +182,14 @@ class CompletionChoices:
             tokens.skip(echo)
         return echo.document
 
-    def _head(self, generation: GenerationRequest) -> str:
+    def _head(self, group: int) -> str:
         if not self._echo:
             return ""
-        return self._service.decode(generation.prompt, special=generation.special_tokens)
+        head = self._heads_by_group.get(group)
+        if head is None:
+            prompt = self._generations[group].prompt[self._hidden(group) :]
+            head = self._heads_by_group[group] = self._service.decode(prompt, special=True)
+        return head
 
 
 @final
@@ -196,20 +211,30 @@ class _LogprobsRenderer:
     """Renders the tokens of one choice with log probabilities and positions in its text."""
 
     def __init__(
-        self, service: GenerationService, names: TokenNames, generation: GenerationRequest, count: int
+        self,
+        service: GenerationService,
+        names: TokenNames,
+        generation: GenerationRequest,
+        *,
+        count: int,
+        hidden: int,
     ) -> None:
         self._names = names
         self._count = count
         self._prompt = generation.prompt
-        self._decoder = IncrementalDetokenizer(
-            lambda tokens: service.decode(tokens, special=generation.special_tokens)
-        )  # fmt: skip
+        self._hidden = hidden
+        """Number of first tokens of the prompt without text."""
+        self._service = service
+        self._in_completion = partial(service.decode, special=generation.special_tokens)
+        self._decoder = IncrementalDetokenizer(self._in_completion)
         self._position = 0
         self._before: list[int] = []
 
     def prompt(self, scores: Sequence[TokenLogprob | None]) -> "_EchoedPrompt":
         """Renders the tokens of the prompt."""
-        document = self._document(self._prompt, scores)
+        self._decoder = IncrementalDetokenizer(partial(self._service.decode, special=True))
+        document = self._document(self._prompt, scores, hidden=self._hidden)
+        self._decoder = self._decoder.copy(self._in_completion)
         return _EchoedPrompt(document, self._decoder.copy(), self._position, [*self._before])
 
     def skip(self, echo: "_EchoedPrompt") -> None:
@@ -220,15 +245,15 @@ class _LogprobsRenderer:
         """Renders the next tokens of the completion."""
         return self._document([item.token for item in logprobs], logprobs)
 
-    def _document(self, tokens: Sequence[int], scores: Sequence[TokenLogprob | None]) -> Document:
+    def _document(self, tokens: Sequence[int], scores: Sequence[TokenLogprob | None], *, hidden: int = 0) -> Document:
         offsets: list[int] = []
         names: list[str] = []
         tops: list[Mapping[str, float] | None] = []
-        for token, item in zip(tokens, scores, strict=True):
+        for index, (token, item) in enumerate(zip(tokens, scores, strict=True)):
             offsets.append(self._position)
             names.append(self._names(token, self._before))
             tops.append(None if item is None else self._top(item))
-            self._position += len(self._decoder.push(token))
+            self._position += len(self._decoder.push(token)) if index >= hidden else 0
             self._before = [*self._before[1 - MAX_CONTEXT_TOKENS :], token]
         return {
             "tokens": names,
