@@ -7,13 +7,17 @@ Everything that depends on the instance type (plan, pods, prices) reads `resourc
 from typing import Final
 
 from kaito.api.workspace import Workspace
+from kaito.api.workspace.resource import MAX_ALTERNATIVES
 
 FIELD: Final = "resource.instanceTypes"
 
 
 def alternatives(workspace: Workspace) -> tuple[str, ...]:
-    """Returns the alternatives in order; empty for a Workspace with one instance type, or with existing nodes."""
-    return tuple(workspace.resource.instance_types)
+    """Returns the alternatives in order; empty for a Workspace with one instance type, or with existing nodes.
+
+    Admission rejects more than `MAX_ALTERNATIVES`.
+    """
+    return tuple(workspace.resource.instance_types[:MAX_ALTERNATIVES])
 
 
 def resolved(workspace: Workspace, instance_type: str) -> Workspace:

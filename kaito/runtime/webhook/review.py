@@ -58,8 +58,8 @@ def parse_review(body: bytes) -> AdmissionReview:
     uid = find_uid(body)
     try:
         document = _OBJECTS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        message = f"the body is not a JSON object: {error}"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = f"the body is not a JSON object, or it is nested too deeply: {error}"
         raise BadReview(message, uid=uid) from error
     group, _, version = str(document.get("apiVersion", "")).rpartition("/")
     if group != GROUP or version not in VERSIONS or document.get("kind") != "AdmissionReview":

@@ -5,6 +5,7 @@ The API server checks the complete types in a dry run. These checks also run wit
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -33,6 +34,12 @@ _TEMPLATE: Final = "inference.template"
 _CUTOFF: Final = 0.8
 """Similarity (difflib's ratio) from which an unknown field is reported as misspelled. The dry run reports others."""
 
+MAX_VALUES: Final = 10_000
+"""Maximum number of values in a pod template, so that checks of a huge one do not block the controller."""
+
+_MAX_NAMES: Final = 50
+"""Number of unknown fields of one object that are compared with the known ones."""
+
 
 def structure(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Finding]:  # noqa: ARG001 - a check's signature
     """Checks that the pod template and the volume sources have the structure of their types."""
@@ -51,6 +58,10 @@ def structure(workspace: Workspace, settings: WorkspaceSettings) -> Iterator[Fin
 
 
 def _template(template: Mapping[str, Any]) -> Iterator[Finding]:
+    if _has_more_values(template, MAX_VALUES):
+        message = f"has more than {MAX_VALUES} values: remove some, or put them into a ConfigMap"
+        yield Finding(conditions.WORKLOAD_REFUSED, _TEMPLATE, message)
+        return
     wrong = [*_types(PodTemplateSpec, template, _TEMPLATE)]
     yield from wrong
     if wrong:
@@ -132,12 +143,21 @@ def _types(model: type[BaseModel], value: Mapping[str, Any], path: str) -> Itera
 
 def _names(value: Mapping[str, Any], known: frozenset[str], path: str) -> Iterator[Finding]:
     """Reports unknown names that are similar to a field."""
-    for name in value:
-        if name in known:
-            continue
+    for name in islice((name for name in value if name not in known), _MAX_NAMES):
         near = get_close_matches(name, known, n=1, cutoff=_CUTOFF)
         if near:
             yield Finding(conditions.WORKLOAD_REFUSED, f"{path}.{name}", f"is not a field, did you mean {near[0]}?")
+
+
+def _has_more_values(value: object, limit: int) -> bool:
+    """Whether a JSON value contains more than `limit` values."""
+    waiting, count = [value], 0
+    while waiting and count <= limit:
+        found = waiting.pop()
+        inner = list(json_object(found).values()) or json_list(found)
+        count += len(inner)
+        waiting += inner
+    return count > limit
 
 
 def _fields(model: type[BaseModel]) -> frozenset[str]:

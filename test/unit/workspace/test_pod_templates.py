@@ -339,3 +339,30 @@ async def test_an_impossible_count_is_rejected_by_the_schema(cluster: "Cluster",
     document["resource"]["count"] = count
     with pytest.raises(Invalid, match=r"resource\.count"):
         cluster.world.put(Workspace.model_validate(document))
+
+
+def test_the_work_of_the_checks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Admission runs in the event loop of the controller, and a user decides what is in the object."""
+    compared: list[str] = []
+
+    def compare(name: str, *_: object, **__: object) -> list[str]:
+        compared.append(name)
+        return []
+
+    monkeypatch.setattr("kaito.workspace.preflight.template.get_close_matches", compare)
+    monkeypatch.setattr("kaito.api.workspace.validation.annotations.get_close_matches", compare)
+    unknown = {f"unknown{number}": "x" for number in range(5_000)}
+    container = {"name": "a", "image": "b"}
+    assert errors(workspace({"inference": {"template": {"spec": {"containers": [container], **unknown}}}})) == ""
+    many = [{**container, f"unknown{number}": "x"} for number in range(5_000)]
+    assert "inference.template: has more than 10000 values" in errors(
+        workspace({"inference": {"template": {"spec": {"containers": many}}}})
+    )
+    preset = {"inference": {"preset": {"name": "phi-3-mini-4k-instruct"}}}
+    annotated = workspace(preset).with_metadata(annotations={f"kaito.sh/{name}": "" for name in unknown})
+    found = validate_workspace(annotated, None, WorkspaceSettings())
+    assert len([each for each in found if "is not an annotation of Workspaces" in each.message]) == 20
+    assert len(compared) <= 100
+    listed = [f"Standard_NC24ads_A100_v{number}" for number in range(5_000)]
+    found = validate_workspace(workspace(preset, instanceType="", instanceTypes=listed), None, WorkspaceSettings())
+    assert len(found) < 40

@@ -61,6 +61,9 @@ SETTABLE: Final = frozenset(
 KNOWN: Final = frozenset({*SETTABLE, *_UNSUPPORTED, *_OF_CONTROLLERS})
 """Every known annotation of a Workspace in `kaito.sh` and its subdomains."""
 
+_MAX_UNKNOWN: Final = 20
+"""Number of unknown annotations that are reported: each is compared with all known ones."""
+
 
 def field(key: str) -> str:
     """Returns the path of an annotation in messages."""
@@ -115,9 +118,8 @@ def node_count_override(workspace: Workspace) -> Iterator[Violation]:
 
 def only_known(workspace: Workspace) -> Iterator[Violation]:
     """Reports unknown annotations as warnings, because they have no effect."""
-    for key in sorted(workspace.annotations):
-        if not labels.is_own(key) or key in KNOWN:
-            continue
+    unknown = sorted(key for key in workspace.annotations if labels.is_own(key) and key not in KNOWN)
+    for key in unknown[:_MAX_UNKNOWN]:
         near = get_close_matches(key, KNOWN, n=1, cutoff=0.7)
         hint = f", did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(SETTABLE))}"
         yield Violation(field(key[:120]), f"is not an annotation of Workspaces and has no effect{hint}", "warning")

@@ -204,6 +204,7 @@ async def test_answers_come_in_the_version_of_the_question(version: str) -> None
         (b"<html>", "v1", ""),
         (b'{"request": {"uid": "abc", "object": {', "v1", "abc"),
         (b"[]", "v1", ""),
+        (b'{"request": {"uid": "abc", "object": ' + b"[" * 100_000, "v1", "abc"),
         (b'{"apiVersion": "v1", "kind": "Pod"}', "v1", ""),
         (b'{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}', "v1beta1", ""),
         (b'{"apiVersion": "admission.k8s.io/v9", "kind": "AdmissionReview", "request": {"uid": "u"}}', "v1", "u"),
