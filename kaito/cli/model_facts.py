@@ -190,7 +190,19 @@ def config_map(facts: ModelFacts, name: str) -> str:
         "metadata": {"name": name},
         "data": {FACTS_KEY: to_json(FactsRecord(facts=facts))},
     }
-    return yaml.safe_dump(document, sort_keys=False)
+    return yaml.dump(document, Dumper=_BlockDumper, sort_keys=False)
+
+
+class _BlockDumper(yaml.SafeDumper):
+    """Writes texts of several lines as blocks, so that the facts can be read."""
+
+
+def _block(dumper: Any, text: str) -> yaml.ScalarNode:
+    node: yaml.ScalarNode = dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    return node
+
+
+_BlockDumper.add_representer(str, _block)
 
 
 def check_catalog(names: list[str], directory: Path | None, *, endpoint: str = "", token: str = "") -> tuple[str, int]:

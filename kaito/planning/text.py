@@ -191,8 +191,12 @@ def _memory(memory: GpuMemory, style: Style) -> Iterator[str]:
             yield f"         {name:<9}{painted}{padding}{_gib(size):>10}{note}"
 
 
+_LEAST_GIB: Final = 0.05 * GIB
+"""Smaller sizes would be printed as 0.0 GiB."""
+
+
 def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"
+    return f"{size / GIB:.1f} GiB" if size >= _LEAST_GIB else f"{size / 2**20:.0f} MiB"
 
 
 def _price(answer: PriceAnswer) -> Iterator[str]:

@@ -21,6 +21,7 @@ from kaito.workspace.plan import Plan
 from kaito.workspace.pod_faults import find_fault, has_started
 from kaito.workspace.settings import NodeApi
 from kaito.workspace.state import ActivationReport, ClaimsReport, ReconcileState, WorkloadReport
+from kaito.workspace.weights import preset_spec
 
 _NO_WORKLOAD: Final = WorkloadReport()
 
@@ -171,9 +172,15 @@ def _model(workspace: Workspace, state: ReconcileState) -> ConditionUpdate | Non
     nodes = f"{hardware.count} node{'s' if hardware.count != 1 else ''}"
     explanation = f": {state.plan.explanation}" if state.plan.explanation else ""
     passed = state.plan.choice.describe_passed() if state.plan.choice is not None else ""
-    found = f"{workspace.preset_name}{_facts(state.plan)}"
+    found = f"{_model_name(workspace, state.plan)}{_facts(state.plan)}"
     message = f"{found} on {nodes}{instance_type}{explanation}{passed}{warnings}"
     return ConditionUpdate.true(conditions.MODEL_RESOLVED, conditions.MODEL_RESOLVED, message)
+
+
+def _model_name(workspace: Workspace, plan: Plan) -> str:
+    """Returns the name of the preset, or the Hugging Face ID of a model outside the catalog as the user wrote it."""
+    found = preset_spec(workspace)
+    return found[0].name if plan.facts is not None and found is not None else workspace.preset_name
 
 
 def _facts(plan: Plan) -> str:

@@ -179,7 +179,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (PHI, {"resource": {"capacityType": "cheap"}}, "resource.capacityType", 'supported values: "on-demand"'),
     (PHI, {"resource": {"zones": ["1", "1"]}}, "resource.zones[1]", "Duplicate value"),
-    (PHI, {"resource": {"maxHourlyCost": "-1"}}, "resource.maxHourlyCost", "should match"),
+    (PHI, {"resource": {"maxHourlyCost": "-1"}}, "resource.maxHourlyCost", "not an amount of money: use a decimal"),
     (TUNE, {"resource": {"count": 2}}, "resource.count", "a tuning Job runs on one node"),
     (TUNE, {"spec": {"replicas": 1}}, "spec.replicas", "a tuning Job is not scaled: remove spec.replicas"),
     (PHI, {"spec": {"replicas": 129}}, "spec.replicas", "less than or equal to 128"),

@@ -9,6 +9,7 @@ from kaito.api.schema import RawObject
 from kaito.api.workspace.inference import InferenceSpec
 from kaito.api.workspace.preset import PresetSpec
 from kaito.api.workspace.resource import (
+    AMOUNT_RULE,
     INSTANCE_TYPE_LIMIT,
     LABEL_VALUE,
     MAX_ALTERNATIVES,
@@ -55,6 +56,8 @@ class TemplateInference(InferenceSpec):
 class TemplateResource(Model):
     """The nodes of each Workspace."""
 
+    rules: ClassVar = [AMOUNT_RULE]
+
     instance_type: Annotated[
         str, Field(json_schema_extra={"maxLength": INSTANCE_TYPE_LIMIT, "pattern": LABEL_VALUE})
     ] = ""
@@ -81,9 +84,7 @@ class TemplateResource(Model):
     ] = Field(default_factory=list[str])
     """Availability zones of new nodes; see `resource.zones` of a Workspace."""
 
-    max_hourly_cost: (
-        Annotated[str, Field(json_schema_extra={"maxLength": 16, "pattern": "^[0-9]{1,7}(\\.[0-9]{1,4})?$"})] | None
-    ) = None
+    max_hourly_cost: Annotated[str, Field(json_schema_extra={"maxLength": 16})] | None = None
     """The most that the nodes of each Workspace may cost per hour; see `resource.maxHourlyCost` of a Workspace. The
     annotation `kaito.sh/hourly-budget` of the namespace limits all of them together."""
 

@@ -1,6 +1,6 @@
 """`workspace.resource`: the nodes that a Workspace needs, and the labels that select them."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -112,6 +112,14 @@ class Partition(Model):
     """Number of GPUs. Required with mode `accelerator`, and not allowed otherwise."""
 
 
+AMOUNT_RULE: Final = Rule(
+    "!has(self.maxHourlyCost) || self.maxHourlyCost.matches('^[0-9]{1,7}([.][0-9]{1,4})?$')",
+    "is not an amount of money: use a decimal number as text, such as '12.50', without a currency",
+    field_path=".maxHourlyCost",
+)
+"""A rule and not a pattern, because the message of a pattern contains no remedy."""
+
+
 class ResourceSpec(Model):
     """The nodes that a Workspace needs."""
 
@@ -134,6 +142,7 @@ class ResourceSpec(Model):
             "names an instance type twice: remove one of them",
             field_path=".instanceTypes",
         ),
+        AMOUNT_RULE,
         Rule(
             "!has(self.onDemandCopies) || (has(self.capacityType) && self.capacityType == 'spot-preferred')",
             "is only for capacityType spot-preferred, whose other copies are on spot nodes: set it, or remove this",
@@ -188,9 +197,7 @@ class ResourceSpec(Model):
     """Availability zones of new nodes, for example `["1", "2"]` on Azure; empty for any. A change affects only nodes
     that are created later. Must be empty with existing nodes (`--node-api byo`)."""
 
-    max_hourly_cost: (
-        Annotated[str, Field(json_schema_extra={"maxLength": 16, "pattern": "^[0-9]{1,7}(\\.[0-9]{1,4})?$"})] | None
-    ) = None
+    max_hourly_cost: Annotated[str, Field(json_schema_extra={"maxLength": 16})] | None = None
     """The most that the Workspace's nodes may cost per hour, for example `"12.50"`, in the currency of the price table.
     Nodes beyond it, or of an unknown price, are not bought; nodes that exist stay. Must be empty with existing nodes
     (`--node-api byo`)."""

@@ -114,7 +114,8 @@ async def _check_node_limit(inference_set: InferenceSet, settings: WorkspaceSett
         message = f"is {limit}, and one workspace needs {each} nodes: raise it, or use a larger instance type"
         return [Violation(_LIMIT, message)]
     if each * replicas > limit:
-        message = f"is {limit}, and {replicas} workspaces need {each * replicas} nodes: {limit // each} are created"
+        created = f"only {limit // each} {'is' if limit // each == 1 else 'are'} created"
+        message = f"is {limit}, and {replicas} workspaces need {each * replicas} nodes: {created}"
         return [Violation(_LIMIT, message, "warning")]
     return []
 
@@ -133,8 +134,8 @@ async def _plan_warnings(
     """Returns the nodes and the price of all Workspaces together, unless an update does not change them."""
     if not inference_set.spec.replicas:
         return []
-    before = _with_all_copies(old) if old is not None and old.spec.replicas else None
-    found = await plan_warnings(_with_all_copies(inference_set), before, settings, prices)
+    before = await _with_all_copies(old, settings) if old is not None and old.spec.replicas else None
+    found = await plan_warnings(await _with_all_copies(inference_set, settings), before, settings, prices)
     return [
         f"spec: {warning.removeprefix('resource: ')}"
         if warning.startswith("resource: ")
@@ -143,12 +144,16 @@ async def _plan_warnings(
     ]
 
 
-def _with_all_copies(inference_set: InferenceSet) -> Workspace:
+async def _with_all_copies(inference_set: InferenceSet, settings: WorkspaceSettings) -> Workspace:
     """Returns a Workspace with as many copies as the Workspaces of the set together, which needs the same nodes.
 
-    The limit of the cost is that of each Workspace, and not of all of them.
+    Workspaces beyond `nodeCountLimit` are not created, and do not count. The limit of the cost is that of each
+    Workspace, and not of all of them.
     """
     child = child_workspace(inference_set, f"{inference_set.name}-0")
     resource = child.resource.evolve(max_hourly_cost=None)
-    copies = inference_set.spec.replicas * (child.spec.replicas or 1)
+    limit, replicas = inference_set.spec.node_count_limit, inference_set.spec.replicas
+    each = await nodes_per_workspace(inference_set, settings) if limit else None
+    created = min(replicas, limit // each) if each else replicas
+    copies = created * (child.spec.replicas or 1)
     return child.evolve(spec=child.spec.evolve(replicas=copies), resource=resource)

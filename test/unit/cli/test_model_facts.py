@@ -59,7 +59,9 @@ def test_the_catalog_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_directory_gives_a_config_map(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("inspect", str(directory), "--facts", "mine") == 0
-    found = ConfigMap.model_validate(yaml.safe_load(capsys.readouterr().out))
+    text = capsys.readouterr().out
+    assert '  facts.json: |\n    {\n      "facts": {' in text
+    found = ConfigMap.model_validate(yaml.safe_load(text))
 
     facts = read_record(found).facts
     assert found.name == "mine"

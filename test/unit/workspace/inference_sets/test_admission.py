@@ -212,7 +212,8 @@ async def test_the_node_limit_must_allow_one_workspace() -> None:
     assert "one workspace needs" in problem.message
     limited = await review(inference_set(replicas=5, nodeCountLimit=3))
     assert limited.problems == []
-    assert any("3 are created" in warning for warning in limited.warnings)
+    assert any("only 3 are created" in warning for warning in limited.warnings)
+    assert any("the plan is 3 nodes" in warning for warning in limited.warnings)
 
 
 async def test_an_update_is_rejected_only_for_what_it_introduces() -> None:
