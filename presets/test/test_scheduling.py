@@ -123,6 +123,29 @@ async def test_full_queue_is_a_429_with_retry_after(serve: Serve) -> None:
     assert (await server.post("/chat", {"prompt": "five"}))[0] == 200
 
 
+async def test_canceled_rows_of_the_queue_leave_their_places_at_once(serve: Serve) -> None:
+    """Clients that time out and send again are not rejected because of what they have canceled."""
+    model = FakeModel()
+    server = await serve(model, batch=1, queue=2)
+    model.hold()
+    first = chat(server, "one")
+    await server.until(lambda: len(model.begun) == 1)
+    waiting = [chat(server, "two"), chat(server, "three")]
+    await server.queued(2)
+    waiting[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[1]
+    await server.until(lambda: sum(not row.cancelled for row in server.scheduler.waiting_rows) == 1)
+    fourth = chat(server, "four")
+    await server.until(lambda: [row.prompt for row in server.scheduler.waiting_rows][-1] == model.encode("four"))
+    assert (await server.post("/chat", {"prompt": "five"}))[0] == 429
+    model.allow(1)
+    await server.queued(2)
+    assert len(server.scheduler.waiting_rows) == 2, "also behind a row that waits while the batch is full"
+    model.release()
+    assert [(await task)[0] for task in (first, waiting[0], fourth)] == [200] * 3
+
+
 async def test_rows_wait_until_the_memory_suffices(serve: Serve) -> None:
     model = FakeModel(room=2)
     server = await serve(model, batch=8)

@@ -76,6 +76,7 @@ class Scheduler:
         """Admitted rows whose prompts are not complete."""
         self._live: dict[Row, RowHandle] = {}
         self._waiting_unbatched: deque[RowHandle] = deque()
+        self._queues = (self._waiting, self._waiting_unbatched)
         self._unbatched: RowHandle | None = None
         self._unbatched_run: UnbatchedGeneration | None = None
         self._logged_reasons: set[str] = set()
@@ -115,8 +116,9 @@ class Scheduler:
                 raise Unavailable("the server is shutting down")
             if self.is_broken:
                 raise Unavailable("the model failed and could not be reset; the server has to be restarted")
-            waiting = len(self._waiting) + len(self._waiting_unbatched)
-            running = len(self._joining) + len(self._live) + (self._unbatched is not None)
+            # Canceled rows are removed between two steps. Their places are free at once, for clients that send again.
+            waiting = sum(not row.cancelled for row in self.waiting_rows)
+            running = sum(not row.cancelled for row in (*self._joining, *self._live)) + (self._unbatched is not None)
             if len(rows) > limit - running - waiting:
                 raise Overloaded(
                     f"the queue is full ({waiting} waiting, {running} being generated)",
@@ -176,6 +178,12 @@ class Scheduler:
         with self._wake:
             handles = [*self._waiting, *self._waiting_unbatched, *([self._unbatched] if self._unbatched else [])]
             return {handle.row.adapter for handle in (*handles, *self._joining.values(), *self._live.values())}
+
+    @property
+    def waiting_rows(self) -> list[Row]:
+        """The rows that wait, in the batch and outside it; canceled ones until the end of the step."""
+        with self._wake:
+            return [handle.row for handle in (*self._waiting, *self._waiting_unbatched)]
 
     @property
     def is_busy(self) -> bool:
@@ -402,6 +410,15 @@ class Scheduler:
             self._deliver(events)
 
     def _remove_cancelled(self) -> None:
+        with self._wake:
+            queued = [handle for queue in self._queues for handle in queue if handle.row.cancelled]
+            for queue in self._queues if queued else ():
+                kept = [handle for handle in queue if not handle.row.cancelled]
+                queue.clear()
+                queue.extend(kept)
+        if queued:
+            self._deliver([(handle, TokenEvent((), finish_reason="abort")) for handle in queued])
+            self._report_queue()
         running = self._joining | self._live
         cancelled = [row for row in running if row.cancelled]
         if cancelled:
