@@ -526,6 +526,18 @@ class Reference:
             if found is None or found["status"] != "True":
                 cause = "" if found is None else f" ({found.get('reason')}: {found.get('message')})"
                 yield f"{name} is not ready{cause}"
+            elif self._is_rolling(workspace):
+                yield f"pods of {name} are being replaced"
+
+    def _is_rolling(self, workspace: Object) -> bool:
+        """Whether pods are not those of the present template: a new leader of another release has changed it."""
+        metadata = workspace["metadata"]
+        found = self._run.stored("statefulsets.apps").get((metadata["namespace"], metadata["name"]))
+        if found is None:
+            return False
+        status = section(found, "status")
+        is_observed = status.get("observedGeneration") == found["metadata"]["generation"]
+        return not is_observed or status.get("updatedReplicas", 0) < found["spec"].get("replicas", 1)
 
     def is_blocked(self, workspace: Object) -> bool:
         """Whether a Workspace waits for its user: what it names does not exist."""

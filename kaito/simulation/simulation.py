@@ -1,8 +1,9 @@
 """`KaitoSimulation`: both managers, the cluster and the cloud of one run, with actions, faults and invariants."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, final
 
 from kaito.api import InferenceSet, Workspace, crds
@@ -23,7 +24,7 @@ from kaito.simulation.cluster import ClusterControllers
 from kaito.simulation.copies import SETS, Copies
 from kaito.simulation.definitions import definition_actions, unless_removed
 from kaito.simulation.faults import faults
-from kaito.simulation.manifests import Object, name_of
+from kaito.simulation.manifests import Object, name_of, section
 from kaito.simulation.plans import REGION
 from kaito.simulation.reference import Reference
 from kaito.simulation.sets import set_actions
@@ -37,6 +38,12 @@ from kaito.workspace.settings import NodeApi, WorkspaceSettings
 
 WORKSPACE_CONTROLLER: Final = "workspace-controller"
 GPU_PROVISIONER: Final = "gpu-provisioner"
+
+EFFECT_SECONDS: Final = 60.0
+"""Time after the last fault until its effect is visible: a node whose machine has vanished is Unknown after 40 s."""
+
+LED_SECONDS: Final = 30.0
+"""Time in which a new leader reconciles everything once."""
 
 
 @final
@@ -75,6 +82,9 @@ class KaitoSimulation(Simulation):
         self.claim_kind: type[Claim] = Machine
         self.releases: dict[str, str] = {}
         """Releases of the processes that are not of the current one, by name."""
+        self._calm_since: float | None = None
+        self._led_since: dict[str, float] = {}
+        """When the present holder of a lease has taken it, by name of the lease."""
         self.removed: set[str] = set()
         """Names of the definitions that an administrator has removed and not installed again."""
         self._settings = WorkspaceSettings(hub_endpoint="", installation_guard=False, region=REGION)
@@ -135,12 +145,31 @@ class KaitoSimulation(Simulation):
         run.world.install(*crds.manifests())
         run.world.put(Namespace.model_validate({"metadata": {"name": "team"}}))
         run.world.admit(self._webhook(), inference_set_webhook(self._settings, PriceBook()))
+        run.world.server.on_write(partial(self._on_lease, run))
         self.cloud = SimulatedCloud(run)
         self.controllers = ClusterControllers(run)
         self.reference = Reference(run, self.cloud, self.claim_kind)
         self.copies = Copies(run, self._serves, self.reference.is_blocked)
         run.scope.spawn(self.cloud.work(), name="cloud")
         run.scope.spawn(self.controllers.work(), name="cluster")
+
+    def _on_lease(self, run: Run, resource: str, obj: Object, previous: Object | None) -> None:
+        if resource != "leases.coordination.k8s.io":
+            return
+        before, after = section(previous or {}, "spec"), section(obj, "spec")
+        if before.get("holderIdentity") != after.get("holderIdentity"):
+            self._led_since[obj["metadata"]["name"]] = run.now
+
+    def _new_leaders(self, run: Run) -> Iterator[str]:
+        """Returns the operators that no replica leads, or one that has not done yet what the one before left."""
+        leases = run.stored("leases.coordination.k8s.io")
+        running = {process.identity for process in run.processes.values() if process.is_alive}
+        for operator in self.operators:
+            lease = section(leases.get(("default", operator.lease), {}), "spec")
+            if lease.get("holderIdentity") not in running:
+                yield f"no replica of {operator.name} leads"
+            elif run.now - self._led_since.get(operator.lease, 0.0) < LED_SECONDS:
+                yield f"a replica of {operator.name} has begun to lead"
 
     def _webhook(self) -> Webhook[Workspace]:
         inner = workspace_webhook(self._settings, PriceBook())
@@ -181,8 +210,12 @@ class KaitoSimulation(Simulation):
             if text:
                 run.fail("no needed node is given back", f"{process.name} deletes {text}")
 
-    def missing(self, run: Run) -> Iterable[str]:  # noqa: ARG002
-        """What is not as users want it."""
+    def missing(self, run: Run) -> Iterable[str]:
+        """What is not as users want it; called when all faults have ended."""
+        self._calm_since = run.now if self._calm_since is None else self._calm_since
+        if run.now - self._calm_since < EFFECT_SECONDS:
+            yield "effects of the last faults may not be visible yet"
+        yield from self._new_leaders(run)
         yield from (f"the definition {name} is not installed" for name in sorted(self.removed))
         yield from self.copies.missing()
         yield from self.reference.missing()

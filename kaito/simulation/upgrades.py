@@ -77,6 +77,8 @@ async def roll_out(run: Run, *, release: str, seconds: float) -> None:
 
     async def replace() -> None:
         for process in run.processes:
+            if run.is_calm:
+                return  # the end of all faults is the end of the roll-out
             await upgrade(run, process=process, release=release)
             run.fault_lasts(seconds + SETTLE_SECONDS)
             await asyncio.sleep(seconds)

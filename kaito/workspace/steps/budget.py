@@ -7,10 +7,12 @@ read the Workspaces and claims of the namespace from the API server.
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
-from kaito.api import Claim, Machine, NodeClaim, Workspace, labels
+from kaito.api import Claim, Machine, NodeClaim, Workspace, conditions, labels
 from kaito.runtime.cache import Derived
+from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import Namespace
 from kaito.runtime.meta import Resource
 from kaito.workspace.budget import (
@@ -126,3 +128,17 @@ async def reservation(
     hardware = plan.hardware
     record = Reservation(instance_type=hardware.instance_type, capacity_types=hardware.capacity_types, nodes=nodes)
     return {} if record == before else {labels.RESERVATION: record.to_annotation()}
+
+
+async def release_reservation(ctx: ReconcileContext, claims: int) -> None:
+    """Reduces the reservation of a Workspace to its claims if the budget does not allow the nodes that it plans.
+
+    A lost node stays reserved until it is replaced. If the budget was lowered meanwhile, two Workspaces that count what
+    the other one has reserved would wait for each other without a limit.
+    """
+    failure, before = ctx.state.plan_failure, Reservation.from_annotations(ctx.workspace.annotations)
+    if failure is None or failure.reason != conditions.BUDGET_EXCEEDED or before is None or before.nodes <= claims:
+        return
+    annotations = {labels.RESERVATION: replace(before, nodes=claims).to_annotation()}
+    metadata = {"annotations": annotations, "resourceVersion": ctx.workspace.metadata.resource_version}
+    await ctx.api.patch(ctx.workspace, MergePatch({"metadata": metadata}))

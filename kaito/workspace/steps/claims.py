@@ -33,7 +33,13 @@ from kaito.workspace.steps.alternatives import (
     leave_instance_type,
     record_of_choice,
 )
-from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, reservation, reserving
+from kaito.workspace.steps.budget import (
+    RETRY_SECONDS,
+    find_excess,
+    release_reservation,
+    reservation,
+    reserving,
+)
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
 from kaito.workspace.steps.tuning import find_ended_job, release_nodes
 
@@ -54,6 +60,8 @@ async def ensure_claims(ctx: ReconcileContext, plan: Plan | None, nodes: NodesRe
     if kind is None:
         return None
     existing = await list_claims(ctx, kind)
+    if plan is None and not ctx.is_read_only:
+        await release_reservation(ctx, len(existing))
     if plan is None or ctx.is_read_only:
         return report_existing(ctx, existing, nodes)
     ended = await find_ended_job(ctx, plan)

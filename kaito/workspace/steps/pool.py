@@ -24,7 +24,7 @@ from kaito.workspace.plan import Plan
 from kaito.workspace.pool_policy import PoolDecision, decide_pool
 from kaito.workspace.state import ClaimsReport
 from kaito.workspace.steps.alternatives import leave_after_loss, leave_instance_type
-from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, reserving
+from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, release_reservation, reserving
 from kaito.workspace.steps.claims import delete_broken, list_claims, report_existing, with_live_nodes, write_record
 from kaito.workspace.steps.drift import may_drift
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
@@ -40,6 +40,8 @@ async def ensure_pool(ctx: ReconcileContext, plan: Plan | None, nodes: NodesRepo
     """Applies the Workspace's pool, and reports its claims."""
     claims = await list_claims(ctx, NodeClaim)
     pool = await find_pool(ctx)
+    if plan is None and not ctx.is_read_only:
+        await release_reservation(ctx, len(claims))
     if plan is None or ctx.is_read_only:
         return report_existing(ctx, claims, nodes, pool)
     ended = await find_ended_job(ctx, plan)

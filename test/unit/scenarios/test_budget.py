@@ -167,6 +167,20 @@ async def test_the_budget_is_lowered_and_raised_in_the_middle(system: "System") 
     assert claims(system) == [A100] * 3
 
 
+async def test_two_workspaces_that_lost_their_nodes_do_not_wait_for_each_other(system: "System") -> None:
+    """The lowered budget allows one of two nodes, and both are lost."""
+    budget(system, "8")
+    await system.start()
+    for name in ("a", "b"):
+        system.apply(name, preset=PRESET, instanceType=A100)
+    await system.until("both", lambda: system.is_ready("a") and system.is_ready("b"))
+    budget(system, "4")
+    for claim in system.claims():
+        system.world.delete(system.kind, claim.name)
+    await system.until("one of them", lambda: system.is_ready("a") != system.is_ready("b"))
+    assert len(system.claims()) == 1
+
+
 @pytest.mark.slow("test_above_the_limit_nothing_is_bought")
 async def test_a_lost_node_beyond_the_budget_is_not_replaced(system: "System") -> None:
     budget(system, "4")

@@ -99,7 +99,7 @@ class Observer(Protocol):
         """Returns the failure of a request; None if it succeeds."""
         ...
 
-    def note_write(self, process: Any, method: str, target: str) -> None:
+    def note_write(self, process: Any, method: str, target: str, body: bytes | None) -> None:
         """Checks a write immediately before it takes effect."""
         ...
 
@@ -180,7 +180,7 @@ class Connection:
             return self._fail(failure.mode, method, target)
         if method != "GET":
             check_send_guard()  # the transport below does it again, at the same instant
-            self._run.note_write(self._process, method, target)
+            self._run.note_write(self._process, method, target, body)
         try:
             reply = await self._inner.request(method, target, headers=headers, body=body, timeout=timeout)
         except TransportError as error:

@@ -25,6 +25,9 @@ from kaito.runtime.tracing import Tracer
 RESTART_SECONDS: Final = 10.0
 """First delay of a kubelet's restarts (CrashLoopBackOff)."""
 
+ENDS_SECONDS: Final = 10.0
+"""Time from the start of a process until it works."""
+
 LEASE_SECONDS: Final = (100.0, 70.0, 20.0)
 """Duration, renew deadline and retry period: longer than the defaults, because half of the requests were renewals."""
 
@@ -85,6 +88,10 @@ class Supervisor(Observer, Protocol):
 
     def end_after(self, seconds: float, end: Callable[[], None], *, disturbs: float | None = None) -> None:
         """Ends a fault after so many seconds."""
+        ...
+
+    def fault_lasts(self, seconds: float) -> None:
+        """Declares that a fault has effects for so long from now."""
         ...
 
 
@@ -275,6 +282,7 @@ class Process:
         self._crash_after -= 1
         if self._crash_after <= 0:
             self._crash_after = None
+            self._run.fault_lasts(self._down_seconds + ENDS_SECONDS)
             self.crash(self._down_seconds)
 
     def count_step(self) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, cast, final
 
+import msgspec
+
 from kaito.runtime.client import Client
 from kaito.runtime.errors import ConfigurationError
 from kaito.runtime.tasks import TaskScope
@@ -214,16 +216,25 @@ class Run:
         """Returns the failure that hits this request."""
         return next((failures for failures in self.failures if failures.hits(process, method)), None)
 
-    def note_write(self, process: Process, method: str, target: str) -> None:
+    def note_write(self, process: Process, method: str, target: str, body: bytes | None) -> None:
         """Checks that a process that writes holds its lease. Called immediately before the write takes effect."""
         path = target.partition("?")[0]
         parts = path.split("/")
         if any(f"/{part}" in self.simulation.unfenced for part in parts[-3:]):
             return
         self._hot.add((process.operator.name, path))
-        self.simulation.sent(self, process, method, path)
+        if method != "DELETE" or self._has_preconditions(path, body):
+            self.simulation.sent(self, process, method, path)
         if not process.holds_lease():
             self.fail("no write without the lease", f"{process.name} sends {method} {path} and does not hold its lease")
+
+    def _has_preconditions(self, path: str, body: bytes | None) -> bool:
+        """Whether the object of a deletion is as its preconditions require; the API server rejects it otherwise."""
+        options: dict[str, Any] = msgspec.json.decode(body or b"{}")
+        required: dict[str, str] = options.get("preconditions") or {}
+        collection, _, name = path.rpartition("/")
+        stored = self.stored_metadata(collection, name) if required else {}
+        return all(stored.get(field) == value for field, value in required.items())
 
     def stored_metadata(self, collection: str, name: str) -> dict[str, Any]:
         """Returns the metadata of an object of a collection's path in the server; empty if it does not exist."""

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from kaito.runtime import Controller, Manager, ObjectMeta, Request, Resource
-from kaito.runtime.errors import AlreadyExists
+from kaito.runtime.client import MergePatch
+from kaito.runtime.errors import AlreadyExists, Conflict
 from kaito.runtime.kinds import ConfigMap
 from kaito.runtime.testing.simulate import (
     Limits,
     Operator,
+    Process,
     Replica,
     Run,
     Scenario,
@@ -187,6 +189,50 @@ def test_creating_again_what_was_created_is_a_violation() -> None:
     assert report.violation is not None
     assert report.violation.invariant == "reads contain own writes"
     assert simulate(Orders(), Scenario(1, LAGGING)).violation is None
+
+
+class Deletions(Orders):
+    """The operator deletes a ConfigMap in a state that it has changed since, and then in its present state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent_deletions = 0
+
+    def manager(self, replica: Replica) -> Manager:
+        async def reconcile(request: Request[Order]) -> None:
+            await request.api.create(ConfigMap(metadata=ObjectMeta(name="x", namespace="default")))
+            read = await request.api.get(ConfigMap, "x", "default", consistency="live")
+            present = await request.api.patch(read, MergePatch({"data": {"a": "b"}}))
+            with contextlib.suppress(Conflict):
+                await request.api.delete(read, if_unchanged=True)
+            assert self.sent_deletions == 0, "has no effect"
+            await request.api.delete(present, if_unchanged=True)
+
+        return Manager(
+            replica.settings,
+            controllers=[Controller(Order, reconcile).owns(ConfigMap)],
+            lease="orders",
+            transport=replica.transport,
+            clock=replica.clock,
+            rng=replica.rng,
+            tracer=replica.tracer,
+            name="orders",
+        )
+
+    def sent(self, run: Run, process: Process, method: str, path: str) -> None:
+        del run, process
+        self.sent_deletions += method == "DELETE" and path.endswith("/configmaps/x")
+
+    def missing(self, run: Run) -> Iterable[str]:
+        del run
+        return ()
+
+
+def test_a_deletion_whose_precondition_does_not_hold_counts_as_none() -> None:
+    simulation = Deletions()
+    report = simulate(simulation, Scenario(1, (Step(5, "create", {"name": "a"}),)))
+    assert report.violation is None, describe(report)
+    assert simulation.sent_deletions > 0
 
 
 def test_a_process_is_suspended_between_two_steps() -> None:
