@@ -128,7 +128,11 @@ async def _list_live(ctx: ReconcileContext, claim: Claim) -> Sequence[Claim]:
 
 
 async def _replan(ctx: ReconcileContext, report: ClaimsReport, choice: Choice) -> bool:
-    """Chooses again without regard to claims and stock-outs, and removes the annotation."""
+    """Chooses again without regard to claims and stock-outs.
+
+    The annotation is removed when the claims of the former instance type are deleted: after a crash in between, claims
+    with an instance would decide again, and the request would be lost.
+    """
     first = choose(choice.candidates, AlternativesRecord(), (), now=None)
     current = choice.candidate.instance_type
     if first is None or same_size(first.candidate.instance_type, current):
@@ -136,9 +140,9 @@ async def _replan(ctx: ReconcileContext, report: ClaimsReport, choice: Choice) -
         annotations = {labels.REPLAN: None, labels.ALTERNATIVES: record.to_annotation()}
         metadata = {"annotations": annotations, "resourceVersion": ctx.workspace.metadata.resource_version}
         await ctx.api.patch(ctx.workspace, MergePatch({"metadata": metadata}))
-        ctx.request.event("Normal", "Replanned", f"the instance type stays {current}")
+        ctx.request.event("Normal", "Replanned", f"the instance type is {current}")
         return True
-    await _move(ctx, report, choice, AlternativesRecord(), f"annotation {labels.REPLAN} is set")
+    await _move(ctx, report, choice, AlternativesRecord(), f"annotation {labels.REPLAN} is set", is_done=False)
     return True
 
 
@@ -150,8 +154,18 @@ async def _move(
     cause: str,
     *,
     workspace: Workspace | None = None,
+    is_done: bool = True,
 ) -> None:
     """Writes the record, deletes the claims, and reports the move.
+
+    Args:
+        ctx: of the reconcile.
+        report: the claims.
+        choice: the instance type that is left.
+        record: the new record.
+        cause: why it is left.
+        workspace: the Workspace as it was read; that of the reconcile by default.
+        is_done: whether a request to choose again is removed.
 
     Raises:
         Conflict: the Workspace has changed since it was read.
@@ -165,7 +179,7 @@ async def _move(
         "annotations": {
             labels.ALTERNATIVES: record.to_annotation(),
             labels.PROVISION_ATTEMPTS: attempts.to_annotation(),
-            labels.REPLAN: None,
+            **({labels.REPLAN: None} if is_done else {}),
         },
         "resourceVersion": workspace.metadata.resource_version,
     }
