@@ -1,11 +1,15 @@
 """References of images, URLs of data sets, and limits of the configuration files: one value for each rule."""
 
 import pytest
-from kaito_config import ConfigError, TrainingConfig, parse_inference, parse_training
-from kaito_config.addresses import url_problem
+from kaito_config import ConfigError, InferenceConfigFile, TrainingConfig, parse_inference, parse_training
+from kaito_config.addresses import page_problem, url_problem
+from kaito_config.document import Problem
 from kaito_config.image_references import ImageReference, ImageReferenceError, parse_image_reference
 from kaito_config.schema import MAX_PROBLEMS
 
+OWN_FLAG = "cannot be set: the controller sets the flags of the wrapper"
+NO_FLAG = "is not the name of a flag: write it without leading dashes, for example max-model-len"
+OF_DATASET = "such as https://hf.co/datasets/o/d/resolve/main/FILE"
 SHA256, SHA512 = "sha256:" + "a1" * 32, "sha512:" + "b2" * 64
 
 
@@ -322,3 +326,42 @@ def test_every_key_of_a_training_configuration_has_its_default() -> None:
     assert {
         section: sorted(key for key, value in keys.items() if value is None) for section, keys in found.items()
     } == UNSET
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "path", "message"),
+    [
+        ("tensor-parallel-size", 0, "vllm.tensor-parallel-size", "must be an integer from 1 to 1024, found 0"),
+        ("kaito-max-probe-steps", 1, "vllm.kaito-max-probe-steps", OWN_FLAG),
+        ("", 1, "vllm", NO_FLAG),
+    ],
+)
+def test_flags_that_cannot_be_sized_are_refused_with_their_path(key: str, value: int, path: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        InferenceConfigFile(vllm={key: value}).engine()
+    assert caught.value.problems == (Problem(message, path),)
+
+
+def test_a_server_flag_that_is_in_no_file_has_no_position() -> None:
+    with pytest.raises(ConfigError) as caught:
+        InferenceConfigFile(transformers={"device-map": "x"}).server()
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.line, problem.column) == ("transformers.device-map", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("https://github.com/o/r/blob/main/a/b.json", "use https://raw.githubusercontent.com/o/r/main/a/b.json"),
+        ("https://github.com/o/r/blob/main", None),
+        ("https://github.com/o/r/raw/main/a.json", None),
+        ("https://hf.co/datasets/o/d/blob/main/a/b.json", "use https://hf.co/datasets/o/d/resolve/main/a/b.json"),
+        ("https://hf.co/datasets/o/d/tree/main", f"use the address of a file, {OF_DATASET}"),
+        ("https://hf.co/datasets/o/d", f"use the address of a file, {OF_DATASET}"),
+        ("https://hf.co/datasets/o/d/resolve/main/b.json", None),
+        ("https://hf.co/o/m/blob/main/b.json", None),
+        ("https://example.com/datasets/o/d", None),
+    ],
+)
+def test_a_page_about_a_file_is_refused_with_the_address_of_the_file(url: str, remedy: str | None) -> None:
+    assert page_problem(url) == (None if remedy is None else f"{url!r} is a page and not a file: {remedy}")
