@@ -342,11 +342,12 @@ def test_flags_that_cannot_be_sized_are_refused_with_their_path(key: str, value:
     assert caught.value.problems == (Problem(message, path),)
 
 
-def test_a_server_flag_that_is_in_no_file_has_no_position() -> None:
+@pytest.mark.parametrize(("key", "path"), [("device-map", "device-map"), ("no-such-flag", "no_such_flag")])
+def test_a_server_flag_that_is_in_no_file_has_no_position(key: str, path: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        InferenceConfigFile(transformers={"device-map": "x"}).server()
+        InferenceConfigFile(transformers={key: "x"}).server()
     (problem,) = caught.value.problems
-    assert (problem.path, problem.line, problem.column) == ("transformers.device-map", 0, 0)
+    assert (problem.path, problem.line, problem.column) == (f"transformers.{path}", 0, 0)
 
 
 @pytest.mark.parametrize(
