@@ -36,6 +36,7 @@ from kaito.runtime import Controller, Request
 from kaito.runtime.errors import AlreadyExists
 from kaito.runtime.kinds import Namespace, Node, Pod, StatefulSet
 from kaito.runtime.manager import Manager, Settings
+from kaito.runtime.manager.process import GC_THRESHOLDS
 from kaito.runtime.predicate import changed
 from kaito.runtime.testing import InMemoryTransport, World
 from kaito.runtime.testing.virtual import run
@@ -280,6 +281,7 @@ async def measured(meter: Meter, world: World, act: Callable[[int], None]) -> fl
 
 async def turn(count: int, *, budget: bool) -> Figures:
     """Fills a server, starts a controller, and measures."""
+    gc.unfreeze()  # what an earlier turn has left
     async with World() as first:
         templates = await prepare(first, budget=budget)
         backup = first.server.backup()
@@ -298,6 +300,9 @@ async def turn(count: int, *, budget: bool) -> Figures:
         manager = controller(world, server)
         world.track(manager)
         async with manager:
+            gc.collect()  # as `Manager.run` does once the caches are full
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
             await world.settle()
             await world.advance(30)
             started, requests = meter.seconds, meter.requests

@@ -4,13 +4,13 @@ Prices are from tables only, so that admission and reconciles send no request fo
 is unknown, never 0: with a limit, nodes of an unknown price are not bought.
 """
 
-import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from heapq import nsmallest
 from typing import Any, Final, Self, cast, final
 
 from kaito.api import Claim, Workspace, labels
@@ -31,24 +31,10 @@ _TYPO_CUTOFF: Final = 0.75
 
 MAX_AMOUNT: Final = Decimal(10_000_000)
 
+NAMED_WORKSPACES: Final = 10
+"""Number of Workspaces that the message about an exceeded budget contains, those that cost most."""
+
 _DEFAULT: Final[tuple[CapacityType, ...]] = ("on-demand",)
-
-
-@final
-class Budgets:
-    """The price book, and a lock for each namespace, shared by all reconciles of the process.
-
-    Only the leader creates claims, so that a lock in the process keeps two Workspaces from reserving the same rest of a
-    budget.
-    """
-
-    def __init__(self, book: PriceBook | None = None) -> None:
-        self.book = book or PriceBook()
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-
-    def lock(self, namespace: str) -> asyncio.Lock:
-        """Returns the lock of a namespace."""
-        return self._locks[namespace]
 
 
 @final
@@ -126,6 +112,61 @@ class Reserved:
 
 
 @final
+class ReservedTotal:
+    """What Workspaces cost together, adjusted when the cost of one of them changes."""
+
+    def __init__(self, reserved: Iterable[Reserved] = ()) -> None:
+        self.cost: Decimal = Decimal(0)
+        """The sum of the known costs."""
+        self._reserved: dict[str, Reserved] = {}
+        self._unknown: set[str] = set()
+        for each in reserved:
+            self.put(each)
+
+    def put(self, reserved: Reserved) -> None:
+        """Sets what a Workspace costs."""
+        self.remove(reserved.name)
+        if reserved.unknown:
+            self._unknown.add(reserved.name)
+        if reserved.cost or reserved.unknown:
+            self._reserved[reserved.name] = reserved
+            self.cost += reserved.cost
+
+    def remove(self, name: str) -> None:
+        """Removes a Workspace, which may be unknown."""
+        before = self._reserved.pop(name, None)
+        if before is not None:
+            self.cost -= before.cost
+        self._unknown.discard(name)
+
+    def without(self, name: str) -> "ReservedByOthers":
+        """Returns what the Workspaces except one cost; an empty name for all of them."""
+        own = self._reserved.get(name)
+        unknown = min(self._unknown - {name}, default=None) if self._unknown else None
+        return ReservedByOthers(
+            cost=self.cost - (own.cost if own is not None else 0),
+            unknown=None if unknown is None else self._reserved[unknown],
+            largest=lambda: self._largest(name),
+        )
+
+    def _largest(self, name: str) -> tuple[Sequence[Reserved], int]:
+        costs = [each for each in self._reserved.values() if each.cost and each.name != name]
+        return nsmallest(NAMED_WORKSPACES, costs, key=lambda each: (-each.cost, each.name)), len(costs)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservedByOthers:
+    """What the other Workspaces of a namespace cost."""
+
+    cost: Decimal = Decimal(0)
+    unknown: Reserved | None = None
+    """The first Workspace of which the cost is unknown; None if every cost is known."""
+    largest: Callable[[], tuple[Sequence[Reserved], int]] = lambda: ((), 0)
+    """Returns those that cost most, and the number of all that cost something. Valid until the next await."""
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class BudgetText:
     """What a namespace states as its budget."""
@@ -160,7 +201,7 @@ class NamespaceBudget:
 
     namespace: str
     stated: BudgetText
-    reserved: tuple[Reserved, ...] = ()
+    reserved: ReservedByOthers = field(default_factory=ReservedByOthers)
 
 
 @final
@@ -230,14 +271,21 @@ def namespace_limits(
         others: the other Workspaces of the namespace.
         claims: the claims of the namespace's Workspaces.
     """
-    limits = limits_of(workspace, settings, book)
-    limits = limits or Limits(book=book, cloud=settings.cloud, region=settings.region)
+    limits = Limits(book=book, cloud=settings.cloud, region=settings.region)
     by_owner: defaultdict[ObjectKey | None, list[ClaimCost]] = defaultdict(list)
     for claim in claims:
         by_owner[claim.owner.key].append(claim)
-    found = [reserved_by(other, by_owner.get(other.identity.key, ()), limits) for other in others]
-    reserved = tuple(each for each in found if each.cost or each.unknown)
-    return replace(limits, namespace=NamespaceBudget(workspace.namespace, stated, reserved))
+    total = ReservedTotal(reserved_by(other, by_owner.get(other.identity.key, ()), limits) for other in others)
+    return with_namespace(workspace, settings, book, NamespaceBudget(workspace.namespace, stated, total.without("")))
+
+
+def with_namespace(
+    workspace: Workspace, settings: WorkspaceSettings, book: PriceBook, budget: NamespaceBudget
+) -> Limits:
+    """Returns the limits of a Workspace in a namespace with this budget."""
+    limits = limits_of(workspace, settings, book)
+    limits = limits or Limits(book=book, cloud=settings.cloud, region=settings.region)
+    return replace(limits, namespace=budget)
 
 
 def parse_amount(text: str) -> Decimal | None:
@@ -311,14 +359,16 @@ def _namespace_problem(budget: NamespaceBudget, cost: Decimal, costs: str, curre
             f"{where} is {budget.stated.text[:40]!r}, which is not an amount of money, for example 12.50: correct it",
             False,
         )
-    for other in budget.reserved:
-        if other.unknown:
-            return f"the cost of Workspace {other.name} is unknown, and counts for the {where}: {other.unknown}", True
-    used = sum((other.cost for other in budget.reserved), Decimal(0))
+    unknown, used = budget.reserved.unknown, budget.reserved.cost
+    if unknown is not None:
+        return f"the cost of Workspace {unknown.name} is unknown, and counts for the {where}: {unknown.unknown}", True
     excess = used + cost - limit
     if excess <= 0:
         return "", False
-    others = ", ".join(f"{other.name} {amount(other.cost)}" for other in budget.reserved if other.cost) or "none"
+    largest, count = budget.reserved.largest()
+    others = ", ".join(f"{other.name} {amount(other.cost)}" for other in largest) or "none"
+    if count > len(largest):
+        others += f", and {count - len(largest)} more"
     rest = f"{amount(excess)} {currency} more than the {where} leaves: {amount(limit)} less {amount(used)} of others"
     return f"{costs}, {rest} ({others}): raise it, or delete a Workspace", False
 

@@ -17,7 +17,7 @@ from kaito.runtime.tracing import NO_TRACER, Tracer
 from kaito.workspace.activator_ports import ActivatorPorts
 from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.adapter_monitor import AdapterMonitor
-from kaito.workspace.budget import Budgets
+from kaito.workspace.budget_ledger import Budgets
 from kaito.workspace.costs import NodePrices
 from kaito.workspace.failure import Step, StepFailure
 from kaito.workspace.hub.reader import ModelReader

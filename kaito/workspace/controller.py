@@ -47,7 +47,7 @@ from kaito.workspace import triggers
 from kaito.workspace.activator_ports import ActivatorPorts
 from kaito.workspace.activity import ActivityMonitor
 from kaito.workspace.adapter_monitor import AdapterMonitor
-from kaito.workspace.budget import Budgets
+from kaito.workspace.budget_ledger import Budgets
 from kaito.workspace.classes import PriorityClass, RuntimeClass
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.costs import NodePrices

@@ -23,12 +23,12 @@ from kaito.runtime.cache.shard import Shard
 from kaito.runtime.cache.stats import KindStats
 from kaito.runtime.cache.store import Store
 from kaito.runtime.client.codec import ResourceList
-from kaito.runtime.client.consistency import IndexKey, Scope
+from kaito.runtime.client.consistency import Aggregate, IndexKey, Scope
 from kaito.runtime.client.observe import RequestObserver
 from kaito.runtime.client.transport import Transport
 from kaito.runtime.client.unreadable import Unreadable, log_skipped, skips_unreadable
 from kaito.runtime.clock import Clock, SystemClock
-from kaito.runtime.errors import CacheNotSynced, ConfigurationError, UndeclaredKind
+from kaito.runtime.errors import CacheNotSynced, ConfigurationError, UndeclaredKind, UnreadableObject
 from kaito.runtime.meta import GroupVersionKind, LabelSelector, ObjectKey, Resource
 from kaito.runtime.tasks import TaskScope, sleep_forever
 
@@ -396,6 +396,36 @@ class Cache:
             Selected(entry, kind, store, informer.metadata_only, index_name if entry.header.key in unfiled else "")
             for entry, store in chosen
         ]
+
+    def pass_changes(self, aggregate: Aggregate[Any], *, limit: int) -> bool:
+        """Passes at most `limit` of the changes since the last call to an aggregate; whether there are more of them.
+
+        The first call passes every object. Raises as `get`.
+        """
+        informer = self.informer(aggregate.kind)
+        for shard in informer.shards(""):
+            store = shard.store
+            changed = store.changes(aggregate)
+            while changed and limit:
+                key, _ = changed.popitem()
+                limit -= 1
+                entry = store.get(key)
+                if entry is None:
+                    aggregate.remove(key)
+                    continue
+                try:
+                    found = decode(entry, aggregate.kind, metadata_only=informer.metadata_only)
+                except UnreadableObject as error:
+                    found = error
+                aggregate.put(key, found)
+            if changed:
+                return True
+        return False
+
+    def require(self, kind: type[Resource], key: ObjectKey, resource_version: str) -> bool:
+        """Requires that reads of the key are at least at this version; False if that is not possible."""
+        shard = self._shard(kind, key)
+        return shard is not None and shard.own_writes.require(key, resource_version)
 
     def scopes(self, kind: type[Resource], namespace: str = "") -> Sequence[Scope]:
         """The live requests equivalent to a cached list of the namespace (empty: of all cached namespaces).

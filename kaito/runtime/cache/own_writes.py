@@ -187,6 +187,15 @@ class OwnWrites:
 
     # Reported by live reads.
 
+    def require(self, key: ObjectKey, resource_version: str) -> bool:
+        """Requires a version that a live read returned for reads of the key; False if versions are not numbers."""
+        floor = version_number(resource_version)
+        if floor < 0 or not self._enabled:
+            return False
+        if not self._met(key, floor, ""):
+            self._require(key, floor)
+        return True
+
     def record_live_read(self, key: ObjectKey, began: float, found: Resource | None) -> None:
         """Records the result of a live read of the key that began at that time."""
         for settled in self._uncertain.settled(key, key.namespace, began):

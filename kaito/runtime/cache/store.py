@@ -87,6 +87,7 @@ class Store:
         self._unfinished: dict[str, _Table] = {}
         self._labels = LabelTables()
         self._memories: WeakKeyDictionary[object, dict[ObjectKey, Any]] = WeakKeyDictionary()
+        self._changes: WeakKeyDictionary[object, dict[ObjectKey, None]] = WeakKeyDictionary()
         self.size: int = 0
         """Bytes of JSON text held."""
 
@@ -113,6 +114,7 @@ class Store:
         old = self._entries.get(key)
         if old is None:
             self._namespaces.setdefault(key.namespace, {})[key] = None
+            self._mark(key)
         else:
             self.size -= len(old.text)
             self._disown(old)
@@ -183,8 +185,20 @@ class Store:
         another version, or removed."""
         return self._memories.setdefault(holder, {})
 
+    def changes(self, holder: object) -> dict[ObjectKey, None]:
+        """The keys that were added, changed or removed since the holder took them out of this dictionary; at first
+        every key."""
+        found = self._changes.get(holder)
+        if found is None:
+            found = self._changes[holder] = dict.fromkeys(self._entries)
+        return found
+
     def inherit_memories(self, former: "Store") -> None:
-        """Takes over the values of the entries that this store holds in the same version."""
+        """Takes over the values of the entries that this store holds in the same version, and the open changes."""
+        for holder, changed in former._changes.items():
+            every = {**former._entries, **self._entries}
+            differs = (key for key in every if not _is_same_version(former._entries.get(key), self._entries.get(key)))
+            self._changes[holder] = {**changed, **dict.fromkeys(differs)}
         for holder, values in former._memories.items():
             self._memories[holder] = {
                 key: value
@@ -195,6 +209,11 @@ class Store:
     def _forget(self, key: ObjectKey) -> None:
         for values in self._memories.values():
             values.pop(key, None)
+        self._mark(key)
+
+    def _mark(self, key: ObjectKey) -> None:
+        for changed in self._changes.values():
+            changed[key] = None
 
     # Indexes added later are filled in steps, so that a large store does not block the event loop.
 

@@ -10,7 +10,7 @@ import asyncio
 import copy
 import random
 from builtins import list as List  # noqa: N812 -- `list` is a method here
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar, final
 
@@ -19,14 +19,15 @@ from kaito.runtime.client.applied import AppliedObjects, digest_of
 from kaito.runtime.client.checks import allowed_namespace
 from kaito.runtime.client.client import Client, Fields, FieldValidation, Labels, Propagation
 from kaito.runtime.client.codec import ResourceList
-from kaito.runtime.client.consistency import Consistency, Derivation, IndexKey, Reader, Scope
-from kaito.runtime.client.decoding import decoded, remembered
+from kaito.runtime.client.consistency import Aggregate, Consistency, Derivation, IndexKey, Reader, Scope
+from kaito.runtime.client.decoding import DECODED_AT_ONCE, decoded, remembered
 from kaito.runtime.client.events import EventSink
 from kaito.runtime.client.intercept import Interceptor
 from kaito.runtime.client.managed_fields import managed_fields_of, remove_former_managers
 from kaito.runtime.client.patch import MergePatch, Patch, contains
 from kaito.runtime.client.path import label_query, selector_of
 from kaito.runtime.client.status import StatusScope
+from kaito.runtime.client.status_writer import StatusWriter
 from kaito.runtime.client.unreadable import Unreadable, skips_unreadable
 from kaito.runtime.client.write_context import (
     ContentionTracker,
@@ -38,29 +39,18 @@ from kaito.runtime.clock import Clock, SystemClock, monotonic
 from kaito.runtime.errors import (
     CacheNotSynced,
     ConfigurationError,
-    Conflict,
-    KaitoRuntimeError,
     NotFound,
     NotLeader,
     UndeclaredKind,
     UnreadableObject,
     api_error,
 )
-from kaito.runtime.logging import get_logger
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 from kaito.runtime.meta.model import is_partial
 from kaito.runtime.ownership import check_controller, controlled_by, is_owned_by, same_owner
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
-
-STATUS_ATTEMPTS = 4
-"""Attempts of one status write on conflicts (the steps of client-go's `retry.DefaultBackoff`)."""
-
-STATUS_FLUSH_SECONDS = 5.0
-"""Time limit of the status write of a cancelled reconcile: shutdown and deadlines wait for it."""
-
-_log = get_logger(__name__)
 
 
 @final
@@ -271,6 +261,33 @@ class Api:
             if await self._reader.caught_up(kind, namespace=namespace, labels=selector):
                 return await remembered(derived, self._reader.select(kind, namespace=namespace, labels=selector))
         return [derived.compute(obj) for obj in await self.list(kind, namespace=namespace, labels=selector)]
+
+    async def update_aggregate(
+        self, aggregate: Aggregate[Any], *, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> bool:
+        """Passes the cached objects that have changed since the last call to an aggregate, of all namespaces.
+
+        The arguments are those of `list`: afterwards, the aggregate contains the own writes that such a list would
+        contain. False if the cache does not contain them in time, or cannot: the caller then lists instead. One
+        aggregate may be updated by several tasks. Raises the errors of `get`.
+        """
+        kind = aggregate.kind
+        if self._reads_live(kind, "own-writes"):
+            return False
+        namespace = self._namespace_of(kind, namespace)
+        if not await self._reader.caught_up(kind, namespace=namespace, labels=selector_of(labels)):
+            return False
+        while self._reader.pass_changes(aggregate, limit=DECODED_AT_ONCE):  # noqa: ASYNC110 -- waits for nothing
+            await asyncio.sleep(0)
+        return True
+
+    def require(self, objects: Iterable[Resource]) -> bool:
+        """Lets later cached reads return these objects, which were read from the server, at least in their versions.
+
+        Such a read waits for the watch, like for own writes. False if a kind is not cached, or the versions cannot be
+        compared.
+        """
+        return all(self._reader.require(type(obj), obj.key, obj.metadata.resource_version) for obj in objects)
 
     def _reads_live(self, kind: type[Resource], consistency: Consistency) -> bool:
         declared = self._reader.declares(kind)
@@ -540,46 +557,15 @@ class Api:
             NotFound: The kind has no status subresource. A deleted object is not an error.
         """
         scope = StatusScope(obj, now=self._clock.now())
+        writer = StatusWriter(self.patch, self.client.find, self._rng)
         try:
             yield scope
         except NotLeader:
             raise
         except BaseException as error:
-            await self._flush_after(error, scope, obj)
+            await writer.write_after(error, scope, obj)
             raise
-        await self._flush(scope, obj)
-
-    async def _flush_after(self, error: BaseException, scope: StatusScope[R], obj: R) -> None:
-        """Writes the status of a failed reconcile; a failure of the write is added as a note to the reconcile's
-        error."""
-        try:
-            async with asyncio.timeout(STATUS_FLUSH_SECONDS):
-                await self._flush(scope, obj)
-        except (KaitoRuntimeError, TimeoutError) as failure:
-            error.add_note(f"the status of {obj.kind} {obj.key} was not written: {failure}")
-            _log.warning("status not written", kind=obj.kind, key=str(obj.key), error=str(failure))
-
-    async def _flush(self, scope: StatusScope[R], obj: R) -> None:
-        run = current_write_context()
-        present = obj if run is None else run.latest(obj)  # the version before an own write would be a conflict
-        for attempt in range(1, STATUS_ATTEMPTS + 1):
-            patch = scope.patch_for(present)
-            try:
-                await self.patch(present, patch, subresource="status")
-                return
-            except NotFound as error:
-                if not error.is_object:  # the kind, or its status subresource, is not served
-                    raise
-                return  # the object was deleted
-            except Conflict:
-                if attempt == STATUS_ATTEMPTS:
-                    raise
-            # client-go's DefaultBackoff: 10 ms, factor 5, jitter 0.1
-            await asyncio.sleep(0.01 * 5.0 ** (attempt - 1) * (1.0 + 0.1 * self._rng.random()))
-            newer = await self.client.find(type(obj), obj.name, obj.namespace)
-            if newer is None or newer.uid != obj.uid:
-                return
-            present = newer
+        await writer.write(scope, obj)
 
     def event(
         self,

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from kaito.runtime.errors import UnreadableObject
 from kaito.runtime.meta import LabelSelector, ObjectKey, Resource
 
 R = TypeVar("R", bound=Resource)
@@ -84,6 +85,26 @@ class Derivation(Protocol[R, T_co]):
         ...
 
 
+class Aggregate(Protocol[R]):
+    """What a reader computes from all objects of a kind, and adjusts when one of them changes (`Api.update_aggregate`).
+
+    A cache passes it changes of every declared namespace; it is used with one cache only.
+    """
+
+    @property
+    def kind(self) -> type[R]:
+        """The kind."""
+        ...
+
+    def put(self, key: ObjectKey, obj: R | UnreadableObject) -> None:
+        """Receives a new version of an object, or why it cannot be decoded."""
+        ...
+
+    def remove(self, key: ObjectKey) -> None:
+        """Receives that an object does not exist; it may be unknown."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """The objects of a kind that an informer watches, in one namespace (empty: all)."""
@@ -140,6 +161,20 @@ class Reader(Protocol):
         """Lists as `list`, but undecoded, so that the caller can yield to the event loop between objects.
 
         `with_unfiled` adds objects on which the index function failed; decoding one of them fails.
+        """
+        ...
+
+    def pass_changes(self, aggregate: Aggregate[Any], *, limit: int) -> bool:
+        """Passes at most `limit` of the changes since the last call to an aggregate; whether there are more of them.
+
+        The first call passes every object. Raises the errors of `get`.
+        """
+        ...
+
+    def require(self, kind: type[Resource], key: ObjectKey, resource_version: str) -> bool:
+        """Requires that reads of the key are at least at this version, which a live read returned.
+
+        False if they cannot be compared with it, or the kind is not declared.
         """
         ...
 

@@ -1,30 +1,29 @@
 """Reads the limits of the cost, and reserves a part of a namespace's budget before claims are created.
 
-The reservation is an annotation of the Workspace, which is written in the same request as the record of the claims. A
-Workspace that is created at the same time sees it: both run in this process, one after the other (`Budgets.lock`), and
-read the Workspaces and claims of the namespace from the API server.
+The reservation is an annotation of the Workspace, which is written in the same request as the record of the claims. It
+counts for a Workspace that is created at the same time: both run in this process, one after the other (`Budgets.lock`),
+and read what the process has written.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-from kaito.api import Claim, Machine, NodeClaim, Workspace, conditions, labels
-from kaito.runtime.cache import Derived
+from kaito.api import Claim, Workspace, conditions, labels
 from kaito.runtime.client import MergePatch
 from kaito.runtime.kinds import Namespace
-from kaito.runtime.meta import Resource
 from kaito.workspace.budget import (
-    BudgetHolder,
     BudgetText,
-    ClaimCost,
     Limits,
+    NamespaceBudget,
     Reservation,
+    ReservedByOthers,
     check_cost,
     limits_of,
-    namespace_limits,
+    with_namespace,
 )
+from kaito.workspace.budget_ledger import Ledger, WorkspaceMetadata
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.manifests.claim import claim_kind
 from kaito.workspace.plan import Plan
@@ -34,23 +33,12 @@ RETRY_SECONDS: Final = 60.0
 """Interval at which a budget that is used up is checked again, because other Workspaces may have released a part."""
 
 
-class WorkspaceMetadata(Resource, api=Workspace.api_version, kind=Workspace.kind, plural=Workspace.plural):
-    """The metadata of a Workspace: all that the budget depends on."""
-
-
-_HOLDERS: Final = Derived(WorkspaceMetadata, BudgetHolder.of)
-_COSTS: Final[Mapping[type[Claim], Derived[Any, ClaimCost]]] = {
-    Machine: Derived(Machine, ClaimCost.of),
-    NodeClaim: Derived(NodeClaim, ClaimCost.of),
-}
-
-
 async def read_limits(ctx: ReconcileContext, *, live: bool = False) -> Limits | None:
     """Returns the limits for the nodes of the Workspace; None if there are none.
 
     Args:
         ctx: the reconcile.
-        live: whether to read other Workspaces and claims from the API server instead of the cache.
+        live: whether what earlier leaders have reserved must be contained. Otherwise, the cache may be late.
     """
     workspace, settings, book = ctx.workspace, ctx.settings, ctx.budgets.book
     kind = claim_kind(settings.node_api)
@@ -59,8 +47,8 @@ async def read_limits(ctx: ReconcileContext, *, live: bool = False) -> Limits | 
     stated = await _budget_of(ctx)
     if stated is None:
         return limits_of(workspace, settings, book)
-    others, claims = await _others(ctx, kind, live=live)
-    return namespace_limits(workspace, settings, book, stated=stated, others=others, claims=claims)
+    reserved = await _reserved(ctx, kind, live=live)
+    return with_namespace(workspace, settings, book, NamespaceBudget(workspace.namespace, stated, reserved))
 
 
 async def _budget_of(ctx: ReconcileContext) -> BudgetText | None:
@@ -69,21 +57,33 @@ async def _budget_of(ctx: ReconcileContext) -> BudgetText | None:
     return None if namespace is None else BudgetText.of(namespace)
 
 
-async def _others(
-    ctx: ReconcileContext, kind: type[Claim], *, live: bool
-) -> tuple[Sequence[BudgetHolder], Sequence[ClaimCost]]:
-    """Returns the other Workspaces and all claims of the namespace. From the cache, only those that changed are
-    decoded, because every reconcile of every Workspace of the namespace reads them."""
-    namespace = ctx.workspace.namespace
+async def _reserved(ctx: ReconcileContext, kind: type[Claim], *, live: bool) -> ReservedByOthers:
+    """Returns what the other Workspaces of the namespace cost.
+
+    Reservations are increased, and claims created, by this process only, so that the cache, which contains own writes,
+    contains all of them; but when this process became the leader, its watch may have been late. Therefore the first
+    read of a namespace is from the API server, and later ones wait for the versions that it returned.
+    """
+    namespace, budgets = ctx.workspace.namespace, ctx.budgets
+    ledger = budgets.ledger(kind, ctx.settings)
     selector = {labels.WORKSPACE_NAMESPACE: namespace}
-    if live:
-        workspaces = await ctx.api.list(WorkspaceMetadata, namespace=namespace, consistency="live", unreadable="fail")
-        found = await ctx.api.list(kind, labels=selector, consistency="live", unreadable="fail")
-        holders, claims = [BudgetHolder.of(each) for each in workspaces], [ClaimCost.of(claim) for claim in found]
-    else:
-        holders = await ctx.api.values(_HOLDERS, namespace=namespace)
-        claims = await ctx.api.values(_COSTS[kind], labels=selector)
-    return [holder for holder in holders if holder.identity.uid != ctx.workspace.uid], claims
+    is_current = (
+        (not live or namespace in budgets.confirmed)
+        and await ctx.api.update_aggregate(ledger.holders, namespace=namespace)
+        and await ctx.api.update_aggregate(ledger.claims, labels=selector)
+    )
+    if is_current and ledger.is_readable:
+        return ledger.others(ctx.workspace)
+    workspaces = await ctx.api.list(WorkspaceMetadata, namespace=namespace, consistency="live", unreadable="fail")
+    claims = await ctx.api.list(kind, labels=selector, consistency="live", unreadable="fail")
+    if ctx.api.require(workspaces) and ctx.api.require(claims):
+        budgets.confirmed.add(namespace)
+    total = Ledger(kind, ledger.limits)
+    for workspace in workspaces:
+        total.holders.put(workspace.key, workspace)
+    for claim in claims:
+        total.claims.put(claim.key, claim)
+    return total.others(ctx.workspace)
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from kaito.workspace.budget import (
     NamespaceBudget,
     Reservation,
     Reserved,
+    ReservedTotal,
     check_cost,
     parse_amount,
     reserved_by,
@@ -115,9 +116,8 @@ def test_amounts(text: str, expected: Decimal | None) -> None:
 
 
 def limits(text: str, *reserved: Reserved) -> Limits:
-    return Limits(
-        book=BOOK, cloud="azure", region="eastus", namespace=NamespaceBudget("team", BudgetText(text), reserved)
-    )
+    budget = NamespaceBudget("team", BudgetText(text), ReservedTotal(reserved).without(""))
+    return Limits(book=BOOK, cloud="azure", region="eastus", namespace=budget)
 
 
 def test_the_rest_of_a_budget() -> None:
@@ -151,6 +151,25 @@ def test_a_budget_at_the_wrong_place_buys_nothing(metadata: dict[str, Any], prob
 @pytest.mark.parametrize("key", ["kaito.sh/installation", "budget", "example.com/hourly-budget", "kaito.sh/owner"])
 def test_other_annotations_are_not_budgets(key: str) -> None:
     assert BudgetText.of(Namespace.model_validate({"metadata": {"name": "team", "annotations": {key: "25"}}})) is None
+
+
+def test_the_message_names_the_most_expensive_workspaces() -> None:
+    others = [Reserved(f"w{number:02}", Decimal(number)) for number in range(15)]
+    problem = check_cost(V100, (), 1, limits("100", *others)).problem
+    assert "(w14 14.00, w13 13.00, w12 12.00," in problem
+    assert "w06 6.00, w05 5.00, and 4 more)" in problem
+
+
+def test_a_total_is_adjusted() -> None:
+    total = ReservedTotal([Reserved("a", Decimal(4)), Reserved("b", Decimal(3), "no price"), Reserved("c", Decimal(1))])
+    assert total.without("a").unknown == Reserved("b", Decimal(3), "no price")
+    assert total.without("b").unknown is None
+    total.put(Reserved("b", Decimal(2)))
+    total.put(Reserved("c", Decimal(0)))
+    assert (total.without("").cost, total.without("").unknown, total.without("a").cost) == (6, None, 2)
+    total.remove("a")
+    total.remove("a")
+    assert total.without("x").cost == 2
 
 
 def test_only_the_capacity_types_within_the_limit() -> None:

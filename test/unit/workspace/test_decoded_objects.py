@@ -10,6 +10,7 @@ from kaito.prices.book import PriceBook
 from kaito.prices.table import parse_table
 from kaito.runtime.cache import cache as reads
 from kaito.runtime.cache.entry import decode
+from kaito.runtime.client import Client
 from kaito.runtime.kinds import EndpointSlice, Namespace
 from kaito.runtime.manager import Settings
 from kaito.runtime.meta import ObjectMeta
@@ -69,3 +70,42 @@ async def test_a_reconcile_decodes_no_other_workspace(
         few, many = await measure(0, 3), await measure(3, 9)
     assert few == many
     assert few["WorkspaceMetadata"] == 1
+
+
+async def test_a_new_workspace_reads_no_other_one_to_compare_with_the_budget(
+    world: World, phi: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(world, WorkspaceSettings(node_api=NodeApi.MACHINE, region="eastus"))
+    world.put(Namespace(metadata=ObjectMeta(name="default", annotations={labels.HOURLY_BUDGET: "1000"})))
+    cluster.namespace("kaito-system")
+    settings = Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False)
+    manager = workspace_manager(cluster.settings, settings, transport=world.transport(), clock=world.clock, prices=BOOK)
+    world.track(manager)
+    decoded, lists = Decoded(monkeypatch), 0
+    original = Client.list
+
+    async def counted(self: Client, *args: Any, **options: Any) -> Any:
+        nonlocal lists
+        lists += 1
+        return await original(self, *args, **options)
+
+    monkeypatch.setattr(Client, "list", counted)
+
+    async def measure(first: int, last: int) -> tuple[dict[str, int], int]:
+        """Adds Workspaces, and returns what is decoded, and how many lists are requested, for the last of them."""
+        nonlocal lists
+        for index in range(first, last):
+            await world.advance(60)
+            decoded.take()
+            lists = 0
+            document = phi.to_dict()
+            document["metadata"] = {"name": f"w{index}", "namespace": "default"}
+            cluster.apply(Workspace.model_validate(document))
+        await world.settle()
+        assert len(cluster.claims()) == last
+        return decoded.take(), lists
+
+    async with manager:
+        few, many = await measure(0, 3), await measure(3, 9)
+    assert few == many
+    assert few[1] == 0
