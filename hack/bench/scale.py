@@ -33,6 +33,9 @@ from kaito.apiserver.registry.store import Key, Stored
 from kaito.prices.book import PriceBook
 from kaito.prices.table import parse_table
 from kaito.runtime import Controller, Request
+from kaito.runtime.client import api
+from kaito.runtime.client.applied import digest_of, with_digest
+from kaito.runtime.client.codec import for_apply
 from kaito.runtime.errors import AlreadyExists
 from kaito.runtime.kinds import Namespace, Node, Pod, StatefulSet
 from kaito.runtime.manager import Manager, Settings
@@ -170,14 +173,45 @@ def controller(world: World, server: Any) -> Manager:
     )
 
 
-async def prepare(world: World, *, budget: bool) -> dict[str, str]:
-    """Makes one Workspace that serves, and one without copies; returns their pod templates by digest, as JSON."""
-    templates: dict[str, str] = {}
+class Digested:
+    """The digests in annotations of the templates, and the JSON that they were computed from."""
 
-    def noted(template: Any) -> str:
+    def __init__(self) -> None:
+        self.pods: dict[str, str] = {}
+        self.applied: dict[str, str] = {}
+
+    def pod(self, template: Any) -> str:
+        """Computes the digest of a pod template."""
         found = digest(template)
-        templates[found] = json.dumps(template)
+        self.pods[found] = json.dumps(template)
         return found
+
+    def manifest(self, desired: Any, annotation: str, field_manager: str) -> Any:
+        """Adds the digest of a manifest, like `with_digest`."""
+        found = with_digest(desired, annotation, field_manager)
+        document = {"manager": field_manager, "document": for_apply(desired)}
+        self.applied[found.annotations[annotation]] = json.dumps(document)
+        return found
+
+    def rename(self, renamed: dict[str, str]) -> None:
+        """Adds the digests of a copy to its names."""
+        for known, text in self.pods.items():
+            renamed[known] = digest(json.loads(replaced(text, renamed)))
+        names = dict(renamed)
+        for known, text in self.applied.items():
+            renamed[known] = digest_of(json.loads(replaced(text, names))).hex()
+
+
+def replaced(text: str, renamed: Mapping[str, str]) -> str:
+    """Returns the text with other names."""
+    for old, new in renamed.items():
+        text = text.replace(old, new)
+    return text
+
+
+async def prepare(world: World, *, budget: bool) -> Digested:
+    """Makes one Workspace that serves, and one without copies; returns the digests in their annotations."""
+    digested = Digested()
 
     world.install(*(without_rules(each) for each in crds.manifests()))
     if budget:
@@ -191,10 +225,10 @@ async def prepare(world: World, *, budget: bool) -> dict[str, str]:
     manager = controller(world, world.server)
     world.track(manager)
     async with manager:
-        with patch.object(inference, "digest", noted):
+        with patch.object(inference, "digest", digested.pod), patch.object(api, "with_digest", digested.manifest):
             await world.advance(120)
-        world.patch(Workspace, workspace(AT_ZERO).name, {"spec": {"replicas": 0}})
-        await world.advance(30)
+            world.patch(Workspace, workspace(AT_ZERO).name, {"spec": {"replicas": 0}})
+            await world.advance(30)
         for node in world.list(Node):
             if world.find(NodeClaim, node.name) is None:
                 world.delete(Node, node.name)
@@ -203,10 +237,10 @@ async def prepare(world: World, *, budget: bool) -> dict[str, str]:
             ready = next(found.status for found in each.status.conditions if found.type == "InferenceReady")
             wanted = "False" if each.name == workspace(AT_ZERO).name else "True"
             assert ready == wanted, f"{each.name}: {each.status.conditions}"  # noqa: S101
-    return templates
+    return digested
 
 
-def copies(backup: Backup, count: int, templates: Mapping[str, str]) -> Backup:
+def copies(backup: Backup, count: int, digested: Digested) -> Backup:
     """Returns a backup with N Workspaces: copies of both, with names and UIDs of their own."""
     objects = {storage: dict(found) for storage, found in backup.objects.items()}
     version = backup.rv
@@ -222,13 +256,9 @@ def copies(backup: Backup, count: int, templates: Mapping[str, str]) -> Backup:
             for uid in (of_workspace, renamed[of_workspace])
         )
         renamed[original] = copied
-        for known, text in templates.items():
-            renamed[known] = digest(json.loads(text.replace(template.name, workspace(index).name)))
+        digested.rename(renamed)
         for storage, stored in sources[template.name]:
-            text = json.dumps(stored.data)
-            for old, new in renamed.items():
-                text = text.replace(old, new)
-            data = json.loads(text)
+            data = json.loads(replaced(json.dumps(stored.data), renamed))
             version += 1
             data["metadata"]["resourceVersion"] = str(version)
             key: Key = (stored.key[0], data["metadata"]["name"])

@@ -233,6 +233,10 @@ ALTERNATIVES: Final = "kaito.sh/alternatives"
 """Annotation on Workspaces with `resource.instanceTypes`: JSON record of the chosen instance type, and of offerings
 that were unavailable with the time at which each is tried again. Written by the workspace controller."""
 
+APPLIED: Final = "kaito.sh/applied"
+"""Annotation on Services, workloads and other objects of a Workspace: digest of the fields that the workspace
+controller has applied. A new leader writes only what differs from it, or was changed by others."""
+
 RESERVATION: Final = "kaito.sh/reservation"
 """Annotation on Workspaces of a namespace with a budget: JSON of the nodes that the Workspace has or is about to buy.
 Written by the workspace controller before it creates claims."""

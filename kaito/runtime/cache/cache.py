@@ -330,6 +330,11 @@ class Cache:
         entry = informer.get(key)
         return None if entry is None else decode(entry, kind, metadata_only=informer.metadata_only)
 
+    def appliers(self, kind: type[Resource], key: ObjectKey) -> frozenset[str]:
+        """The field managers that have applied fields of the object; empty if they are unknown. Raises as `get`."""
+        entry = self.informer(kind).get(key)
+        return frozenset() if entry is None else entry.header.appliers
+
     def list(
         self,
         kind: type[R],

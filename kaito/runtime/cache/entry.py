@@ -6,6 +6,7 @@ selecting objects decodes only the selected ones.
 """
 
 import sys
+from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -38,6 +39,14 @@ class Owner(msgspec.Struct, frozen=True, gc=False, rename="camel"):
         return self.api_version.rpartition("/")[0]
 
 
+class _Manager(msgspec.Struct, rename="camel", gc=False):
+    """An entry of the managed fields."""
+
+    manager: str = ""
+    operation: str = ""
+    subresource: str = ""
+
+
 class _Metadata(msgspec.Struct, rename="camel", gc=False):
     name: str
     namespace: str | None = None
@@ -47,6 +56,7 @@ class _Metadata(msgspec.Struct, rename="camel", gc=False):
     deletion_timestamp: str | None = None
     labels: dict[str, str] | None = None
     owner_references: tuple[Owner, ...] | None = None
+    managed_fields: list[_Manager] | None = None
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -62,6 +72,8 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     """RFC 3339, empty while the object is not being deleted."""
     labels: dict[str, str]
     owners: tuple[Owner, ...]
+    appliers: frozenset[str] = frozenset()
+    """Field managers that have applied fields, except those of subresources; the managed fields are not stored."""
 
     @property
     def deleting(self) -> bool:
@@ -87,6 +99,7 @@ _UNTRANSFORMED: Final = b"{}"
 """The text of an object whose transform failed: it exists, but none of its fields may be cached."""
 
 _log = get_logger(__name__)
+_NO_APPLIERS: Final[frozenset[str]] = frozenset()
 _NO_LABELS: dict[str, str] = {}
 
 
@@ -145,7 +158,19 @@ def _header(meta: _Metadata) -> Header:
         deletion_timestamp=meta.deletion_timestamp or "",
         labels={sys.intern(name): value for name, value in meta.labels.items()} if meta.labels else _NO_LABELS,
         owners=tuple(map(_lean, meta.owner_references)) if meta.owner_references else (),
+        appliers=_appliers(meta.managed_fields) if meta.managed_fields else _NO_APPLIERS,
     )
+
+
+def _appliers(entries: list[_Manager]) -> frozenset[str]:
+    """The managers that have applied fields; equal sets are one object, which many objects share."""
+    names = tuple(each.manager for each in entries if each.operation == "Apply" and not each.subresource)
+    return _shared(names) if names else _NO_APPLIERS
+
+
+@lru_cache(maxsize=256)
+def _shared(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(names)
 
 
 def _lean(owner: Owner) -> Owner:

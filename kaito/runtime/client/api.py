@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar, final
 
 from kaito.runtime.client import codec
-from kaito.runtime.client.applied import AppliedObjects, digest_of
+from kaito.runtime.client.applied import AppliedObjects, digest_of, with_digest
 from kaito.runtime.client.checks import allowed_namespace
 from kaito.runtime.client.client import Client, Fields, FieldValidation, Labels, Propagation
 from kaito.runtime.client.codec import ResourceList
@@ -413,7 +413,15 @@ class Api:
                 self._reader.invalidate(type(pod), pod.key)
         return evicted
 
-    async def ensure(self, obj: R, *, owner: Resource | None = None, adopt: bool = False, field_manager: str = "") -> R:
+    async def ensure(
+        self,
+        obj: R,
+        *,
+        owner: Resource | None = None,
+        adopt: bool = False,
+        field_manager: str = "",
+        record: str = "",
+    ) -> R:
         """Applies the fields that are set in `obj` (server-side apply) if they differ from the object.
 
         Repeated calls with the same `obj` send no request while its fields are unchanged on the server; the comparison
@@ -427,20 +435,26 @@ class Api:
             owner: Becomes the controller; its namespace is the default of `obj`.
             adopt: Adopt the object from an earlier owner of the same name and kind.
             field_manager: The field manager; by default the controller's, as in `apply`.
+            record: Annotation for the digest of the applied fields, one for each field manager: the first call of a
+                later process sends no request either.
 
         Raises:
             ConfigurationError: The owner is in another namespace.
             AlreadyOwned: The existing object has another controller.
         """
-        desired = self._with_namespace(obj if owner is None else controlled_by(obj, owner))
-        document = codec.for_apply(desired)
         writer = self._writer(field_manager)
         manager = writer.field_manager
+        desired = self._with_namespace(obj if owner is None else controlled_by(obj, owner))
+        desired = with_digest(desired, record, manager) if record else desired
+        document = codec.for_apply(desired)
         known, cached = await self._cached_counterpart(desired)
         if cached is not None:
             if owner is not None:
                 cached = await self._checked_ownership(cached, owner, adopt=adopt)
             if self._applied.is_current(desired, document, cached, manager):
+                return cached
+            appliers = self._reader.appliers(type(desired), desired.key)
+            if record and self._applied.is_recorded(desired, document, cached, manager, record, appliers, self._former):
                 return cached
         own_before = self._applied.has(type(desired), desired.key, self.client.field_manager)
         self._applied.forget(type(desired), desired.key, manager)  # unknown until the response arrives

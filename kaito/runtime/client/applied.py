@@ -2,14 +2,18 @@
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import msgspec
 
+from kaito.runtime.client import codec
 from kaito.runtime.client.patch import contains
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.meta.model import is_partial
+
+R = TypeVar("R", bound=Resource)
 
 MAX_OBJECTS = 16384
 """Size of the LRU cache in objects, about 4 MiB. An evicted object costs one request."""
@@ -35,7 +39,7 @@ class AppliedObjects:
 
         True if it was the last applied document of the object with this UID, and either the object has not been written
         since (same resourceVersion), or only fields outside the document were: its spec is unchanged (same generation)
-        and its metadata contains the document's, or the object contains the whole document.
+        and its metadata contains the document's, or the object contains the whole document and its lists no other item.
         """
         key = (type(desired), desired.key)
         last = self._applied.get(key, {}).get(field_manager)
@@ -48,7 +52,46 @@ class AppliedObjects:
             return True
         if live.metadata.generation == last.generation > 0:
             return contains(live.metadata.to_dict(), document.get("metadata", {}))
-        return contains(live.to_dict(), document)
+        return contains(live.to_dict(), document, more_items=False)
+
+    def is_recorded(
+        self,
+        desired: Resource,
+        document: dict[str, Any],
+        live: Resource,
+        field_manager: str,
+        annotation: str,
+        appliers: Collection[str],
+        former: Collection[str],
+    ) -> bool:
+        """Whether an earlier process has applied `document`, and applying it again would change nothing; this is then
+        recorded like an apply.
+
+        True if the annotation with the digest, which is a part of the document, is equal, so that no field of an
+        earlier document remains; the field manager has applied fields, and no former manager has; and the object
+        contains the whole document, so that no field was changed by others. What this process has applied is compared
+        by `is_current` instead.
+
+        Args:
+            desired: the object to apply.
+            document: its manifest.
+            live: the cached object.
+            field_manager: the field manager.
+            annotation: name of the annotation with the digest.
+            appliers: managers that have applied fields of the cached object.
+            former: former field managers.
+        """
+        is_recorded = (
+            not self.has(type(desired), desired.key, field_manager)
+            and live.annotations.get(annotation) == desired.annotations[annotation]
+            and field_manager in appliers
+            and not any(name in appliers for name in former if name != field_manager)
+            and not is_partial(live)
+            and contains(live.to_dict(), document, more_items=False)
+        )
+        if is_recorded:
+            self.remember(desired, document, live, field_manager)
+        return is_recorded
 
     def has(self, kind: type[Resource], key: ObjectKey, field_manager: str) -> bool:
         """Whether this process applied the object with the field manager."""
@@ -76,3 +119,9 @@ def digest_of(document: dict[str, Any]) -> bytes:
     """Returns a digest that does not depend on the order of keys."""
     text = msgspec.json.encode(document, order="deterministic")
     return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def with_digest(desired: R, annotation: str, field_manager: str) -> R:
+    """Returns the object with an annotation that contains the digest of its manifest and of the field manager."""
+    digest = digest_of({"manager": field_manager, "document": codec.for_apply(desired)}).hex()
+    return desired.with_metadata(annotations={**desired.annotations, annotation: digest})

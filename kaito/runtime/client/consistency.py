@@ -132,6 +132,13 @@ class Reader(Protocol):
         """
         ...
 
+    def appliers(self, kind: type[Resource], key: ObjectKey) -> frozenset[str]:
+        """Returns the field managers that have applied fields of the cached object; empty if they are unknown.
+
+        Raises the errors of `get`.
+        """
+        ...
+
     def list(
         self,
         kind: type[R],

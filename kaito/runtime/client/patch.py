@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeGuard, final
+from typing import Any, ClassVar, Final, Self, TypeGuard, cast, final
 
 from kaito.runtime.meta import Resource
 
@@ -73,14 +73,23 @@ def pointer(*path: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def contains(whole: object, part: object) -> bool:
-    """Whether `whole` contains `part`: objects may have further fields, lists further items at the end."""
+_OMITTED: Final = frozenset({"labels", "annotations"})
+"""Fields that no kind stores if they are empty. An empty object elsewhere has a meaning, for example `emptyDir`."""
+
+
+def contains(whole: object, part: object, *, more_items: bool = True) -> bool:
+    """Whether `whole` contains `part`: objects may have further fields, and lists further items at the end unless
+    `more_items` is False. Empty labels and annotations, which the server does not store, are contained."""
     if is_object(part):
-        return is_object(whole) and all(name in whole and contains(whole[name], part[name]) for name in part)
+        return is_object(whole) and all(
+            contains(whole[name], value, more_items=more_items) if name in whole else name in _OMITTED and value == {}
+            for name, value in part.items()
+        )
     if isinstance(part, list):
-        return (
-            isinstance(whole, list)
-            and len(whole) >= len(part)  # pyright: ignore[reportUnknownArgumentType] -- JSON
-            and all(map(contains, whole, part))  # pyright: ignore[reportUnknownArgumentType] -- JSON
+        if not isinstance(whole, list):
+            return False
+        items, wanted = cast("list[object]", whole), cast("list[object]", part)
+        return (len(items) >= len(wanted) if more_items else len(items) == len(wanted)) and all(
+            contains(item, each, more_items=more_items) for item, each in zip(items, wanted, strict=False)
         )
     return whole == part

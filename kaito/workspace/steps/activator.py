@@ -164,7 +164,9 @@ async def _apply_slice(
     since = (_since(present) or ctx.now) if addresses else None
     address_type = present.address_type if present is not None else family
     wanted = activator_slice(workspace, port=port, family=address_type, addresses=addresses, since=since)
-    await unless_rejected(ctx, f"EndpointSlice {wanted.name}", ctx.api.ensure(wanted, owner=workspace))
+    await unless_rejected(
+        ctx, f"EndpointSlice {wanted.name}", ctx.api.ensure(wanted, owner=workspace, record=labels.APPLIED)
+    )
 
 
 async def _keep_limits(ctx: ReconcileContext, plan: Plan) -> None:

@@ -117,7 +117,9 @@ async def _apply(
     """Applies the StatefulSet. Returns the present one if the new one cannot be rendered or is rejected."""
     if wanted is None or not await ensure_adapter_list(ctx, plan):
         return present
-    applied = await unless_rejected(ctx, "the workload", ctx.api.ensure(wanted, owner=ctx.workspace))
+    applied = await unless_rejected(
+        ctx, "the workload", ctx.api.ensure(wanted, owner=ctx.workspace, record=labels.APPLIED)
+    )
     if applied is None:
         return present
     if present is None:
@@ -160,7 +162,9 @@ async def _apply_workers(
     kept = (present.spec.replicas or 0) if present is not None else 0
     needed = max(plan.hardware.workers, min(kept, _workers_of_leaders(plan, pods)))
     wanted = wanted.evolve(spec=wanted.spec.evolve(replicas=needed))
-    applied = await unless_rejected(ctx, "the workers", ctx.api.ensure(wanted, owner=ctx.workspace))
+    applied = await unless_rejected(
+        ctx, "the workers", ctx.api.ensure(wanted, owner=ctx.workspace, record=labels.APPLIED)
+    )
     if applied is not None and present is None and was_published_ready(ctx):
         ctx.request.event("Normal", "StatefulSetCreated", f"created StatefulSet {applied.name}")
     return applied or present

@@ -3,6 +3,7 @@
 Copies of a model that are divided over several nodes also get a NetworkPolicy.
 """
 
+from kaito.api import labels
 from kaito.runtime.kinds import NetworkPolicy, Service
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.manifests.group import is_group, network_policy, policy_name
@@ -21,7 +22,9 @@ async def ensure_services(ctx: ReconcileContext, plan: Plan | None, *, can_place
         present = await ctx.api.find(Service, service.name, service.namespace)
         if present is not None and is_foreign(ctx, present):
             continue
-        await unless_rejected(ctx, f"Service {service.name}", ctx.api.ensure(service, owner=ctx.workspace))
+        await unless_rejected(
+            ctx, f"Service {service.name}", ctx.api.ensure(service, owner=ctx.workspace, record=labels.APPLIED)
+        )
 
 
 async def _ensure_network_policy(ctx: ReconcileContext, plan: Plan) -> None:
@@ -31,6 +34,8 @@ async def _ensure_network_policy(ctx: ReconcileContext, plan: Plan) -> None:
     if is_group(plan):
         if present is None or not is_foreign(ctx, present):
             policy = network_policy(ctx.workspace)
-            await unless_rejected(ctx, f"NetworkPolicy {name}", ctx.api.ensure(policy, owner=ctx.workspace))
+            await unless_rejected(
+                ctx, f"NetworkPolicy {name}", ctx.api.ensure(policy, owner=ctx.workspace, record=labels.APPLIED)
+            )
     elif present is not None and is_controller_of(ctx.workspace, present):
         await ctx.api.delete(present)

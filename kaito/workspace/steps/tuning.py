@@ -115,7 +115,8 @@ async def _create(ctx: ReconcileContext, plan: Plan, wanted: Job) -> Job | None:
         config = ctx.api.ensure(plan.training_config, owner=ctx.workspace)
         if await unless_rejected(ctx, "the training configuration", config) is None:
             return None
-    created = await unless_rejected(ctx, "the job", ctx.api.ensure(wanted, owner=ctx.workspace))
+    write = ctx.api.ensure(wanted, owner=ctx.workspace, record=labels.APPLIED)
+    created = await unless_rejected(ctx, "the job", write)
     if created is not None:
         ctx.state.workload_created = True
         ctx.request.log.info("tuning job created")

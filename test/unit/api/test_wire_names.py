@@ -29,6 +29,7 @@ LABELS_AND_ANNOTATIONS = """
     kaito.sh/alternatives
     kaito.sh/activator
     kaito.sh/activator-since
+    kaito.sh/applied
     kaito.sh/arm-operation
     kaito.sh/bypass-resource-checks
     kaito.sh/claim

@@ -91,7 +91,7 @@ async def test_several_tasks_update_one_aggregate(world: World) -> None:
             assert await manager.api.update_aggregate(colors)
             return len(colors.known)
 
-        assert await asyncio.gather(updated(), updated(), updated()) == [100, 100, 100]
+        assert list(await asyncio.gather(updated(), updated(), updated())) == [100, 100, 100]
         assert len(colors.take()) == 100
 
 

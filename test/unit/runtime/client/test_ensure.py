@@ -1,11 +1,13 @@
 """`ensure`: one request for what is new, none for what is already so."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from kaito.runtime.cache import Cached
 from kaito.runtime.client import Api
+from kaito.runtime.client.managed_fields import managed_fields_of
 from kaito.runtime.errors import AlreadyOwned, ConfigurationError
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Secret, Service
 from kaito.runtime.meta import ObjectMeta
@@ -92,6 +94,115 @@ async def test_drift_is_put_right(api: Api, world: World, drift: dict[str, objec
     await world.settle()
     restored = await api.ensure(config(a="1"))
     assert (restored.data, restored.labels) == ({"a": "1"}, {"app": "x"})
+
+
+async def test_an_item_that_another_client_appends_to_a_list_is_removed(api: Api, world: World) -> None:
+    await api.ensure(with_args("--a"))
+    document = with_args("--a", "--b").to_dict()
+    world.patch(Deployment, "web", {"spec": document["spec"]})
+    await world.settle()
+    assert (await api.ensure(with_args("--a"))).spec.template.spec.containers[0].args == ["--a"]
+
+
+def with_args(*args: str) -> Deployment:
+    document = deployment().to_dict()
+    document["spec"]["template"]["spec"]["containers"][0]["args"] = list(args)
+    return Deployment.model_validate(document)
+
+
+RECORD = "example.com/applied"
+
+
+async def of_another_process(world: World, wanted: ConfigMap | Deployment, *, manager: str = "") -> int:
+    """Ensures an object in a new process, and returns how many requests it sent."""
+    cached = [Cached(ConfigMap), Cached(Deployment)]
+    async with world.manager(cache=cached) as other:
+        before = world.count("PATCH")
+        await other.api.ensure(wanted, record=RECORD, field_manager=manager)
+        found = world.count("PATCH") - before
+        await other.api.ensure(wanted, record=RECORD, field_manager=manager)
+        assert world.count("PATCH") - before == found
+    return found
+
+
+async def test_a_new_process_does_not_apply_what_is_recorded(api: Api, world: World) -> None:
+    applied = await api.ensure(config(a="1"), record=RECORD)
+    assert len(applied.annotations[RECORD]) == 32
+    await api.ensure(deployment("1"), record=RECORD)
+    assert await of_another_process(world, config(a="1")) == 0
+    assert await of_another_process(world, deployment("1")) == 0
+    world.patch(Deployment, "web", {"status": {"replicas": 1}}, subresource="status")
+    assert await of_another_process(world, deployment("1")) == 0
+    assert await of_another_process(world, deployment("2")) == 1
+
+
+async def test_empty_annotations_of_a_template_are_not_applied_again(api: Api, world: World) -> None:
+    document = deployment("1").to_dict()
+    document["spec"]["template"]["metadata"]["annotations"] = {}
+    wanted = Deployment.model_validate(document)
+    await api.ensure(wanted, record=RECORD)
+    assert await of_another_process(world, wanted) == 0
+
+
+async def test_what_the_server_normalizes_is_applied_once_in_each_process(api: Api, world: World) -> None:
+    await api.ensure(deployment("1000m"), record=RECORD)
+    assert await of_another_process(world, deployment("1000m")) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"a": "changed"}},
+        {"data": {"a": None}},
+        {"metadata": {"labels": {"app": "changed"}}},
+        {"metadata": {"annotations": {RECORD: "changed"}}},
+        {"metadata": {"annotations": None}},
+    ],
+)
+async def test_a_new_process_restores_what_others_have_changed(api: Api, world: World, change: dict[str, Any]) -> None:
+    before = await api.ensure(config(a="1"), record=RECORD)
+    world.patch(ConfigMap, "child", change)
+    assert await of_another_process(world, config(a="1")) == 1
+    after = world.get(ConfigMap, "child")
+    assert (after.data, after.labels, after.annotations) == (before.data, before.labels, before.annotations)
+
+
+async def test_a_new_process_removes_an_appended_item(api: Api, world: World) -> None:
+    await api.ensure(with_args("--a"), record=RECORD)
+    world.patch(Deployment, "web", {"spec": with_args("--a", "--b").to_dict()["spec"]})
+    assert await of_another_process(world, with_args("--a")) == 1
+    assert world.get(Deployment, "web").spec.template.spec.containers[0].args == ["--a"]
+
+
+async def test_a_new_process_removes_a_field_that_is_omitted(api: Api, world: World) -> None:
+    await api.ensure(config(a="1", b="2"), record=RECORD)
+    assert await of_another_process(world, config(a="1")) == 1
+    assert world.get(ConfigMap, "child").data == {"a": "1"}
+
+
+async def test_a_copy_of_a_recorded_object_is_applied(api: Api, world: World) -> None:
+    """A restored backup has the annotation, but the field manager does not own its fields."""
+    applied = await api.ensure(config(a="1"), record=RECORD)
+    world.delete(ConfigMap, "child")
+    world.put(config(a="1").with_metadata(annotations=applied.annotations))
+    assert await of_another_process(world, config(a="1")) == 1
+
+
+async def test_another_field_manager_applies_what_is_recorded(api: Api, world: World) -> None:
+    await api.ensure(config(a="1"), record=RECORD)
+    assert await of_another_process(world, config(a="1"), manager="other") == 1
+
+
+async def test_fields_of_a_former_field_manager_are_taken_over(world: World) -> None:
+    """The annotation alone does not show that a crash came before the former manager was removed."""
+    async with world.manager(cache=[Cached(ConfigMap)]) as manager:
+        client = manager.api.client
+        await client.managed_by("old").apply(config(a="1"))
+        await manager.api.ensure(config(a="1"), record=RECORD)
+        await world.settle()
+        current = Api(client, manager.cache, former_field_managers=["old"])
+        await current.ensure(config(a="1"), record=RECORD)
+        assert {entry.manager for entry in managed_fields_of(world.get(ConfigMap, "child"))} == {client.field_manager}
 
 
 async def test_what_is_forgotten_costs_one_request(api: Api, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
