@@ -125,16 +125,43 @@ def find_free_preferred_nodes(
 ) -> list[Node]:
     """Returns the nodes of `preferredNodes` that are usable, match the selector, and belong to no Workspace."""
     position = {name: index for index, name in enumerate(workspace.resource.preferred_nodes)}
-    free = [
-        node
-        for node in nodes
-        if node.name in position
-        and workspace.resource.label_selector.matches(node.labels)
-        and owner_key(node) is None
-        and _fault(node, hardware, tolerations, any_type=True) is None
-        and _gpu_fault(node, hardware) is None
-    ]
+    wanted = (node for node in nodes if node.name in position)
+    free = [node for node in wanted if _preferred_fault(workspace, hardware, node, tolerations) is None]
     return sorted(free, key=lambda node: position[node.name])
+
+
+def unused_preferred_nodes(
+    workspace: Workspace,
+    hardware: Hardware,
+    nodes: Iterable[Node],
+    tolerations: Sequence[Toleration] = TOLERATIONS,
+) -> list[str]:
+    """Returns one clause for each node of `preferredNodes` that cannot be used, in their order.
+
+    `nodes` are those of them that exist. Nodes that the Workspace has already are not reported.
+    """
+    by_name = {node.name: node for node in nodes}
+    clauses: list[str] = []
+    for name in workspace.resource.preferred_nodes:
+        node = by_name.get(name)
+        if node is not None and owner_key(node) == workspace.key:
+            continue
+        fault = "does not exist" if node is None else _preferred_fault(workspace, hardware, node, tolerations)
+        if fault is not None:
+            clauses.append(f"preferred node {name} {fault}")
+    return clauses
+
+
+def _preferred_fault(
+    workspace: Workspace, hardware: Hardware, node: Node, tolerations: Sequence[Toleration]
+) -> str | None:
+    """Returns why a preferred node that the Workspace does not have cannot be used; None if it can."""
+    if not workspace.resource.label_selector.matches(node.labels):
+        return "does not match resource.labelSelector"
+    owner = owner_key(node)
+    if owner is not None:
+        return f"is used by Workspace {owner}"
+    return _fault(node, hardware, tolerations, any_type=True) or _gpu_fault(node, hardware)
 
 
 def is_stable(node: Node, now: datetime) -> bool:

@@ -113,6 +113,8 @@ class ReconcileState:
     plan_failure: PlanFailure | None = None
     """Why there is no plan."""
     nodes: NodesReport | None = None
+    unused_preferred: Sequence[str] = ()
+    """One clause for each preferred node that cannot be used, if nodes are missing."""
     claims: ClaimsReport | None = None
     workload: WorkloadReport | None = None
     activation: ActivationReport | None = None

@@ -359,12 +359,21 @@ def _record_creation_failure(ctx: ReconcileContext, report: ClaimsReport, wanted
 
 def _record_created(ctx: ReconcileContext, created: Sequence[Claim]) -> None:
     """Records one event for the claims that replace or follow others. The status reports the first ones."""
-    if not created or _last_condition(ctx) is None:
+    if not created:
         return
     kind, names = created[0].kind, ", ".join(claim.name for claim in created)
+    record_unused_preferred(ctx, f"created {kind} {names} instead")
+    if _last_condition(ctx) is None:
+        return
     nodes = "a node" if len(created) == 1 else "nodes"
     note = f"created {kind} {names} for {nodes} of type {created[0].instance_type}"
     ctx.request.event("Normal", f"{kind}Created", note)
+
+
+def record_unused_preferred(ctx: ReconcileContext, instead: str) -> None:
+    """Records an event with the reason if nodes are bought that `preferredNodes` was to save."""
+    if ctx.state.unused_preferred:
+        ctx.request.event("Warning", "PreferredNodesNotUsed", "; ".join((*ctx.state.unused_preferred, instead)))
 
 
 async def _create(ctx: ReconcileContext, wanted: Machine | Claim) -> tuple[Claim, bool]:

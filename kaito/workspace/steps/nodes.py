@@ -19,6 +19,7 @@ from kaito.workspace.nodes import (
     find_free_preferred_nodes,
     is_stable,
     preferred_node_labels,
+    unused_preferred_nodes,
 )
 from kaito.workspace.plan import Hardware, Plan
 from kaito.workspace.settings import NodeApi
@@ -83,6 +84,8 @@ async def _adopt_preferred_nodes(ctx: ReconcileContext, hardware: Hardware, repo
     existing = [node for node in found if node is not None and (not is_replacing or is_stable(node, ctx.now))]
     tolerations = pod_tolerations(ctx.workspace, ctx.settings)
     free = find_free_preferred_nodes(ctx.workspace, hardware, existing, tolerations)
+    if missing > len(free):
+        ctx.state.unused_preferred = unused_preferred_nodes(ctx.workspace, hardware, existing, tolerations)
     patch = MergePatch({"metadata": {"labels": preferred_node_labels(ctx.workspace)}})
     return [await ctx.api.patch(node, patch) for node in free[: max(missing, 1)]]
 

@@ -25,7 +25,14 @@ from kaito.workspace.pool_policy import PoolDecision, decide_pool
 from kaito.workspace.state import ClaimsReport
 from kaito.workspace.steps.alternatives import leave_after_loss, leave_instance_type
 from kaito.workspace.steps.budget import RETRY_SECONDS, find_excess, release_reservation, reserving
-from kaito.workspace.steps.claims import delete_broken, list_claims, report_existing, with_live_nodes, write_record
+from kaito.workspace.steps.claims import (
+    delete_broken,
+    list_claims,
+    record_unused_preferred,
+    report_existing,
+    with_live_nodes,
+    write_record,
+)
 from kaito.workspace.steps.drift import may_drift
 from kaito.workspace.steps.node_class import find_node_class_problem, is_node_class_usable, last_node_class_note
 from kaito.workspace.steps.tuning import find_ended_job, release_nodes
@@ -162,6 +169,8 @@ async def _apply(ctx: ReconcileContext, report: ClaimsReport, decision: PoolDeci
     if report.pool is None or applied.metadata.generation != report.pool.metadata.generation:
         node_class = str(wanted.spec.template.spec.node_class_ref)
         ctx.request.log.info("node pool applied", pool=wanted.name, replicas=decision.replicas, node_class=node_class)
+        if decision.grows:
+            record_unused_preferred(ctx, f"NodePool {wanted.name} grows to {decision.replicas} instead")
     report.pool = applied
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kaito.api import Workspace, labels
-from kaito.runtime.kinds import ConfigMap, Node, Pod, Service, StatefulSet
+from kaito.runtime.kinds import ConfigMap, Event, Node, Pod, Service, StatefulSet
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import builders
 
@@ -198,3 +198,7 @@ async def test_a_preferred_node_of_another_workspace_is_not_used(
         await cluster.world.settle()
         assert len(cluster.claims()) == 1
         assert cluster.world.get(Node, "theirs", "").labels.get(labels.WORKSPACE) != phi.name
+        (note,) = (each.note for each in cluster.world.list(Event) if each.reason == "PreferredNodesNotUsed")
+        cause = "is used by Workspace default/other" if owner else "advertises 0 of 1 nvidia.com/gpu"
+        assert note.startswith(f"preferred node theirs {cause}")
+        assert note.endswith(f"; created {cluster.kind.kind} {cluster.claims()[0].name} instead")

@@ -9,7 +9,7 @@ from kaito.api import NodeClaim, Workspace, labels
 from kaito.api.karpenter import NodePool
 from kaito.runtime.client import Client
 from kaito.runtime.crd import Version, crd
-from kaito.runtime.kinds import Job, Namespace, Pod, Secret, StatefulSet
+from kaito.runtime.kinds import Event, Job, Namespace, Pod, Secret, StatefulSet
 from kaito.runtime.meta import ObjectMeta, Quantity, format_time
 from kaito.runtime.testing import World, builders
 from kaito.workspace.manifests.node_pool import node_pool_name
@@ -392,6 +392,14 @@ async def test_capacity_types_and_zones_are_requirements_of_the_pool(pools: Pool
         requirements = {each.key: each.values for each in pools.pool().spec.template.spec.requirements}
         assert requirements[labels.CAPACITY_TYPE] == ["spot", "on-demand"]
         assert requirements[labels.ZONE] == ["eastus-1", "eastus-2"]
+
+
+async def test_a_pool_that_takes_the_place_of_a_preferred_node_names_the_reason(pools: Pools, phi: Workspace) -> None:
+    pools.apply(with_(phi, preferredNodes=["gpu-a"]))
+    async with pools.controller():
+        await serve(pools)
+        (note,) = (each.note for each in pools.world.list(Event) if each.reason == "PreferredNodesNotUsed")
+        assert note == f"preferred node gpu-a does not exist; NodePool {pools.pool().name} grows to 1 instead"
 
 
 async def test_the_nodes_of_an_ended_run_are_given_back(pools: Pools, phi: Workspace) -> None:

@@ -7,7 +7,7 @@ import pytest
 from kaito.api import Workspace
 from kaito.runtime.kinds import Node
 from kaito.runtime.meta import Quantity
-from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes
+from kaito.workspace.nodes import NodesReport, evaluate_nodes, find_free_preferred_nodes, unused_preferred_nodes
 from kaito.workspace.plan import Hardware
 from kaito.workspace.settings import NodeApi
 
@@ -190,6 +190,26 @@ FREE = {"kaito.sh/workspace": "", "kaito.sh/workspacenamespace": ""}
 def test_a_preferred_node_is_taken_when_free_and_usable(phi: Workspace, found: Node, *, is_taken: bool) -> None:
     wishful = phi.evolve(resource=phi.resource.evolve(preferred_nodes=["mine"]))
     assert [taken.name for taken in find_free_preferred_nodes(wishful, ONE_GPU, [found])] == ["mine"] * is_taken
+
+
+def test_a_preferred_node_that_cannot_be_used_is_named_with_the_reason(phi: Workspace) -> None:
+    wishful = phi.evolve(
+        resource=phi.resource.evolve(preferred_nodes=["none", "own", "free", "label", "theirs", "gpu"])
+    )
+    theirs = {"kaito.sh/workspace": "other", "kaito.sh/workspacenamespace": "team"}
+    found = [
+        node("own"),
+        node("free", labels=FREE),
+        node("label", labels=FREE | {"apps": "other"}),
+        node("theirs", labels=theirs),
+        node("gpu", labels=FREE, gpus="0"),
+    ]
+    assert unused_preferred_nodes(wishful, ONE_GPU, found) == [
+        "preferred node none does not exist",
+        "preferred node label does not match resource.labelSelector",
+        "preferred node theirs is used by Workspace team/other",
+        "preferred node gpu advertises 0 of 1 nvidia.com/gpu (device plugin missing or starting)",
+    ]
 
 
 def test_preferred_nodes_are_taken_in_the_order_of_the_wish(phi: Workspace) -> None:
