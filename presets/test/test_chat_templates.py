@@ -1,5 +1,6 @@
 """The chat templates of the images, rendered as transformers renders them."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def render(name: str, messages: list[dict[str, Any]], **given: Any) -> str:
     sandbox: Any = pytest.importorskip("jinja2.sandbox")
     environment = sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = raise_exception
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
     template = environment.from_string((FOLDER / f"{name}.jinja").read_text())
     words = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True} | given
     return str(template.render(messages=messages, **words)).rstrip("\n")
@@ -61,7 +62,11 @@ def test_mistral_template_rejects_roles_that_do_not_alternate() -> None:
         render("mistral-instruct", [TURNS[1], TURNS[1]])
 
 
-TOOL = {"name": "weather", "description": "Températures < 0", "parameters": {"type": "object", "properties": {}}}
+TOOL: dict[str, Any] = {
+    "name": "weather",
+    "description": "Températures < 0",
+    "parameters": {"type": "object", "properties": {}},
+}
 CALLING: list[dict[str, Any]] = [
     {"role": "user", "content": "Rome?"},
     {
