@@ -130,7 +130,8 @@ async def find_endpoint(client: Client, transport: HttpTransport, name: str, nam
     if workspace.tuning is not None:
         raise ChatError(f"Workspace {workspace.key} tunes a model and serves none")
     if problem := not_ready(workspace):
-        raise ChatError(f"Workspace {workspace.key} is not ready: {problem}")
+        step = f"what to do: kaito explain {name} -n {namespace}"
+        raise ChatError(f"Workspace {workspace.key} is not ready: {problem}; {step}")
     address = await _local_address(client, workspace)
     if address:
         direct = HttpTransport(ClusterConfig(server=f"http://{address}:{SERVER_PORT}", credentials=NoCredentials()))

@@ -305,7 +305,7 @@ async def test_pod_of_a_local_cluster_is_called_directly() -> None:
     [
         ([], "Workspace default/phi does not exist; the namespace has none"),
         ([workspace(tuning=True)], "tunes a model and serves none"),
-        ([workspace()], "not ready: it has no condition InferenceReady"),
+        ([workspace()], "not ready: it has no condition InferenceReady .*; what to do: kaito explain phi -n default"),
     ],
 )
 async def test_workspace_that_cannot_answer_is_reported(objects: list[Any], words: str) -> None:
