@@ -320,5 +320,13 @@ def bare(obj: Resource) -> dict[str, Any]:
 
 
 def _diff(before: Resource, after: Resource) -> str:
-    old, new = (to_yaml(bare(obj)).splitlines() for obj in (before, after))
+    """Returns the unified diff of two objects, without the controller's record of what it has applied."""
+    old, new = (to_yaml(_without_record(bare(obj))).splitlines() for obj in (before, after))
     return "\n".join(difflib.unified_diff(old, new, fromfile="cluster", tofile="planned", lineterm="", n=2))
+
+
+def _without_record(document: dict[str, Any]) -> dict[str, Any]:
+    metadata: dict[str, Any] = document["metadata"]
+    annotations = {name: text for name, text in metadata.get("annotations", {}).items() if name != labels.APPLIED}
+    rest = {name: value for name, value in metadata.items() if name != "annotations"}
+    return {**document, "metadata": {**rest, **({"annotations": annotations} if annotations else {})}}
