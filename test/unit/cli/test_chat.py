@@ -81,7 +81,15 @@ class Rig:
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
+def ctrl_c() -> Iterator[None]:
+    """Handles SIGINT as in the foreground; in a background job of a shell, Python ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def rig(ctrl_c: None) -> Iterator[Rig]:
     with asyncio.Runner() as runner:
         server = ModelServer()
         site = web.AppRunner(server.app, handler_cancellation=True, shutdown_timeout=0.1)
