@@ -19,6 +19,7 @@ from kaito.runtime import Again, Api
 from kaito.runtime.cache import Derived, EventType
 from kaito.runtime.controller import Controller, Keyed
 from kaito.runtime.errors import Forbidden, NotFound
+from kaito.runtime.kinds import Namespace
 from kaito.runtime.meta import LabelSelector, ObjectKey, ObjectMeta, Resource
 from kaito.runtime.predicate import on
 from kaito.runtime.reconcile import KeyedRequest
@@ -108,6 +109,8 @@ class InstallationGuard:
 
     def __init__(self, settings: WorkspaceSettings) -> None:
         self._claims = claim_kind(settings.node_api)
+        self._namespace = settings.namespace
+        self._has_warned = False
         self._known_workspace: ObjectKey | None = None
         """A Workspace that existed at the last reconcile. While it exists, the others need not be listed."""
 
@@ -145,6 +148,23 @@ class InstallationGuard:
             if present is None or present.annotations.get(_DIGEST) != wanted.annotations[_DIGEST]:
                 await request.api.apply(wanted)
                 request.log.info("installation guard applied: Workspaces exist", kind=wanted.kind)
+        await self._check_namespace(request)
+
+    async def _check_namespace(self, request: KeyedRequest[str]) -> None:
+        """Warns once if the namespace of the installation lacks the label, as after an installation with Helm."""
+        if not self._namespace or self._has_warned:
+            return
+        namespace = await request.api.find(Namespace, self._namespace)
+        if namespace is None or labels.is_true(namespace.labels.get(labels.INSTALLATION)):
+            return
+        self._has_warned = True
+        command = f"kubectl label namespace {self._namespace} {labels.INSTALLATION}={labels.TRUE}"
+        request.log.warning(
+            "objects in the namespace of the installation can be deleted while Workspaces exist, because the namespace "
+            "has no label",
+            namespace=self._namespace,
+            remedy=command,
+        )
 
     async def _delete_policy(self, request: KeyedRequest[str]) -> None:
         for kind in reversed(POLICY_KINDS):

@@ -60,6 +60,7 @@ def cluster() -> Iterator[Cluster]:
     with ControlPlane() as control_plane:
         found = Cluster(control_plane.kubeconfig)
         found.kubectl("create", "namespace", NAMESPACE)
+        found.kubectl("label", "namespace", NAMESPACE, "kaito.sh/installation=true")
         yield found
 
 

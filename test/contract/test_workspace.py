@@ -46,6 +46,8 @@ async def test_marked_objects_cannot_be_deleted_while_the_guard_is_there(server:
     async def make(name: str, marks: dict[str, str]) -> None:
         await server.ok("POST", CONFIG_MAPS, {"metadata": {"name": name, "labels": marks}})
 
+    mark = {"metadata": {"labels": {labels.INSTALLATION: labels.TRUE}}}
+    await server.ok("PATCH", "/api/v1/namespaces/{ns}", mark, "application/merge-patch+json")
     await make("ours", {labels.INSTALLATION: labels.TRUE})
     await make("theirs", {labels.INSTALLATION: "false"})
     await make("plain", {})

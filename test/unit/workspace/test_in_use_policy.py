@@ -136,3 +136,18 @@ async def test_the_guard_can_be_switched_off(cluster: "Cluster", phi: Workspace)
     async with cluster.controller(off):
         await cluster.world.advance(30)
         assert not in_force(cluster.world)
+
+
+@pytest.mark.parametrize(
+    ("marks", "warnings"), [({}, 1), ({labels.INSTALLATION: "false"}, 1), ({labels.INSTALLATION: labels.TRUE}, 0)]
+)
+async def test_a_namespace_that_is_not_protected_is_named_once(
+    cluster: "Cluster", phi: Workspace, capsys: pytest.CaptureFixture[str], marks: dict[str, str], warnings: int
+) -> None:
+    cluster.world.put(Namespace(metadata=ObjectMeta(name="kaito-system", labels=marks)))
+    cluster.apply(phi)
+    async with cluster.controller(cluster.settings.model_copy(update={"namespace": "kaito-system"})):
+        await cluster.world.advance(2 * guard.RESYNC_SECONDS)
+        assert in_force(cluster.world)
+    remedy = "kubectl label namespace kaito-system kaito.sh/installation=true"
+    assert capsys.readouterr().err.count(remedy) == warnings
