@@ -65,7 +65,9 @@ FAILED_SECONDS: Final = 900.0
 """How long a failed agent pool may exist."""
 
 NOTICE_SECONDS: Final = 20.0
-"""How long a node may be terminating until its claim is deleted."""
+"""How long a node may be terminating until its claim is deleted, while gpu-provisioner has a leader."""
+
+_PROVISIONER_LEASE: Final = "gpu-provisioner"
 
 COUNTED_SECONDS: Final = 60.0
 """How long a loss may be counted before the claim is deleted: the record is written first."""
@@ -346,7 +348,8 @@ class Reference:
             for obj in self._run.stored(resource).values():
                 if is_terminating(obj):
                     yield Finding("every deletion ends", f"{name_of(obj)} is terminating", DELETION_SECONDS)
-        for node in self._run.stored("nodes").values():
+        nodes = self._run.stored("nodes").values() if self._run.is_led(_PROVISIONER_LEASE) else ()
+        for node in nodes:
             joined = claims.get(("", labels_of(node).get("agentpool", "")))
             if joined is None or not is_terminating(node) or is_terminating(joined):
                 continue

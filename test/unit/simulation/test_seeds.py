@@ -28,6 +28,7 @@ step changes what a seed draws.
 302: a claim that was given up for a node that had become Ready.
 3008: a claim that was removed before its agent pool.
 20000: a launch that began while another reconcile of the new leader was reading the launch records.
+300365: an invariant that expected the deletion of a claim while gpu-provisioner had no leader.
 slices: copies that share nodes with divided GPUs, which no seed draws.
 """
 

@@ -339,6 +339,11 @@ class Run:
 
     # -- checking ----------------------------------------------------------------------------------------------------
 
+    def is_led(self, lease: str) -> bool:
+        """Whether a lease was renewed at its last time or the time before. Between two leaders, nothing acts."""
+        renewed = self._leases_renewed.get(lease)
+        return renewed is not None and self.now - renewed <= 2 * LEASE_SECONDS[2]
+
     def note_change(self, resource: str, obj: Mapping[str, Any], previous: Mapping[str, Any] | None) -> None:
         """Notes a write, which is checked before time advances; checks that no lease is taken before it has expired."""
         self._dirty = True
