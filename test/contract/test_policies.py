@@ -179,3 +179,12 @@ async def test_an_expression_that_fails_counts_as_the_policy_says(rules: Rules, 
         "configmaps \"a\" is forbidden: ValidatingAdmissionPolicy 'P' with binding 'P' denied request: "
         "expression 'object.data.size == '1'' resulted in error: no such key: data"
     )
+
+
+async def test_a_match_condition_does_not_know_the_namespace(rules: Rules) -> None:
+    """`namespaceObject` is null there, also for namespaced objects; validations know it."""
+    condition = {"name": "unknown", "expression": "namespaceObject == null"}
+    validation = {"expression": "namespaceObject == null", "message": "the namespace is known"}
+    await rules.add("Deny", matchConditions=[condition], validations=[validation])
+    answer = await rules.refused("a", size="1")
+    assert "the namespace is known" in answer.body["message"]

@@ -165,8 +165,10 @@ class Policies:
 
 
 def _conditions_hold(policy: Object, activation: Object) -> bool:
+    """Whether all match conditions hold. The API server evaluates them without the namespace of the object."""
     conditions: list[Object] = policy.get("matchConditions") or []
-    return all(compile_rule(str(condition["expression"])).evaluate(activation) for condition in conditions)
+    known = {**activation, "namespaceObject": None}
+    return all(compile_rule(str(condition["expression"])).evaluate(known) for condition in conditions)
 
 
 def _failed_validations(policy: Object, activation: Object, *, fails_closed: bool) -> Iterator[Failure]:
