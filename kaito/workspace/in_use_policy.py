@@ -70,11 +70,11 @@ class ValidatingAdmissionPolicyBinding(
 POLICY_KINDS: Final = (ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding)
 
 
-def policy() -> ValidatingAdmissionPolicy:
+def policy(namespace: str = "") -> ValidatingAdmissionPolicy:
     """Returns the policy that rejects the deletion of every object with the label of the installation.
 
-    Namespaced objects also need a namespace with the label, which only administrators can set: otherwise, every user
-    could create pods that not even a kubelet can delete.
+    Namespaced objects are protected in the namespace of the controller, and in namespaces with the label, which only
+    administrators can set: otherwise, every user could create pods that not even a kubelet can delete.
     """
     everything = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["DELETE"], "resources": ["*"]}
     spec = {
@@ -82,11 +82,20 @@ def policy() -> ValidatingAdmissionPolicy:
         "matchConstraints": {
             "resourceRules": [everything],
             "objectSelector": {"matchLabels": {labels.INSTALLATION: labels.TRUE}},
-            "namespaceSelector": {"matchLabels": {labels.INSTALLATION: labels.TRUE}},
         },
-        "validations": [{"expression": "false", "message": MESSAGE, "reason": "Forbidden"}],
+        "validations": [{"expression": f"!({_in_installation(namespace)})", "message": MESSAGE, "reason": "Forbidden"}],
     }
     return ValidatingAdmissionPolicy(metadata=_metadata(spec), spec=spec)
+
+
+def _in_installation(namespace: str) -> str:
+    """Returns the CEL expression that is true for objects of the cluster, and of the namespaces of the installation."""
+    marks = "namespaceObject.metadata.labels"
+    key, value = json.dumps(labels.INSTALLATION), json.dumps(labels.TRUE)
+    terms = ["namespaceObject == null", f"(has({marks}) && {key} in {marks} && {marks}[{key}] == {value})"]
+    if namespace:
+        terms.append(f"namespaceObject.metadata.name == {json.dumps(namespace)}")
+    return " || ".join(terms)
 
 
 def binding() -> ValidatingAdmissionPolicyBinding:
@@ -143,7 +152,7 @@ class InstallationGuard:
         return False
 
     async def _apply_policy(self, request: KeyedRequest[str]) -> None:
-        for wanted in (policy(), binding()):
+        for wanted in (policy(self._namespace), binding()):
             present = await request.api.find(type(wanted), POLICY_NAME)
             if present is None or present.annotations.get(_DIGEST) != wanted.annotations[_DIGEST]:
                 await request.api.apply(wanted)
@@ -160,8 +169,7 @@ class InstallationGuard:
         self._has_warned = True
         command = f"kubectl label namespace {self._namespace} {labels.INSTALLATION}={labels.TRUE}"
         request.log.warning(
-            "objects in the namespace of the installation can be deleted while Workspaces exist, because the namespace "
-            "has no label",
+            "the namespace of the installation can be deleted while Workspaces exist, because it has no label",
             namespace=self._namespace,
             remedy=command,
         )

@@ -60,7 +60,6 @@ def cluster() -> Iterator[Cluster]:
     with ControlPlane() as control_plane:
         found = Cluster(control_plane.kubeconfig)
         found.kubectl("create", "namespace", NAMESPACE)
-        found.kubectl("label", "namespace", NAMESPACE, "kaito.sh/installation=true")
         yield found
 
 
@@ -104,7 +103,7 @@ def test_install_upgrade_rollback_and_uninstall(cluster: Cluster) -> None:
 
 def test_an_installation_in_use_is_not_uninstalled(cluster: Cluster) -> None:
     cluster.helm("install", CONTROLLER, CHARTS / CONTROLLER)
-    for obj in (policy(), binding()):
+    for obj in (policy(NAMESPACE), binding()):
         text = json.dumps(obj.to_dict())
         command = ["kubectl", f"--kubeconfig={cluster.kubeconfig}", "apply", "--server-side", "-f", "-"]
         subprocess.run(command, input=text, text=True, check=True, capture_output=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from kaito.api import labels
 from kaito.runtime.client import codec
 from kaito.runtime.errors import api_error
@@ -42,16 +44,24 @@ async def test_events_of_one_object_are_listed_by_kind_and_name(server: Server) 
     assert only["regarding"]["kind"] == "StatefulSet"
 
 
-async def test_marked_objects_cannot_be_deleted_while_the_guard_is_there(server: Server) -> None:
+@pytest.mark.parametrize("by", ["name", "label"])
+async def test_marked_objects_cannot_be_deleted_while_the_guard_is_there(server: Server, by: str) -> None:
+    """In the namespace of the controller, and in namespaces with the label; not in those of users."""
+    namespace = server.namespace if by == "name" else "kaito-system"
+    if by == "label":
+        mark = {"metadata": {"labels": {labels.INSTALLATION: labels.TRUE}}}
+        await server.ok("PATCH", "/api/v1/namespaces/{ns}", mark, "application/merge-patch+json")
+
     async def make(name: str, marks: dict[str, str]) -> None:
         await server.ok("POST", CONFIG_MAPS, {"metadata": {"name": name, "labels": marks}})
 
-    mark = {"metadata": {"labels": {labels.INSTALLATION: labels.TRUE}}}
-    await server.ok("PATCH", "/api/v1/namespaces/{ns}", mark, "application/merge-patch+json")
     await make("ours", {labels.INSTALLATION: labels.TRUE})
     await make("theirs", {labels.INSTALLATION: "false"})
     await make("plain", {})
-    await server.ok("POST", POLICIES, codec.for_apply(guard.policy()))
+    users = "/api/v1/namespaces/default/configmaps"
+    user = {"name": f"user-{server.namespace}", "labels": {labels.INSTALLATION: labels.TRUE}}
+    await server.ok("POST", users, {"metadata": user})
+    await server.ok("POST", POLICIES, codec.for_apply(guard.policy(namespace)))
     await server.ok("POST", BINDINGS, codec.for_apply(guard.binding()))
     try:
         for _ in range(PATIENCE):
@@ -65,6 +75,7 @@ async def test_marked_objects_cannot_be_deleted_while_the_guard_is_there(server:
         everything = await server.call("DELETE", CONFIG_MAPS, labelSelector=labels.INSTALLATION)
         assert everything.status == 403
         await server.ok("DELETE", f"{CONFIG_MAPS}/plain")
+        await server.ok("DELETE", f"{users}/{user['name']}")
         patch = {"data": {"edited": "yes"}}
         await server.ok("PATCH", f"{CONFIG_MAPS}/ours", patch, "application/merge-patch+json")
     finally:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from test.unit.workspace.conftest import Cluster
 
 
+MARK = {labels.INSTALLATION: labels.TRUE}
+
+
 def installed(world: World) -> None:
     """Objects as `config/default` makes them, and one that it does not."""
     mark = {labels.INSTALLATION: labels.TRUE}
@@ -149,5 +152,8 @@ async def test_a_namespace_that_is_not_protected_is_named_once(
     async with cluster.controller(cluster.settings.model_copy(update={"namespace": "kaito-system"})):
         await cluster.world.advance(2 * guard.RESYNC_SECONDS)
         assert in_force(cluster.world)
+        cluster.world.put(ConfigMap(metadata=ObjectMeta(name="ours", namespace="kaito-system", labels=MARK)))
+        with pytest.raises(Forbidden, match="Delete them first"):
+            cluster.world.delete(ConfigMap, "ours", "kaito-system")
     remedy = "kubectl label namespace kaito-system kaito.sh/installation=true"
     assert capsys.readouterr().err.count(remedy) == warnings

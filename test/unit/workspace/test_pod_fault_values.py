@@ -299,16 +299,21 @@ def test_metrics_of_many_workspaces(phi: Workspace) -> None:
 
 
 def test_the_policy_rejects_every_deletion_of_the_installation() -> None:
-    policy, binding = in_use_policy.policy(), in_use_policy.binding()
+    policy, binding = in_use_policy.policy("kaito-system"), in_use_policy.binding()
     assert (policy.name, binding.name) == ("kaito-in-use", "kaito-in-use")
+    expression = (
+        "!(namespaceObject == null || (has(namespaceObject.metadata.labels) && "
+        '"kaito.sh/installation" in namespaceObject.metadata.labels && '
+        'namespaceObject.metadata.labels["kaito.sh/installation"] == "true") || '
+        'namespaceObject.metadata.name == "kaito-system")'
+    )
     assert policy.spec == {
         "failurePolicy": "Fail",
         "matchConstraints": {
             "resourceRules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["DELETE"], "resources": ["*"]}],
             "objectSelector": {"matchLabels": {"kaito.sh/installation": "true"}},
-            "namespaceSelector": {"matchLabels": {"kaito.sh/installation": "true"}},
         },
-        "validations": [{"expression": "false", "message": in_use_policy.MESSAGE, "reason": "Forbidden"}],
+        "validations": [{"expression": expression, "message": in_use_policy.MESSAGE, "reason": "Forbidden"}],
     }
     assert binding.spec == {"policyName": "kaito-in-use", "validationActions": ["Deny"]}
     digests = [found.annotations["kaito.sh/spec-digest"] for found in (policy, binding)]
