@@ -20,7 +20,7 @@ from test.node.test_charts import CHART as WORKSPACE_CHART
 from test.node.test_installation import is_admitted
 from test.node.test_serving import READY_SECONDS, answer
 from test.support import prometheus
-from test.support.node_images import build_and_push
+from test.support.node_images import build_and_push, refresh
 from test.support.prometheus import Prometheus
 from test.support.real_node import MODELS, PREFIX, ROOT, SYSTEM, Kubernetes
 
@@ -99,10 +99,13 @@ def installation_from_charts(
 ) -> Iterator[Installation]:
     """Both controllers on a system node; no other node."""
     kubernetes = Kubernetes(cluster)
-    build_and_push(cluster, ["workspace-controller", "gpu-provisioner"], say)
+    controllers = ["workspace-controller", "gpu-provisioner"]
+    build_and_push(cluster, controllers, say)
     cluster.leave()
     cluster.kubectl("delete", "node", cluster.layout.node_name, "--ignore-not-found")
     cluster.join_system_node()
+    for name in controllers:
+        refresh(cluster, name, say, node=cluster.layout.system.node_name)
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     kubernetes.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": labels}})
     try:
