@@ -8,10 +8,11 @@ paraphrases that are not in the training data. Everything runs through the opera
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import aiohttp
 
@@ -112,7 +113,10 @@ async def _tune(cluster: LocalCluster, view: View, data: Path, image: str) -> No
         "output": {"image": image, "imagePushSecret": "registry"},
     })  # fmt: skip
 
+    training = TrainingView(view, str(workspace.key))
+
     async def has_ended() -> bool:
+        training.show(await _read_log(cluster, workspace))
         now = await cluster.api.find(Workspace, workspace.name, workspace.namespace)
         if now is not None and now.status.state == "Failed":
             ended = find_condition(now.status.conditions, conditions.WORKSPACE_SUCCEEDED)
@@ -120,7 +124,9 @@ async def _tune(cluster: LocalCluster, view: View, data: Path, image: str) -> No
         return now is not None and now.status.state == "Succeeded"
 
     await until(has_ended, TUNING_SECONDS, "the tuning to end")
-    losses = await _losses(cluster, workspace)
+    log = await _read_log(cluster, workspace)
+    training.show(log)
+    losses = parse_losses(log)
     view.print(f"tuned in {len(losses)} steps and pushed {image}; the training loss:")
     view.print_text(chart(losses))
     await delete_workspace(cluster, view, workspace)
@@ -154,25 +160,69 @@ async def _apply(cluster: LocalCluster, view: View, name: str, **spec: Any) -> W
     return await cluster.manager.client.apply(wanted, field_manager="kubectl")
 
 
-async def _losses(cluster: LocalCluster, workspace: Workspace) -> list[float]:
-    """Reads the loss of each step from the log of the pod, as `kubectl logs` does."""
+async def _read_log(cluster: LocalCluster, workspace: Workspace) -> str:
+    """Reads the log of the pod, as `kubectl logs` does; empty if there is none."""
     pods = await cluster.api.list(Pod, namespace=workspace.namespace, labels=pod_labels(workspace))
     if not pods:
-        return []
+        return ""
     path = f"/api/v1/namespaces/{workspace.namespace}/pods/{pods[0].name}/log"
     reply = await cluster.manager.client.transport.request("GET", path)
-    return parse_losses(reply.body.decode(errors="replace")) if reply.status == 200 else []
+    return reply.body.decode(errors="replace") if reply.status == 200 else ""
+
+
+def parse_reports(log: str) -> list[dict[str, Any]]:
+    """Returns the reports in a log; the last line can be incomplete while the job writes it."""
+    reports: list[dict[str, Any]] = []
+    for line in log.splitlines():
+        _, found, document = line.partition(PROGRESS_PREFIX)
+        if found:
+            with suppress(ValueError):
+                reports.append(json_object(json.loads(document)))
+    return reports
 
 
 def parse_losses(log: str) -> list[float]:
     """Returns the loss of each step in a log, in the order of the steps."""
     losses: dict[int, float] = {}
-    for line in log.splitlines():
-        _, found, document = line.partition(PROGRESS_PREFIX)
-        report = json_object(json.loads(document)) if found else {}
+    for report in parse_reports(log):
         if report.get("phase") == "training" and "loss" in report:
             losses[report["step"]] = report["loss"]
     return [losses[step] for step in sorted(losses)]
+
+
+@final
+class TrainingView:
+    """Prints the reports of a tuning job while it runs, one line each."""
+
+    def __init__(self, view: View, name: str) -> None:
+        self._view = view
+        self._name = name
+        self._printed = 0
+
+    def show(self, log: str) -> None:
+        """Prints the reports that the log did not contain the last time.
+
+        A log with fewer reports is that of another pod, of which each is printed.
+        """
+        reports = parse_reports(log)
+        if 0 < len(reports) < self._printed:
+            self._printed = 0
+        for report in reports[self._printed :]:
+            self._view.print(f"{'training':<11} {self._name:<34} {_state(report)}")
+        self._printed = max(self._printed, len(reports))
+
+
+def _state(report: dict[str, Any]) -> str:
+    """The phase and its message, or the step of the training with its loss and the remaining time."""
+    if report.get("phase") != "training":
+        return str(report.get("phase", "")) + (f": {report['message']}" if report.get("message") else "")
+    total, loss, left = report.get("total_steps"), report.get("loss"), report.get("eta_seconds")
+    return (
+        f"step {report.get('step', 0)}"
+        + (f" of {total}" if total else "")
+        + (f", loss {loss:.4f}" if loss is not None else "")
+        + (f", about {left:.0f} s left" if left else "")
+    )
 
 
 def chart(losses: Sequence[float], height: int = CHART_HEIGHT) -> str:
