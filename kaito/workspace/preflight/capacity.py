@@ -1,6 +1,6 @@
 """Checks that the planned nodes can run a pod template: its resource requests and its node selectors."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from kaito.api import conditions, labels
@@ -95,16 +95,42 @@ def _too_small_for_weights(ctx: PreflightContext, path: str) -> Iterator[Finding
 
 
 def _zones(spec: Mapping[str, Any], ctx: PreflightContext, path: str) -> Iterator[Finding]:
-    """Reports a selected zone in which new nodes need not be: a node in another zone is of no use to the pods."""
-    selected = json_object(spec.get("nodeSelector")).get(labels.ZONE)
-    if not isinstance(selected, str) or selected == _NO_ZONE:
-        return
+    """Reports selected zones in which new nodes need not be: a node in another zone is of no use to the pods."""
     zones = ctx.workspace.resource.zones
-    if zones and all(zone in {selected, selected.rpartition("-")[2]} for zone in zones):
-        return
     where = ", ".join(zones) or "any zone"
-    message = f"is {selected!r}, but new nodes can be in {where}: set resource.zones to {selected} instead"
-    yield Finding(conditions.INVALID_SPEC, f"{path}.nodeSelector[{labels.ZONE}]", message)
+    selected = json_object(spec.get("nodeSelector")).get(labels.ZONE)
+    if isinstance(selected, str) and not _contains_zones({selected}, zones):
+        message = f"is {selected!r}, but new nodes can be in {where}: set resource.zones to {selected} instead"
+        yield Finding(conditions.INVALID_SPEC, f"{path}.nodeSelector[{labels.ZONE}]", message)
+    required = [_required_zones(term) for term in _node_affinity_terms(spec)]
+    allowed = {zone for term in required for zone in term}
+    if required and all(required) and not _contains_zones(allowed, zones):
+        message = (
+            f"the zones are {', '.join(sorted(allowed))}, but new nodes can be in {where}: set resource.zones instead"
+        )
+        yield Finding(conditions.INVALID_SPEC, f"{path}.affinity.nodeAffinity", message)
+
+
+def _contains_zones(selected: set[str], zones: Sequence[str]) -> bool:
+    """Whether selected zones contain all in which new nodes can be; `zones` is empty if these can be in any."""
+    if _NO_ZONE in selected:
+        return True
+    known = selected | {zone.rpartition("-")[2] for zone in selected}
+    return bool(zones) and known.issuperset(zones)
+
+
+def _required_zones(term: Any) -> set[str]:
+    """Returns the zones that a term of a node affinity requires; empty if it requires none."""
+    expressions = map(json_object, json_list(json_object(term).get("matchExpressions")))
+    required = [each for each in expressions if each.get("key") == labels.ZONE and each.get("operator") == "In"]
+    return {str(zone) for each in required for zone in json_list(each.get("values"))}
+
+
+def _node_affinity_terms(spec: Mapping[str, Any]) -> list[Any]:
+    """Returns the terms of the required node affinity, of which a node must match one."""
+    node = json_object(json_object(spec.get("affinity")).get("nodeAffinity"))
+    required = json_object(node.get("requiredDuringSchedulingIgnoredDuringExecution"))
+    return json_list(required.get("nodeSelectorTerms"))
 
 
 def _has_no_gpu(ctx: PreflightContext) -> bool:
@@ -265,9 +291,7 @@ def _contradictions(
         elif key not in known and not preferred and not labels.is_set_by_others(key):
             message = "is a label that no new node has: remove it, or add it to resource.labelSelector.matchLabels"
             yield Finding(conditions.INVALID_SPEC, f"{path}.nodeSelector[{key}]", message)
-    node = json_object(json_object(spec.get("affinity")).get("nodeAffinity"))
-    required = json_object(node.get("requiredDuringSchedulingIgnoredDuringExecution"))
-    terms = json_list(required.get("nodeSelectorTerms"))
+    terms = _node_affinity_terms(spec)
     excluded = [next(_excluding(term, known, preferred=preferred), None) for term in terms]
     if terms and all(excluded):
         message = f"no node of the Workspace can satisfy it: {excluded[0]}: remove it"

@@ -68,6 +68,17 @@ def test_a_tuning_volume_that_does_not_outlive_the_pod_is_a_warning(part: dict[s
     assert words in str(found)
 
 
+def zones(*terms: list[str]) -> dict[str, Any]:
+    """A required affinity with a term for each list of zones; an empty one selects every node with the label `apps`."""
+    zone = labels.ZONE
+    expressions = [
+        {"key": zone, "operator": "In", "values": term} if term else {"key": "apps", "operator": "Exists"}
+        for term in terms
+    ]
+    selector = {"nodeSelectorTerms": [{"matchExpressions": [each]} for each in expressions]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": selector}}
+
+
 CONTAINER = {"name": "other", "image": "registry.example.com/other:1"}
 
 
@@ -146,6 +157,10 @@ async def test_invalid_templates_are_rejected_at_admission_and_by_the_controller
             ),
             "mine Exists, no new node has that label",
         ),
+        (
+            template(affinity=zones(["eastus-1"], ["eastus-2"])),
+            "are eastus-1, eastus-2, but new nodes can be in any zone: set resource.zones instead",
+        ),
     ],
 )
 async def test_requests_that_no_new_node_satisfies_create_no_claim(
@@ -154,12 +169,19 @@ async def test_requests_that_no_new_node_satisfies_create_no_claim(
     assert words in await refusal(cluster, workspace(given))
 
 
+async def test_required_zones_must_contain_those_of_new_nodes(cluster: "Cluster") -> None:
+    given = template(affinity=zones(["eastus-1"]))
+    words = "are eastus-1, but new nodes can be in 1, 2: set resource.zones instead"
+    assert words in await refusal(cluster, workspace(given, zones=["1", "2"]))
+
+
 @pytest.mark.parametrize(
     "spec",
     [
         {"nodeSelector": None, "restartPolicy": None, "volumes": [{"name": "d", "emptyDir": None}]},
         {"nodeSelector": {"agentpool": "mine", "topology.kubernetes.io/zone": "0", "apps": NAME}},
         {"container": limits(gpu=1), "initContainers": [CONTAINER | limits(gpu=1)]},
+        {"affinity": zones(["eastus-1"], [])},
     ],
 )
 async def test_a_template_that_can_run_gets_its_node(cluster: "Cluster", spec: dict[str, Any]) -> None:
