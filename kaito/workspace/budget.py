@@ -24,7 +24,6 @@ from kaito.workspace.settings import WorkspaceSettings
 FIELD: Final = "resource.maxHourlyCost"
 NAMESPACE_FIELD: Final = "metadata.namespace"
 
-_DOMAIN: Final = "kaito.sh"
 _BUDGET_NAMES: Final = ("hourly-budget", "budget", "hourly-cost", "max-hourly-cost", "maxhourlycost", "hourlybudget")
 _TYPO_CUTOFF: Final = 0.75
 """Similarity (difflib's ratio) from which the key of an annotation counts as a misspelled budget."""
@@ -188,8 +187,8 @@ class BudgetText:
         if labels.HOURLY_BUDGET in namespace.labels:
             return cls("", f"label {labels.HOURLY_BUDGET} is not read: write it as an annotation")
         for key in sorted(namespace.annotations):
-            domain, _, name = key.rpartition("/")
-            if domain == _DOMAIN and get_close_matches(name, _BUDGET_NAMES, n=1, cutoff=_TYPO_CUTOFF):
+            name = key.rpartition("/")[2]
+            if labels.is_own(key) and get_close_matches(name, _BUDGET_NAMES, n=1, cutoff=_TYPO_CUTOFF):
                 return cls("", f"annotation {key} is not known: write {labels.HOURLY_BUDGET}, or remove it")
         return None
 

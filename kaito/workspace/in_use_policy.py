@@ -164,7 +164,7 @@ class InstallationGuard:
         if not self._namespace or self._has_warned:
             return
         namespace = await request.api.find(Namespace, self._namespace)
-        if namespace is None or labels.is_true(namespace.labels.get(labels.INSTALLATION)):
+        if namespace is None or namespace.labels.get(labels.INSTALLATION) == labels.TRUE:
             return
         self._has_warned = True
         command = f"kubectl label namespace {self._namespace} {labels.INSTALLATION}={labels.TRUE}"

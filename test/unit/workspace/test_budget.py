@@ -135,6 +135,10 @@ def test_the_rest_of_a_budget() -> None:
         ({"annotations": {"kaito.sh/hourlyBudget": "25"}}, "annotation kaito.sh/hourlyBudget is not known: write"),
         ({"annotations": {"kaito.sh/budget": "25"}}, "annotation kaito.sh/budget is not known: write"),
         (
+            {"annotations": {"workspace.kaito.sh/hourly-budget": "25"}},
+            "annotation workspace.kaito.sh/hourly-budget",
+        ),
+        (
             {"labels": {labels.HOURLY_BUDGET: "25"}},
             "label kaito.sh/hourly-budget is not read: write it as an annotation",
         ),

@@ -142,7 +142,13 @@ async def test_the_guard_can_be_switched_off(cluster: "Cluster", phi: Workspace)
 
 
 @pytest.mark.parametrize(
-    ("marks", "warnings"), [({}, 1), ({labels.INSTALLATION: "false"}, 1), ({labels.INSTALLATION: labels.TRUE}, 0)]
+    ("marks", "warnings"),
+    [
+        ({}, 1),
+        ({labels.INSTALLATION: "false"}, 1),
+        ({labels.INSTALLATION: "True"}, 1),  # the policy compares exactly
+        ({labels.INSTALLATION: labels.TRUE}, 0),
+    ],
 )
 async def test_a_namespace_that_is_not_protected_is_named_once(
     cluster: "Cluster", phi: Workspace, capsys: pytest.CaptureFixture[str], marks: dict[str, str], warnings: int
