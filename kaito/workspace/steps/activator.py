@@ -22,7 +22,7 @@ from kaito.workspace.manifests.activator import activator_slice, addresses_of, p
 from kaito.workspace.ownership import is_controller_of
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import ActivationReport, WorkloadReport
-from kaito.workspace.steps.guards import is_foreign, unless_rejected
+from kaito.workspace.steps.guards import apply_owned, is_foreign
 from kaito.workspace.steps.inference import is_pod_of
 
 LISTEN_SECONDS: Final = 3.0
@@ -164,9 +164,7 @@ async def _apply_slice(
     since = (_since(present) or ctx.now) if addresses else None
     address_type = present.address_type if present is not None else family
     wanted = activator_slice(workspace, port=port, family=address_type, addresses=addresses, since=since)
-    await unless_rejected(
-        ctx, f"EndpointSlice {wanted.name}", ctx.api.ensure(wanted, owner=workspace, record=labels.APPLIED)
-    )
+    await apply_owned(ctx, f"EndpointSlice {wanted.name}", wanted)
 
 
 async def _keep_limits(ctx: ReconcileContext, plan: Plan) -> None:

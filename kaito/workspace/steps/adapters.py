@@ -9,7 +9,7 @@ from kaito.workspace.adapter_monitor import MAX_MESSAGE_CHARACTERS, AdapterRepor
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.manifests.adapters import adapter_list, is_listed, list_revision
 from kaito.workspace.plan import Plan
-from kaito.workspace.steps.guards import unless_rejected
+from kaito.workspace.steps.guards import apply_owned
 
 _ORDER: Final = ("Failed", "Pending", "Pulling", "Loading", "Loaded")
 """States from the one that needs attention first: an adapter has the first of them that it has in a pod."""
@@ -23,8 +23,7 @@ async def ensure_adapter_list(ctx: ReconcileContext, plan: Plan) -> bool:
     wanted = adapter_list(ctx.workspace, plan)
     if wanted is None:
         return True
-    write = ctx.api.ensure(wanted, owner=ctx.workspace)
-    return await unless_rejected(ctx, "the list of adapters", write) is not None
+    return await apply_owned(ctx, "the list of adapters", wanted) is not None
 
 
 def observe_adapters(ctx: ReconcileContext, plan: Plan | None, pods: Sequence[Pod]) -> list[AdapterStatus] | None:

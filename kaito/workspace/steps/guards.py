@@ -3,12 +3,11 @@
 Both are recorded as the rejection of the reconcile, which the condition of the workload reports.
 """
 
-from collections.abc import Awaitable
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from kaito.api import conditions
+from kaito.api import conditions, labels
 from kaito.runtime.errors import ApiError
 from kaito.runtime.meta import Resource, find_condition
 from kaito.workspace.context import ReconcileContext
@@ -22,16 +21,17 @@ UNDECIDED_SECONDS: Final = 1.0
 """Delay of the reconcile that selects the source of the weights with the new nodes."""
 
 
-async def unless_rejected(ctx: ReconcileContext, what: str, write: Awaitable[R]) -> R | None:
-    """Returns the result of a write; None if the API server rejected it, which is recorded.
+async def apply_owned(ctx: ReconcileContext, what: str, wanted: R) -> R | None:
+    """Applies an object that the Workspace owns; returns None if the API server rejected it, which is recorded.
 
-    The reconcile continues, and is retried with backoff: an admission policy may change.
+    The reconcile continues, and is retried with backoff: an admission policy may change. The digest of what was applied
+    is recorded on the object, so that a new leader writes only what differs.
 
     Raises:
         Exception: any other failure.
     """
     try:
-        return await write
+        return await ctx.api.ensure(wanted, owner=ctx.workspace, record=labels.APPLIED)
     except (ApiError, ValidationError) as error:
         if not is_rejection(error):
             raise

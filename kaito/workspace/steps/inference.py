@@ -25,10 +25,10 @@ from kaito.workspace.start_progress import Progress
 from kaito.workspace.state import WorkloadReport
 from kaito.workspace.steps.adapters import ensure_adapter_list, observe_adapters
 from kaito.workspace.steps.guards import (
+    apply_owned,
     is_foreign,
     is_undecided,
     record_rejection,
-    unless_rejected,
     was_published_ready,
 )
 from kaito.workspace.steps.measurements import REVISION_LABEL, keep_measurements
@@ -117,9 +117,7 @@ async def _apply(
     """Applies the StatefulSet. Returns the present one if the new one cannot be rendered or is rejected."""
     if wanted is None or not await ensure_adapter_list(ctx, plan):
         return present
-    applied = await unless_rejected(
-        ctx, "the workload", ctx.api.ensure(wanted, owner=ctx.workspace, record=labels.APPLIED)
-    )
+    applied = await apply_owned(ctx, "the workload", wanted)
     if applied is None:
         return present
     if present is None:
@@ -162,9 +160,7 @@ async def _apply_workers(
     kept = (present.spec.replicas or 0) if present is not None else 0
     needed = max(plan.hardware.workers, min(kept, _workers_of_leaders(plan, pods)))
     wanted = wanted.evolve(spec=wanted.spec.evolve(replicas=needed))
-    applied = await unless_rejected(
-        ctx, "the workers", ctx.api.ensure(wanted, owner=ctx.workspace, record=labels.APPLIED)
-    )
+    applied = await apply_owned(ctx, "the workers", wanted)
     if applied is not None and present is None and was_published_ready(ctx):
         ctx.request.event("Normal", "StatefulSetCreated", f"created StatefulSet {applied.name}")
     return applied or present

@@ -3,14 +3,13 @@
 Copies of a model that are divided over several nodes also get a NetworkPolicy.
 """
 
-from kaito.api import labels
 from kaito.runtime.kinds import NetworkPolicy, Service
 from kaito.workspace.context import ReconcileContext
 from kaito.workspace.manifests.group import is_group, network_policy, policy_name
 from kaito.workspace.manifests.service import services
 from kaito.workspace.ownership import is_controller_of
 from kaito.workspace.plan import Plan
-from kaito.workspace.steps.guards import is_foreign, unless_rejected
+from kaito.workspace.steps.guards import apply_owned, is_foreign
 
 
 async def ensure_services(ctx: ReconcileContext, plan: Plan | None, *, can_place: bool) -> None:
@@ -22,9 +21,7 @@ async def ensure_services(ctx: ReconcileContext, plan: Plan | None, *, can_place
         present = await ctx.api.find(Service, service.name, service.namespace)
         if present is not None and is_foreign(ctx, present):
             continue
-        await unless_rejected(
-            ctx, f"Service {service.name}", ctx.api.ensure(service, owner=ctx.workspace, record=labels.APPLIED)
-        )
+        await apply_owned(ctx, f"Service {service.name}", service)
 
 
 async def _ensure_network_policy(ctx: ReconcileContext, plan: Plan) -> None:
@@ -33,9 +30,6 @@ async def _ensure_network_policy(ctx: ReconcileContext, plan: Plan) -> None:
     present = await ctx.api.find(NetworkPolicy, name, ctx.workspace.namespace)
     if is_group(plan):
         if present is None or not is_foreign(ctx, present):
-            policy = network_policy(ctx.workspace)
-            await unless_rejected(
-                ctx, f"NetworkPolicy {name}", ctx.api.ensure(policy, owner=ctx.workspace, record=labels.APPLIED)
-            )
+            await apply_owned(ctx, f"NetworkPolicy {name}", network_policy(ctx.workspace))
     elif present is not None and is_controller_of(ctx.workspace, present):
         await ctx.api.delete(present)

@@ -122,9 +122,7 @@ def update_status(ctx: ReconcileContext, status: StatusScope[Workspace]) -> None
     if state.nodes is not None:
         status.set(worker_nodes=list(state.nodes.names))
     if state.plan is not None:
-        hardware = state.plan.hardware
-        is_shared = bool(hardware.places) and state.nodes is not None
-        status.set(target_node_count=state.nodes.wanted if is_shared and state.nodes else hardware.count)
+        status.set(target_node_count=state.nodes.wanted if state.nodes is not None else state.plan.hardware.count)
         chosen = state.plan.choice.candidate.instance_type if state.plan.choice is not None else ""
         if chosen != ctx.workspace.status.instance_type:
             status.set(instance_type=chosen)

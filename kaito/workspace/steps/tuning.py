@@ -16,7 +16,7 @@ from kaito.workspace.indexes import PODS
 from kaito.workspace.manifests.tuning import tuning_job
 from kaito.workspace.plan import Plan
 from kaito.workspace.state import ClaimsReport, WorkloadReport
-from kaito.workspace.steps.guards import is_foreign, is_undecided, unless_rejected, was_published_ready
+from kaito.workspace.steps.guards import apply_owned, is_foreign, is_undecided, was_published_ready
 from kaito.workspace.steps.pod_events import find_event_fault
 from kaito.workspace.steps.release import release_claims
 
@@ -111,12 +111,10 @@ async def _apply(ctx: ReconcileContext, plan: Plan, present: Job | None, *, can_
 
 
 async def _create(ctx: ReconcileContext, plan: Plan, wanted: Job) -> Job | None:
-    if plan.training_config is not None:
-        config = ctx.api.ensure(plan.training_config, owner=ctx.workspace)
-        if await unless_rejected(ctx, "the training configuration", config) is None:
-            return None
-    write = ctx.api.ensure(wanted, owner=ctx.workspace, record=labels.APPLIED)
-    created = await unless_rejected(ctx, "the job", write)
+    config = plan.training_config
+    if config is not None and await apply_owned(ctx, "the training configuration", config) is None:
+        return None
+    created = await apply_owned(ctx, "the job", wanted)
     if created is not None:
         ctx.state.workload_created = True
         ctx.request.log.info("tuning job created")
