@@ -5,6 +5,7 @@ The framework waits with `asyncio.sleep` and `asyncio.timeout` only. With the vi
 """
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -34,6 +35,13 @@ class LoopClock:
     def now(self) -> datetime:
         """`start` plus the seconds of the running loop."""
         return self._start + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+def suspend_proof_clock() -> float:
+    """Seconds since boot, without jumps. Includes suspended time where the system counts it: a lease expires during
+    suspension."""
+    boottime: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
 
 def monotonic() -> float:

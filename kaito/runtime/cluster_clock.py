@@ -14,14 +14,13 @@ local clock are used.
 
 import asyncio
 import calendar
-import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from email.utils import parsedate
 from typing import Final, final
 
-from kaito.runtime.clock import Clock, SystemClock
+from kaito.runtime.clock import Clock, SystemClock, suspend_proof_clock
 from kaito.runtime.logging import get_logger
 
 TOLERANCE_SECONDS: Final = 5.0
@@ -54,7 +53,7 @@ class ClusterClock:
 
     def __init__(self, local: Clock | None = None) -> None:
         self._local = local or SystemClock()
-        self._steady: Callable[[], float] = time.monotonic
+        self._steady: Callable[[], float] = suspend_proof_clock
         """A clock in seconds that never jumps; set with the first response."""
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
         self._bounds: tuple[float, float] | None = None
@@ -148,7 +147,4 @@ def _parse(date: str) -> float | None:
 def _steady_clock() -> Callable[[], float]:
     """Returns a clock that never jumps and counts suspended time where the system does; the loop's if simulated."""
     loop = asyncio.get_running_loop()
-    if getattr(loop, "simulates_time", False):
-        return loop.time
-    boottime: int | None = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic if boottime is None else lambda: time.clock_gettime(boottime)
+    return loop.time if getattr(loop, "simulates_time", False) else suspend_proof_clock

@@ -6,7 +6,4 @@ loop (virtual time). The manager chooses; users only name the lease: `Manager(..
 
 from kaito.runtime.lease.elector import Elector as Elector, LeaseTerms as LeaseTerms
 from kaito.runtime.lease.local import LocalLeadership as LocalLeadership
-from kaito.runtime.lease.thread import (
-    ThreadLeadership as ThreadLeadership,
-    suspend_proof_clock as suspend_proof_clock,
-)
+from kaito.runtime.lease.thread import ThreadLeadership as ThreadLeadership

@@ -8,25 +8,18 @@ lock is needed.
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import final
 
 from kaito.runtime.client import Client, Transport
-from kaito.runtime.clock import Clock
+from kaito.runtime.clock import Clock, suspend_proof_clock
 from kaito.runtime.lease.base import RELEASE_SECONDS, BaseLeadership
 from kaito.runtime.lease.elector import Elector, LeaseTerms
 from kaito.runtime.logging import get_logger
 from kaito.runtime.workqueue.backoff import Jitter
 
 _log = get_logger(__name__)
-
-
-def suspend_proof_clock() -> float:
-    """Seconds since boot, including suspended time where the system counts it: a lease expires during suspension."""
-    boottime: int | None = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
 
 @final

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import final
 
 from kaito.runtime.client import Client, user_agent
-from kaito.runtime.clock import Clock
+from kaito.runtime.clock import Clock, suspend_proof_clock
 from kaito.runtime.kinds import Lease
-from kaito.runtime.lease import Elector, LeaseTerms, LocalLeadership, ThreadLeadership, suspend_proof_clock
+from kaito.runtime.lease import Elector, LeaseTerms, LocalLeadership, ThreadLeadership
 from kaito.runtime.manager.assembly import Connection
 from kaito.runtime.manager.health.loop_watchdog import LoopWatchdog
 from kaito.runtime.manager.leadership import Leadership
