@@ -4,6 +4,7 @@ Names are those of upstream Kaito v0.12 and Karpenter, so that clusters, dashboa
 modules use these constants instead of the strings.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 # ── ownership ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -378,9 +379,9 @@ RESERVED_KEYS: Final = frozenset(
 RESERVED_DOMAINS: Final = ("karpenter.sh", "karpenter.kaito.sh")
 """Label domains of Karpenter. With `karpenter.sh/nodepool` in a selector, another Karpenter would adopt the claim."""
 
-
 ADMINISTRATOR_DOMAINS: Final = ("node-restriction.kubernetes.io", "node-role.kubernetes.io")
-"""Label domains by which administrators separate nodes. A user's selector cannot set them on new nodes."""
+"""Label domains of administrators, with those below them: Kubernetes recommends labels such as
+`example.com.node-restriction.kubernetes.io/fips`."""
 
 _CLOUD_LABELS: Final = frozenset({"accelerator", "agentpool", "storageprofile", "storagetier"})
 """Keys without a domain that Azure Kubernetes Service sets on its nodes ("Use labels in an AKS cluster")."""
@@ -399,10 +400,20 @@ def is_true(value: str | None) -> bool:
     return value is not None and value.strip().lower() == TRUE
 
 
+def is_in_domains(key: str, domains: Iterable[str]) -> bool:
+    """Whether the domain of a key is one of these or below one of them."""
+    domain, slash, _ = key.rpartition("/")
+    return bool(slash) and any(domain == each or domain.endswith(f".{each}") for each in domains)
+
+
 def is_own(key: str) -> bool:
     """Whether the domain of a key is `kaito.sh` or below it."""
-    domain, slash, _ = key.rpartition("/")
-    return bool(slash) and (domain == "kaito.sh" or domain.endswith(".kaito.sh"))
+    return is_in_domains(key, ("kaito.sh",))
+
+
+def is_of_administrators(key: str) -> bool:
+    """Whether administrators separate nodes by a label, so that a user's selector cannot set it on new nodes."""
+    return is_in_domains(key, ADMINISTRATOR_DOMAINS)
 
 
 def is_reserved(key: str) -> bool:

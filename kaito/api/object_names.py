@@ -7,7 +7,7 @@ _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0
 
 _LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
-LABEL_LIMIT: Final = 63
+_LABEL_LIMIT: Final = 63
 """Longest value of a label, and longest name in its key."""
 
 OBJECT_NAME_LIMIT: Final = 253
@@ -22,7 +22,12 @@ def is_subdomain(text: str) -> bool:
 def is_label_key(text: str) -> bool:
     """Returns whether a text is the key of a label: a name, with or without a DNS-1123 subdomain and `/` before it."""
     domain, slash, name = text.rpartition("/")
-    return (not slash or is_subdomain(domain)) and len(name) <= LABEL_LIMIT and bool(_LABEL_NAME.fullmatch(name))
+    return (not slash or is_subdomain(domain)) and bool(name) and is_label_value(name)
+
+
+def is_label_value(text: str) -> bool:
+    """Returns whether a text is the value of a label, which may be empty."""
+    return len(text) <= _LABEL_LIMIT and (not text or bool(_LABEL_NAME.fullmatch(text)))
 
 
 def object_name_problem(text: str, kind: str) -> str:

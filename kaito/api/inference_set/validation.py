@@ -12,14 +12,13 @@ from kaito.api import labels
 from kaito.api.inference_set.bounds import bound
 from kaito.api.inference_set.kind import NAME_LIMIT, InferenceSet
 from kaito.api.inference_set.template import template_labels
+from kaito.api.object_names import is_label_key, is_label_value
 from kaito.api.violation import Violation
 from kaito.api.windows import parse_duration, schedule_problem
 from kaito.api.workspace.validation.annotations import KNOWN
 from kaito.api.workspace.validation.autoscaling import target_violations
 
 _DNS_1035: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 _METADATA: Final = "spec.template.metadata"
 _STRATEGY: Final = "spec.updateStrategy"
@@ -60,12 +59,11 @@ def template_metadata(inference_set: InferenceSet) -> Iterator[Violation]:
 def _map_entries(path: str, entries: Mapping[object, Any]) -> Iterator[Violation]:
     for key, value in entries.items():
         name = str(key)
-        domain, slash, rest = name.rpartition("/")
-        if not _LABEL_NAME.fullmatch(rest) or (slash and not (_DOMAIN.fullmatch(domain) and len(domain) <= 253)):
+        if not is_label_key(name):
             yield Violation(f"{path}[{name[:120]}]", "is not a key: use name, or domain/name")
         elif not isinstance(value, str):
             yield Violation(f"{path}[{name}]", f"must be a text, not {type(value).__name__}: put it in quotes")
-        elif path.endswith("labels") and value and not _LABEL_NAME.fullmatch(value):
+        elif path.endswith("labels") and not is_label_value(value):
             message = f"{value[:80]!r} is not a label value: at most 63 letters, digits, '-', '_' and '.'"
             yield Violation(f"{path}[{name}]", message)
 
@@ -143,9 +141,7 @@ def autoscaling(inference_set: InferenceSet) -> Iterator[Violation]:
 def known_annotations(inference_set: InferenceSet) -> Iterator[Violation]:
     """Reports annotations of Kaito's domains that neither a set nor its Workspaces have as warnings."""
     for key in sorted(inference_set.annotations):
-        domain = key.partition("/")[0]
-        ours = domain == "kaito.sh" or domain.endswith(".kaito.sh")
-        if ours and key not in KNOWN and domain != SCALED_OBJECT_DOMAIN:
+        if labels.is_own(key) and key not in KNOWN and key.partition("/")[0] != SCALED_OBJECT_DOMAIN:
             yield Violation(f"metadata.annotations[{key[:120]}]", "is not an annotation of InferenceSets", "warning")
 
 

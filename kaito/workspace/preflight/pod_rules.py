@@ -10,12 +10,11 @@ from typing import Any, Final
 
 from kaito.api import conditions, labels
 from kaito.api.json_values import json_list, json_object
+from kaito.api.object_names import is_label_key, is_label_value
 from kaito.runtime.meta import Quantity
 from kaito.workspace.preflight.finding import Finding
 
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_LABEL_DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _PORTS: Final = 65535
 _SECONDS: Final = 2**63 - 1
 
@@ -110,10 +109,9 @@ def _check_names(spec: Mapping[str, Any], parts: tuple[str, ...], path: str) -> 
 
 def _check_labels(given: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     for key, value in given.items():
-        domain, slash, name = key.rpartition("/")
-        if not _LABEL_NAME.fullmatch(name) or (slash and not (_LABEL_DOMAIN.fullmatch(domain) and len(domain) <= 253)):
+        if not is_label_key(key):
             yield path, f"{key!r} is not the key of a label"
-        elif isinstance(value, str) and value and not _LABEL_NAME.fullmatch(value):
+        elif isinstance(value, str) and not is_label_value(value):
             message = f"{value!r} is not the value of a label: use at most 63 letters, digits, '-', '_' and '.'"
             yield f"{path}[{key}]", message
 

@@ -106,6 +106,11 @@ INVALID: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ),
     (
         INFERENCE,
+        {"resource": {"labelSelector": {"matchLabels": {"example.com.node-restriction.kubernetes.io/fips": "true"}}}},
+        "matchLabels: 'example.com.node-restriction.kubernetes.io/fips' would be set on new nodes, and only",
+    ),
+    (
+        INFERENCE,
         {"resource": {"labelSelector": {"matchExpressions": [{"key": "kaito.sh/workspace", "operator": "Exists"}]}}},
         r"matchExpressions\[0\].key: 'kaito.sh/workspace' is a reserved label key",
     ),

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kaito.api import labels
-from kaito.api.object_names import LABEL_LIMIT, is_label_key
+from kaito.api.object_names import is_label_key, is_label_value
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT
@@ -17,7 +17,6 @@ from kaito.api.workspace.validation.policy import Policy, Rule
 _MIG_PROFILE: Final = re.compile(r"\d+g\.\d+gb")
 _AMOUNT: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,4})?")
 _AZURE_ZONE: Final = re.compile(r"([A-Za-z0-9]+-)?[1-9]")
-_LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
 
 def instance_type_given(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
@@ -40,7 +39,7 @@ def instance_type_given(workspace: Workspace, policy: Policy) -> Iterator[Violat
             )
     elif not instance_type:
         yield Violation("resource.instanceType", "is empty: set an instance type, for example Standard_NC24ads_A100_v4")
-    elif not _LABEL_VALUE.fullmatch(instance_type):
+    elif not is_label_value(instance_type):
         yield Violation("resource.instanceType", f"{instance_type!r} is not an instance type: it must fit a node label")
 
 
@@ -55,7 +54,7 @@ def _alternatives(instance_type: str, alternatives: Sequence[str]) -> Iterator[V
     seen: set[str] = set()
     for index, name in enumerate(alternatives):
         path = f"resource.instanceTypes[{index}]"
-        if not name or not _LABEL_VALUE.fullmatch(name):
+        if not name or not is_label_value(name):
             yield Violation(path, f"{name!r} is not an instance type: it must fit a node label")
         elif name.lower() in seen:
             yield Violation(path, f"{name!r} is named twice: remove one of them")
@@ -82,7 +81,7 @@ def offering_possible(workspace: Workspace, policy: Policy) -> Iterator[Violatio
     yield from _on_demand_copies(workspace, policy)
     for index, zone in enumerate(resource.zones):
         path = f"resource.zones[{index}]"
-        if not _LABEL_VALUE.fullmatch(zone) or not zone:
+        if not zone or not is_label_value(zone):
             yield Violation(path, f"{zone!r} is not a zone: it must fit a node label")
         elif policy.cloud != "aws" and not _AZURE_ZONE.fullmatch(zone):
             yield Violation(path, f"{zone!r} is not a zone: use a number such as 1, or REGION-1")
@@ -135,7 +134,7 @@ def selector_selects(workspace: Workspace, policy: Policy) -> Iterator[Violation
         path = f"resource.labelSelector.matchLabels[{key}]"
         if not is_label_key(key):
             yield Violation(path, "is not the key of a label: use letters, digits, '-', '_' and '.', at most 63")
-        elif len(value) > LABEL_LIMIT or not _LABEL_VALUE.fullmatch(value):
+        elif not is_label_value(value):
             message = f"{value!r} is not the value of a label: use letters, digits, '-', '_' and '.', at most 63"
             yield Violation(path, message)
     for index, expression in enumerate(selector.match_expressions):
@@ -164,7 +163,7 @@ def new_nodes_not_restricted(workspace: Workspace, policy: Policy) -> Iterator[V
     if policy.node_api == "byo":
         return
     for key in workspace.resource.label_selector.match_labels:
-        if key.partition("/")[0] in labels.ADMINISTRATOR_DOMAINS:
+        if labels.is_of_administrators(key):
             message = (
                 f"{key!r} would be set on new nodes, and only administrators may set it: use another label, or select "
                 "preferredNodes with matchExpressions"
