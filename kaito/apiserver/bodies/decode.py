@@ -88,9 +88,8 @@ def decode_object(request: HttpRequest, resource: Resource, context: Context, *,
     if complete and not (data.get("apiVersion") and data.get("kind")):
         raise errors.bad_request(f"invalid object type: {_gvk(data)}")
     check_kind(data, resource)
-    checked = media_type(request) == JSON_TYPE and context.field_validation != "Ignore"
-    if checked and encode(data) != request.body:  # what is encoded as it was sent has no duplicates
-        found = [f'duplicate field "{path}"' for path in duplicate_fields(request.body)]
+    if media_type(request) == JSON_TYPE and context.field_validation != "Ignore":
+        found = [f'duplicate field "{path}"' for path in duplicate_fields(request.body, data)]
         report_fields(found, resource, context)
     return data
 
