@@ -195,16 +195,12 @@ class Store:
 
     def inherit_memories(self, former: "Store") -> None:
         """Takes over the values of the entries that this store holds in the same version, and the open changes."""
-        for holder, changed in former._changes.items():
-            every = {**former._entries, **self._entries}
-            differs = (key for key in every if not _is_same_version(former._entries.get(key), self._entries.get(key)))
-            self._changes[holder] = {**changed, **dict.fromkeys(differs)}
+        same = {key for key, entry in self._entries.items() if _is_same_version(former._entries.get(key), entry)}
         for holder, values in former._memories.items():
-            self._memories[holder] = {
-                key: value
-                for key, value in values.items()
-                if _is_same_version(former._entries.get(key), self._entries.get(key))
-            }
+            self._memories[holder] = {key: value for key, value in values.items() if key in same}
+        differing = [key for key in {**former._entries, **self._entries} if key not in same]
+        for holder, changed in former._changes.items():
+            self._changes[holder] = {**changed, **dict.fromkeys(differing)}
 
     def _forget(self, key: ObjectKey) -> None:
         for values in self._memories.values():
