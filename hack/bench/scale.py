@@ -35,7 +35,6 @@ from kaito.prices.table import parse_table
 from kaito.runtime import Controller, Request
 from kaito.runtime.client import api
 from kaito.runtime.client.applied import digest_of, with_digest
-from kaito.runtime.client.codec import for_apply
 from kaito.runtime.errors import AlreadyExists
 from kaito.runtime.kinds import Namespace, Node, Pod, StatefulSet
 from kaito.runtime.manager import Manager, Settings
@@ -186,18 +185,18 @@ class Digested:
         self.pods[found] = json.dumps(template)
         return found
 
-    def manifest(self, desired: Any, annotation: str, field_manager: str) -> Any:
+    def manifest(self, desired: Any, document: Any, annotation: str, field_manager: str) -> Any:
         """Adds the digest of a manifest, like `with_digest`."""
-        found = with_digest(desired, annotation, field_manager)
-        document = {"manager": field_manager, "document": for_apply(desired)}
-        self.applied[found.annotations[annotation]] = json.dumps(document)
+        found = with_digest(desired, document, annotation, field_manager)
+        digested = {"manager": field_manager, "document": document}
+        self.applied[found[0].annotations[annotation]] = json.dumps(digested)
         return found
 
     def rename(self, renamed: dict[str, str]) -> None:
         """Adds the digests of a copy to its names."""
         for known, text in self.pods.items():
             renamed[known] = digest(json.loads(replaced(text, renamed)))
-        names = dict(renamed)
+        names = dict(renamed)  # with the digests of templates, which manifests contain
         for known, text in self.applied.items():
             renamed[known] = digest_of(json.loads(replaced(text, names))).hex()
 

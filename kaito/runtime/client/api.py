@@ -284,8 +284,7 @@ class Api:
     def require(self, objects: Iterable[Resource]) -> bool:
         """Lets later cached reads return these objects, which were read from the server, at least in their versions.
 
-        Such a read waits for the watch, like for own writes. False if a kind is not cached, or the versions cannot be
-        compared.
+        Such a read waits for the watch, as for own writes. False if a kind is not cached or has no comparable versions.
         """
         return all(self._reader.require(type(obj), obj.key, obj.metadata.resource_version) for obj in objects)
 
@@ -445,8 +444,9 @@ class Api:
         writer = self._writer(field_manager)
         manager = writer.field_manager
         desired = self._with_namespace(obj if owner is None else controlled_by(obj, owner))
-        desired = with_digest(desired, record, manager) if record else desired
         document = codec.for_apply(desired)
+        if record:
+            desired, document = with_digest(desired, document, record, manager)
         known, cached = await self._cached_counterpart(desired)
         if cached is not None:
             if owner is not None:

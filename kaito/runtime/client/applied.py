@@ -8,7 +8,6 @@ from typing import Any, TypeVar, final
 
 import msgspec
 
-from kaito.runtime.client import codec
 from kaito.runtime.client.patch import contains
 from kaito.runtime.meta import ObjectKey, Resource
 from kaito.runtime.meta.model import is_partial
@@ -121,7 +120,13 @@ def digest_of(document: dict[str, Any]) -> bytes:
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
-def with_digest(desired: R, annotation: str, field_manager: str) -> R:
-    """Returns the object with an annotation that contains the digest of its manifest and of the field manager."""
-    digest = digest_of({"manager": field_manager, "document": codec.for_apply(desired)}).hex()
-    return desired.with_metadata(annotations={**desired.annotations, annotation: digest})
+def with_digest(desired: R, document: dict[str, Any], annotation: str, field_manager: str) -> tuple[R, dict[str, Any]]:
+    """Returns the object and its manifest with an annotation that contains the digest of the manifest and of the field
+    manager.
+
+    The manifest is completed instead of made again: `Api.ensure` is called in each reconcile.
+    """
+    digest = digest_of({"manager": field_manager, "document": document}).hex()
+    annotations = {**desired.annotations, annotation: digest}
+    metadata = {**document["metadata"], "annotations": annotations}
+    return desired.with_metadata(annotations=annotations), {**document, "metadata": metadata}

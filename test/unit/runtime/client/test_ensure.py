@@ -7,6 +7,8 @@ import pytest
 
 from kaito.runtime.cache import Cached
 from kaito.runtime.client import Api
+from kaito.runtime.client.applied import with_digest
+from kaito.runtime.client.codec import for_apply
 from kaito.runtime.client.managed_fields import managed_fields_of
 from kaito.runtime.errors import AlreadyOwned, ConfigurationError
 from kaito.runtime.kinds import ConfigMap, Deployment, Namespace, Secret, Service
@@ -123,6 +125,12 @@ async def of_another_process(world: World, wanted: ConfigMap | Deployment, *, ma
         await other.api.ensure(wanted, record=RECORD, field_manager=manager)
         assert world.count("PATCH") - before == found
     return found
+
+
+def test_the_manifest_with_the_digest_is_that_of_the_object() -> None:
+    for wanted in (config(a="1"), config(a="1").with_metadata(annotations={"a": "b"}), deployment()):
+        recorded, document = with_digest(wanted, for_apply(wanted), RECORD, "kaito")
+        assert document == for_apply(recorded)
 
 
 async def test_a_new_process_does_not_apply_what_is_recorded(api: Api, world: World) -> None:
