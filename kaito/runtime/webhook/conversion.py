@@ -169,7 +169,7 @@ def convert_review(conversions: Mapping[tuple[str, str], Conversion[Any]], body:
             raise ConversionError(message)
         wanted = str(request.get("desiredAPIVersion"))
         converted = [_convert(conversions, each, wanted) for each in request.get("objects") or ()]
-    except (ConversionError, msgspec.DecodeError, RecursionError) as error:
+    except (ConversionError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         result = {"status": "Failure", "message": str(error)}
         return _response({"uid": uid, "convertedObjects": [], "result": result})
     return _response({"uid": uid, "convertedObjects": converted, "result": {"status": "Success"}})

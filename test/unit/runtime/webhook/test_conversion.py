@@ -102,8 +102,9 @@ def test_what_cannot_be_converted_is_reported(wanted: str, given: str) -> None:
     assert response["uid"] == "u-1"
 
 
-def test_a_body_that_is_no_review_gets_an_answer() -> None:
-    answer = convert_review({}, b"nonsense")
+@pytest.mark.parametrize("body", [b"nonsense", b'{"request": {"uid": "\xff"}}', b'{"request": ' + b"[" * 100_000])
+def test_a_body_that_is_no_review_gets_an_answer(body: bytes) -> None:
+    answer = convert_review({}, body)
     assert answer["kind"] == "ConversionReview"
     assert answer["response"]["result"]["status"] == "Failure"
 
