@@ -12,7 +12,7 @@ from kaito.runtime.cache import cache as reads
 from kaito.runtime.cache.entry import decode
 from kaito.runtime.client import Client
 from kaito.runtime.kinds import EndpointSlice, Namespace
-from kaito.runtime.manager import Settings
+from kaito.runtime.manager import Manager, Settings
 from kaito.runtime.meta import ObjectMeta
 from kaito.runtime.testing import World
 from kaito.workspace.main import workspace_manager
@@ -39,15 +39,21 @@ class Decoded:
         return taken
 
 
-async def test_a_reconcile_decodes_no_other_workspace(
-    world: World, phi: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def with_budget(world: World) -> tuple[Cluster, Manager]:
+    """A cluster whose namespace has a budget, and its workspace controller."""
     cluster = Cluster(world, WorkspaceSettings(node_api=NodeApi.MACHINE, region="eastus"))
     world.put(Namespace(metadata=ObjectMeta(name="default", annotations={labels.HOURLY_BUDGET: "1000"})))
     cluster.namespace("kaito-system")
     settings = Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False)
     manager = workspace_manager(cluster.settings, settings, transport=world.transport(), clock=world.clock, prices=BOOK)
     world.track(manager)
+    return cluster, manager
+
+
+async def test_a_reconcile_decodes_no_other_workspace(
+    world: World, phi: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, manager = with_budget(world)
     decoded = Decoded(monkeypatch)
 
     async def measure(first: int, last: int) -> dict[str, int]:
@@ -75,12 +81,7 @@ async def test_a_reconcile_decodes_no_other_workspace(
 async def test_a_new_workspace_reads_no_other_one_to_compare_with_the_budget(
     world: World, phi: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster = Cluster(world, WorkspaceSettings(node_api=NodeApi.MACHINE, region="eastus"))
-    world.put(Namespace(metadata=ObjectMeta(name="default", annotations={labels.HOURLY_BUDGET: "1000"})))
-    cluster.namespace("kaito-system")
-    settings = Settings(metrics_bind_address="0", health_probe_bind_address="0", leader_elect=False)
-    manager = workspace_manager(cluster.settings, settings, transport=world.transport(), clock=world.clock, prices=BOOK)
-    world.track(manager)
+    cluster, manager = with_budget(world)
     decoded, lists = Decoded(monkeypatch), 0
     original = Client.list
 
