@@ -13,7 +13,7 @@ from kaito.runtime.tls_buffers import limit_tls_buffers
 
 MAX_CONNECTIONS: Final = 1000
 """Maximum number of open connections. A new one closes the one that is idle for longest, so that clients that only
-connect take neither all memory nor keep the API server out."""
+connect neither take all memory nor keep the API server out."""
 
 HANDSHAKE_SECONDS: Final = 10.0
 """Time limit of a TLS handshake, the longest timeout of a webhook call by default."""
