@@ -173,7 +173,7 @@ def controller(world: World, server: Any) -> Manager:
 
 
 class Digested:
-    """The digests in annotations of the templates, and the JSON that they were computed from."""
+    """The digests in annotations of pod templates and manifests, and the JSON that they were computed from."""
 
     def __init__(self) -> None:
         self.pods: dict[str, str] = {}
@@ -312,13 +312,13 @@ async def turn(count: int, *, budget: bool) -> Figures:
     """Fills a server, starts a controller, and measures."""
     gc.unfreeze()  # what an earlier turn has left
     async with World() as first:
-        templates = await prepare(first, budget=budget)
+        digested = await prepare(first, budget=budget)
         backup = first.server.backup()
     async with World(seed=2) as world:
         world.install(*(without_rules(each) for each in crds.manifests()))
         definitions = {DEFINITIONS: world.server.backup().objects[DEFINITIONS]}
         world.server.restore(Backup(backup.rv, {**backup.objects, **definitions}))
-        world.server.restore(copies(world.server.backup(), count, templates))
+        world.server.restore(copies(world.server.backup(), count, digested))
         server = MeteredServer(world.server)
         for path in LISTS:  # the server keeps the JSON, which is not memory of the controller
             await InMemoryTransport(world.server).request("GET", path)
