@@ -191,6 +191,15 @@ RESOURCE: list[Row] = [
     (SERVE, {"resource.preferredNodes": ["n"]}, MACHINES, []),
     (
         SERVE,
+        {"resource.preferredNodes": ["n", "", "Node_A"]},
+        MACHINES,
+        [
+            f"warning: resource.preferredNodes[{index}]: {name!r} cannot be the name of a node: use lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit"
+            for index, name in ((1, ""), (2, "Node_A"))
+        ],
+    ),
+    (
+        SERVE,
         {"resource.partition": {"mode": "accelerator", "count": 1}},
         MACHINES,
         [

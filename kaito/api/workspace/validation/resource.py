@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kaito.api import labels
-from kaito.api.object_names import is_label_key, is_label_value
+from kaito.api.object_names import is_label_key, is_label_value, object_name_problem
 from kaito.api.violation import Violation
 from kaito.api.workspace.kind import Workspace
 from kaito.api.workspace.node_count import MAX_NODE_COUNT
@@ -252,10 +252,15 @@ def autoscaling_possible(workspace: Workspace) -> Iterator[Violation]:
 
 
 def preferred_nodes_used(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
-    """Reports preferred nodes with existing nodes as a warning, because all matching nodes are used."""
-    if policy.node_api == "byo" and workspace.resource.preferred_nodes:
+    """Reports preferred nodes that are not used as warnings: with existing nodes, and names that no node can have."""
+    names = workspace.resource.preferred_nodes
+    if policy.node_api == "byo" and names:
         message = "has no effect with existing nodes (--node-api byo): resource.labelSelector chooses the nodes"
         yield Violation("resource.preferredNodes", message, "warning")
+        return
+    for index, name in enumerate(names):
+        if problem := object_name_problem(name, "node"):
+            yield Violation(f"resource.preferredNodes[{index}]", problem, "warning")
 
 
 def partition_shape(workspace: Workspace, policy: Policy) -> Iterator[Violation]:
