@@ -335,3 +335,13 @@ def test_exit_code_is_1_and_the_cause_is_printed(tmp_path: Path, capsys: pytest.
         chat.run(arguments)
     assert arguments.prompt == "hi"
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("question", ["", "  "])
+def test_empty_question_is_refused_and_does_not_wait_for_the_standard_input(
+    question: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["chat", "phi", "-p", question])
+    assert ended.value.code == 2
+    assert "argument -p/--prompt: is empty: give a question" in capsys.readouterr().err
