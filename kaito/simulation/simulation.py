@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final, final
 
 from kaito.api import InferenceSet, Workspace, crds
@@ -24,7 +23,7 @@ from kaito.simulation.cluster import ClusterControllers
 from kaito.simulation.copies import SETS, Copies
 from kaito.simulation.definitions import definition_actions, unless_removed
 from kaito.simulation.faults import faults
-from kaito.simulation.manifests import Object, name_of, section
+from kaito.simulation.manifests import Object, name_of
 from kaito.simulation.plans import REGION
 from kaito.simulation.reference import Reference
 from kaito.simulation.sets import set_actions
@@ -81,10 +80,8 @@ class KaitoSimulation(Simulation):
         """Number of active faults that make the webhook hang."""
         self.claim_kind: type[Claim] = Machine
         self.releases: dict[str, str] = {}
-        """Releases of the processes that are not of the current one, by name."""
+        """Releases of processes that were upgraded, by name of the process; the others are of the current one."""
         self._calm_since: float | None = None
-        self._led_since: dict[str, float] = {}
-        """When the present holder of a lease has taken it, by name of the lease."""
         self.removed: set[str] = set()
         """Names of the definitions that an administrator has removed and not installed again."""
         self._settings = WorkspaceSettings(hub_endpoint="", installation_guard=False, region=REGION)
@@ -131,8 +128,7 @@ class KaitoSimulation(Simulation):
 
     def actions(self) -> Sequence[StepKind]:
         """The actions of users, and the faults of Azure, nodes and pods."""
-        provisioners = [f"{GPU_PROVISIONER}-{number}" for number in range(2)]
-        controllers = [f"{WORKSPACE_CONTROLLER}-{number}" for number in range(2)]
+        controllers, provisioners = (each.processes for each in self.operators)
         users = [*actions(), *faults(), *choice_actions(), *set_actions(), *definition_actions()]
         users += [*token_faults(provisioners), *upgrade_actions([*controllers, *provisioners])]
         return [unless_removed(each) for each in users]
@@ -145,7 +141,6 @@ class KaitoSimulation(Simulation):
         run.world.install(*crds.manifests())
         run.world.put(Namespace.model_validate({"metadata": {"name": "team"}}))
         run.world.admit(self._webhook(), inference_set_webhook(self._settings, PriceBook()))
-        run.world.server.on_write(partial(self._on_lease, run))
         self.cloud = SimulatedCloud(run)
         self.controllers = ClusterControllers(run)
         self.reference = Reference(run, self.cloud, self.claim_kind)
@@ -153,22 +148,13 @@ class KaitoSimulation(Simulation):
         run.scope.spawn(self.cloud.work(), name="cloud")
         run.scope.spawn(self.controllers.work(), name="cluster")
 
-    def _on_lease(self, run: Run, resource: str, obj: Object, previous: Object | None) -> None:
-        if resource != "leases.coordination.k8s.io":
-            return
-        before, after = section(previous or {}, "spec"), section(obj, "spec")
-        if before.get("holderIdentity") != after.get("holderIdentity"):
-            self._led_since[obj["metadata"]["name"]] = run.now
-
-    def _new_leaders(self, run: Run) -> Iterator[str]:
-        """Returns the operators that no replica leads, or one that has not done yet what the one before left."""
-        leases = run.stored("leases.coordination.k8s.io")
-        running = {process.identity for process in run.processes.values() if process.is_alive}
+    def _unsettled_leaders(self, run: Run) -> Iterator[str]:
+        """Returns the operators without a leader, and those whose leader may not have reconciled everything yet."""
+        leading = {each.operator.name for each in run.processes.values() if each.is_alive and each.holds_lease()}
         for operator in self.operators:
-            lease = section(leases.get(("default", operator.lease), {}), "spec")
-            if lease.get("holderIdentity") not in running:
+            if operator.name not in leading:
                 yield f"no replica of {operator.name} leads"
-            elif run.now - self._led_since.get(operator.lease, 0.0) < LED_SECONDS:
+            elif run.now - run.led_since(operator.lease) < LED_SECONDS:
                 yield f"a replica of {operator.name} has begun to lead"
 
     def _webhook(self) -> Webhook[Workspace]:
@@ -215,7 +201,7 @@ class KaitoSimulation(Simulation):
         self._calm_since = run.now if self._calm_since is None else self._calm_since
         if run.now - self._calm_since < EFFECT_SECONDS:
             yield "effects of the last faults may not be visible yet"
-        yield from self._new_leaders(run)
+        yield from self._unsettled_leaders(run)
         yield from (f"the definition {name} is not installed" for name in sorted(self.removed))
         yield from self.copies.missing()
         yield from self.reference.missing()

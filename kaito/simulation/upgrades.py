@@ -1,7 +1,7 @@
-"""Upgrades in the middle: replicas of two releases run at the same time, and objects are those of an earlier release.
+"""Upgrades during a run: replicas of two releases run at the same time, and objects are those of an earlier release.
 
-Releases differ in the images of the servers, so that a change of the leader changes the templates of the pods. What is
-stored is reduced to what an earlier release, or upstream Kaito, has written.
+Releases differ in the images of the servers, so that a change of the leader changes the templates of the pods. Claims
+are reduced to what an earlier release, or upstream Kaito, has written.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ RELEASES: Final[dict[str, Object]] = {
 """Settings of workspace-controller by release, as an upgrade of the manifests changes them."""
 
 SETTLE_SECONDS: Final = 60.0
-"""Time for the end of a replica in order, and the start of its successor."""
+"""Time for the graceful shutdown of a replica, and the start of its successor."""
 
 
 def upgrade_actions(processes: Sequence[str]) -> list[StepKind]:
@@ -66,7 +66,7 @@ def upgrade_actions(processes: Sequence[str]) -> list[StepKind]:
 
 
 async def upgrade(run: Run, *, process: str, release: str) -> None:
-    """Stops a process in order; its next start is of another release."""
+    """Shuts a process down gracefully; its next start is of another release."""
     cast("Any", run.simulation).releases[process] = release
     run.processes[process].stop()
     run.fault_lasts(SETTLE_SECONDS)

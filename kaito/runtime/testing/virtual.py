@@ -82,7 +82,8 @@ class _JumpingSelector(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Returns the ready file objects; if there are none, advances virtual time.
 
-        While callbacks are ready, only threads can make a file object ready, which wait for the next pause as well.
+        While callbacks are ready (a timeout of 0), file objects are not polled: only threads make them ready, and these
+        events may wait until no callback is ready.
         """
         if timeout == 0:
             return []

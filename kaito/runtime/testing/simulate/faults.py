@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kaito.apiserver import Fault
 from kaito.runtime.testing.simulate.machine_faults import machine_faults
 from kaito.runtime.testing.simulate.network import MODES, Failures
-from kaito.runtime.testing.simulate.process import Operator
+from kaito.runtime.testing.simulate.process import START_SECONDS, Operator
 from kaito.runtime.testing.simulate.steps import Arguments, StepKind
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def common_faults(operators: Sequence[Operator], kinds: Sequence[str] = ()) -> l
         operators: the operators.
         kinds: kinds of objects whose watches lag behind those of the others.
     """
-    processes = [f"{each.name}-{number}" for each in operators for number in range(each.replicas)]
+    processes = [name for each in operators for name in each.processes]
     names = [*processes, *(each.name for each in operators)]
 
     def crash(rng: random.Random) -> Arguments:
@@ -122,7 +122,7 @@ async def _crash(run: "Run", *, process: str, writes: int, down: float) -> None:
         run.fault_lasts(60.0 + down)
     else:
         target.crash(down)
-        run.fault_lasts(down + 10.0)
+        run.fault_lasts(down + START_SECONDS)
 
 
 async def _stop(run: "Run", *, process: str) -> None:

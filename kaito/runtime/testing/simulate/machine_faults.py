@@ -13,7 +13,7 @@ OFFSET_SECONDS: Final = (-86400.0, -3600.0, -300.0, -20.0, 20.0, 300.0, 3600.0, 
 """How wrong a clock may be; an hour is what a wrong time zone makes of it."""
 
 WRONG_SECONDS: Final = (5.0, 60.0, 300.0, 1200.0)
-"""How long a clock is wrong, until it is corrected."""
+"""How long a clock is wrong, dates are hidden, or a token is expired."""
 
 
 def machine_faults(processes: Sequence[str]) -> list[StepKind]:
@@ -27,6 +27,9 @@ def machine_faults(processes: Sequence[str]) -> list[StepKind]:
         offset, seconds = rng.choice(OFFSET_SECONDS), rng.choice(WRONG_SECONDS)
         return {"process": rng.choice(processes), "offset": offset, "seconds": seconds}
 
+    def lasting(rng: random.Random) -> Arguments:
+        return {"process": rng.choice(processes), "seconds": rng.choice(WRONG_SECONDS)}
+
     return [
         StepKind(
             name="clock-jump",
@@ -38,14 +41,14 @@ def machine_faults(processes: Sequence[str]) -> list[StepKind]:
         StepKind(
             name="hide-date",
             apply=_hide_date,
-            draw=lambda rng: {"process": rng.choice(processes), "seconds": rng.choice(WRONG_SECONDS)},
+            draw=lasting,
             is_fault=True,
             text="a proxy removes the header Date of responses to {process} for {seconds} s",
         ),
         StepKind(
             name="expire-token",
             apply=_expire_token,
-            draw=lambda rng: {"process": rng.choice(processes), "seconds": rng.choice(WRONG_SECONDS)},
+            draw=lasting,
             is_fault=True,
             text="the token of {process} is expired for {seconds} s: the API server answers 401",
         ),

@@ -25,7 +25,7 @@ from kaito.runtime.tracing import Tracer
 RESTART_SECONDS: Final = 10.0
 """First delay of a kubelet's restarts (CrashLoopBackOff)."""
 
-ENDS_SECONDS: Final = 10.0
+START_SECONDS: Final = 10.0
 """Time from the start of a process until it works."""
 
 LEASE_SECONDS: Final = (100.0, 70.0, 20.0)
@@ -71,6 +71,11 @@ class Operator:
     replicas: int = 2
     lease: str = ""
 
+    @property
+    def processes(self) -> list[str]:
+        """Names of the processes."""
+        return [f"{self.name}-{number}" for number in range(self.replicas)]
+
 
 class Supervisor(Observer, Protocol):
     """The run that a process belongs to."""
@@ -101,7 +106,7 @@ class Process:
 
     def __init__(self, run: Supervisor, operator: Operator, number: int) -> None:
         self.operator: Operator = operator
-        self.name: str = f"{operator.name}-{number}"
+        self.name: str = operator.processes[number]
         self.identity: str = ""
         """Identity of the current start in the lease."""
         self.starts: int = 0
@@ -282,7 +287,7 @@ class Process:
         self._crash_after -= 1
         if self._crash_after <= 0:
             self._crash_after = None
-            self._run.fault_lasts(self._down_seconds + ENDS_SECONDS)
+            self._run.fault_lasts(self._down_seconds + START_SECONDS)
             self.crash(self._down_seconds)
 
     def count_step(self) -> None:

@@ -144,6 +144,8 @@ class Run:
         """Since when all processes know the time; infinite while one has a wrong clock and responses without a time."""
         self._leases_renewed: dict[str, float] = {}
         """When each lease was last written, by name."""
+        self._leases_taken: dict[str, float] = {}
+        """When the holder of each lease last changed, by name."""
         self._hot = HourlyCounts(limits.writes_per_hour, self._note_hot_writes, loop.time)
         self._faults = ActiveFaults(loop.time)
         self._dirty = True
@@ -195,7 +197,7 @@ class Run:
         self._check_clocks()
 
     def hide_date(self, process: Process, *, is_hidden: bool) -> None:
-        """Removes the times of responses to a process, or stops it."""
+        """Removes the header Date of responses to a process, or no longer removes it."""
         process.is_date_hidden = is_hidden
         self._check_clocks()
 
@@ -209,6 +211,15 @@ class Run:
         if not self.violated.done():
             self.trace.line("VIOLATION", f"{invariant}: {text}")
             self.violated.set_result(Violation(self.now, invariant, text))
+
+    def is_led(self, lease: str) -> bool:
+        """Whether a lease was written within its last two retry periods; otherwise no replica acts at present."""
+        renewed = self._leases_renewed.get(lease)
+        return renewed is not None and self.now - renewed <= 2 * LEASE_SECONDS[2]
+
+    def led_since(self, lease: str) -> float:
+        """When the present holder of a lease has taken it; 0 if the lease has not been written."""
+        return self._leases_taken.get(lease, 0.0)
 
     # -- for processes and connections -------------------------------------------------------------------------------
 
@@ -339,11 +350,6 @@ class Run:
 
     # -- checking ----------------------------------------------------------------------------------------------------
 
-    def is_led(self, lease: str) -> bool:
-        """Whether a lease was renewed at its last time or the time before. Between two leaders, nothing acts."""
-        renewed = self._leases_renewed.get(lease)
-        return renewed is not None and self.now - renewed <= 2 * LEASE_SECONDS[2]
-
     def note_change(self, resource: str, obj: Mapping[str, Any], previous: Mapping[str, Any] | None) -> None:
         """Notes a write, which is checked before time advances; checks that no lease is taken before it has expired."""
         self._dirty = True
@@ -354,6 +360,8 @@ class Run:
         before: Mapping[str, Any] = (previous or {}).get("spec") or {}
         after: Mapping[str, Any] = obj.get("spec") or {}
         holder = before.get("holderIdentity")
+        if after.get("holderIdentity") != holder:
+            self._leases_taken[name] = self.now
         if not holder or renewed is None or after.get("holderIdentity") in {holder, "", None}:
             return
         age = self.now - renewed
