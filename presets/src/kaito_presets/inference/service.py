@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from typing import Final, Protocol, final
 
 from kaito_presets.errors import BadRequest, Overloaded, PromptTooLong, UnknownModel
@@ -277,9 +278,8 @@ class GenerationService:
         """Returns how many tokens at the beginning of a text were added when it was tokenized."""
         if self._added is None:
             self._added = self._model.encode("")
-        return next(
-            (index for index, token in enumerate(self._added) if prompt[index : index + 1] != [token]), len(self._added)
-        )
+        pairs = zip(self._added, prompt, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def token_text(self, token: int) -> str:
         """Returns the text of one token.

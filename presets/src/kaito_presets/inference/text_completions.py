@@ -171,7 +171,7 @@ class CompletionChoices:
         """Returns the number of first tokens of a prompt that are not in its text, because tokenization added them."""
         if not (self._echo and self._has_added[group]):
             return 0
-        return self._service.added_tokens(list(self._generations[group].prompt))
+        return self._service.added_tokens(self._generations[group].prompt)
 
     def _prompt(self, group: int, tokens: "_LogprobsRenderer", scores: Sequence[TokenLogprob | None]) -> Document:
         """Renders the tokens of the prompt, once for all of its completions."""
