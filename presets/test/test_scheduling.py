@@ -8,8 +8,10 @@ from fake_model import FakeModel
 from kaito_presets.inference import scheduler
 from running_server import RunningServer, Serve
 
+Chat = asyncio.Task[tuple[int, Any]]
 
-def chat(server: RunningServer, prompt: str, **body: object) -> "asyncio.Task[tuple[int, Any]]":
+
+def chat(server: RunningServer, prompt: str, **body: object) -> Chat:
     return asyncio.create_task(  # noqa: TID251 - every caller awaits it
         server.post("/chat", {"prompt": prompt, "return_full_text": False, **body})
     )
@@ -103,7 +105,8 @@ async def test_canceled_row_leaves_in_the_middle_of_its_prompt(serve: Serve, mon
     assert model.seen[1].output_tokens == []
 
 
-async def test_full_queue_is_a_429_with_retry_after(serve: Serve) -> None:
+async def full_server(serve: Serve) -> tuple[FakeModel, RunningServer, list[Chat]]:
+    """Starts a server on which one request runs and two wait, as many as it accepts."""
     model = FakeModel()
     server = await serve(model, batch=1, queue=2)
     model.hold()
@@ -111,6 +114,11 @@ async def test_full_queue_is_a_429_with_retry_after(serve: Serve) -> None:
     await server.until(lambda: len(model.begun) == 1)
     waiting = [chat(server, "two"), chat(server, "three")]
     await server.queued(2)
+    return model, server, [first, *waiting]
+
+
+async def test_full_queue_is_a_429_with_retry_after(serve: Serve) -> None:
+    model, server, sent = await full_server(serve)
     async with server.session.post(server.url + "/chat", json={"prompt": "four"}) as response:
         assert response.status == 429
         assert int(response.headers["Retry-After"]) >= 1
@@ -119,22 +127,16 @@ async def test_full_queue_is_a_429_with_retry_after(serve: Serve) -> None:
         assert response.status == 429
         assert (await response.json())["error"]["code"] == "rate_limit_exceeded"
     model.release()
-    assert [(await task)[0] for task in (first, *waiting)] == [200, 200, 200]
+    assert [(await task)[0] for task in sent] == [200, 200, 200]
     assert (await server.post("/chat", {"prompt": "five"}))[0] == 200
 
 
 async def test_canceled_rows_of_the_queue_leave_their_places_at_once(serve: Serve) -> None:
     """Clients that time out and send again are not rejected because of what they have canceled."""
-    model = FakeModel()
-    server = await serve(model, batch=1, queue=2)
-    model.hold()
-    first = chat(server, "one")
-    await server.until(lambda: len(model.begun) == 1)
-    waiting = [chat(server, "two"), chat(server, "three")]
-    await server.queued(2)
-    waiting[1].cancel()
+    model, server, (first, second, third) = await full_server(serve)
+    third.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await waiting[1]
+        await third
     await server.until(lambda: sum(not row.cancelled for row in server.scheduler.waiting_rows) == 1)
     fourth = chat(server, "four")
     await server.until(lambda: [row.prompt for row in server.scheduler.waiting_rows][-1] == model.encode("four"))
@@ -143,7 +145,7 @@ async def test_canceled_rows_of_the_queue_leave_their_places_at_once(serve: Serv
     await server.queued(2)
     assert len(server.scheduler.waiting_rows) == 2, "also behind a row that waits while the batch is full"
     model.release()
-    assert [(await task)[0] for task in (first, waiting[0], fourth)] == [200] * 3
+    assert [(await task)[0] for task in (first, second, fourth)] == [200] * 3
 
 
 async def test_rows_wait_until_the_memory_suffices(serve: Serve) -> None:
@@ -297,6 +299,25 @@ async def test_unbatched_row_ends_with_its_client_or_its_error(serve: Serve) -> 
     )
     assert (status, answer) == (400, {"detail": "too many tokens side by side"})
     assert (await server.post("/chat", {"prompt": "abc", "generate_kwargs": {"max_new_tokens": 2}}))[0] == 200
+
+
+async def test_canceled_unbatched_row_leaves_its_place_at_once(serve: Serve) -> None:
+    model = FakeModel(reply=lambda _: "x" * 300)
+    server = await serve(model, batch=1, queue=1)
+    model.hold()
+    beams = chat(server, "beams", generate_kwargs={"num_beams": 2, "max_new_tokens": 300})
+    await server.until(lambda: len(model.alone_runs) == 1)
+    waiting = chat(server, "two")
+    await server.until(lambda: len(server.scheduler.waiting_rows) == 1)
+    assert (await server.post("/chat", {"prompt": "three"}))[0] == 429
+    beams.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beams
+    await server.until(lambda: model.unbatched_rows[0].cancelled)
+    later = chat(server, "three")
+    await server.until(lambda: [row.prompt for row in server.scheduler.waiting_rows][-1:] == [model.encode("three")])
+    model.release()
+    assert [(await task)[0] for task in (waiting, later)] == [200, 200]
 
 
 async def test_log_probabilities_of_an_unbatched_row_are_rejected(serve: Serve) -> None:

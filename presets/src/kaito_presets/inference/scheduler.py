@@ -118,7 +118,8 @@ class Scheduler:
                 raise Unavailable("the model failed and could not be reset; the server has to be restarted")
             # Canceled rows are removed between two steps. Their places are free at once, for clients that send again.
             waiting = sum(not row.cancelled for row in self.waiting_rows)
-            running = sum(not row.cancelled for row in (*self._joining, *self._live)) + (self._unbatched is not None)
+            unbatched = (self._unbatched.row,) if self._unbatched is not None else ()
+            running = sum(not row.cancelled for row in (*self._joining, *self._live, *unbatched))
             if len(rows) > limit - running - waiting:
                 raise Overloaded(
                     f"the queue is full ({waiting} waiting, {running} being generated)",
@@ -183,7 +184,7 @@ class Scheduler:
     def waiting_rows(self) -> list[Row]:
         """The rows that wait, in the batch and outside it; canceled ones until the end of the step."""
         with self._wake:
-            return [handle.row for handle in (*self._waiting, *self._waiting_unbatched)]
+            return [handle.row for queue in self._queues for handle in queue]
 
     @property
     def is_busy(self) -> bool:
