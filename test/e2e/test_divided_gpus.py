@@ -54,6 +54,13 @@ def add_pod(running: Stack, owner: dict[str, Any], ordinal: int, node: str) -> N
     running.kubectl("patch", "pod", f"small-{ordinal}", "--subresource=status", "-p", json.dumps(ready))
 
 
+async def until_one_pool_is_left(running: Stack, what: str) -> None:
+    async def is_one() -> bool:
+        return len(await running.pools()) == 1
+
+    await until(is_one, what, 90)
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("node_api", "strategy", "resource"),
@@ -88,11 +95,7 @@ async def test_eight_copies_share_two_nodes_and_seven_need_one(node_api: str, st
         await until(lambda: stateful_set(running)["spec"]["replicas"] == 7, "seven replicas")
         assert len(await running.pools()) == 2
         running.kubectl("delete", "pod", "small-7", "--grace-period=0", "--force")
-
-        async def is_one() -> bool:
-            return len(await running.pools()) == 1
-
-        await until(is_one, "the empty node to be given back", 90)
+        await until_one_pool_is_left(running, "the empty node to be given back")
         await until(lambda: len(items(running, "nodes")) == 1, "the node of the deleted pool to be deleted", 60)
         assert [node["metadata"]["name"] for node in items(running, "nodes")] == [full]
         assert columns(running) == ["True", "True", "True"]
@@ -131,11 +134,7 @@ async def test_a_set_has_a_copy_on_every_slice_of_its_nodes() -> None:
         assert len(await running.pools()) == len(items(running, "machines")) == 2
         running.kubectl("scale", "inferenceset", "small", "--replicas=1")
         await until(lambda: serving() == ["1", "1"], "one Workspace to be deleted", 60)
-
-        async def is_one() -> bool:
-            return len(await running.pools()) == 1
-
-        await until(is_one, "its node to be given back", 90)
+        await until_one_pool_is_left(running, "its node to be given back")
         running.kubectl("delete", "inferenceset", "small", "--timeout=120s")
         assert await running.pools() == {}
 
