@@ -34,11 +34,11 @@ _RESERVED_DOMAINS: Final = frozenset(
 _PUBLIC_DOMAIN: Final = re.compile(r"[a-z]{2,63}|xn--[a-z0-9-]+")
 """Top-level domains: letters, or an encoded international name (RFC 1123, RFC 5890)."""
 
-_DATASET: Final = 3
-"""Words of the path of a dataset on Hugging Face: `datasets`, the organization, and the name."""
+_DATASET_VIEWS: Final = frozenset({"blob", "raw", "resolve", "tree", "viewer"})
+"""Path segments that follow the name of a dataset on Hugging Face."""
 
 _GITHUB_FILE: Final = 4
-"""Words of the path of a file's page on GitHub before the file: organization, name, `blob`, and the branch."""
+"""Path segments of the page of a file on GitHub before the file: organization, name, `blob`, and the branch."""
 
 _HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 
@@ -78,20 +78,18 @@ def page_problem(url: str) -> str | None:
     Only pages of Hugging Face and of GitHub are recognized.
     """
     parts = urlsplit(url)
-    host, words = (parts.hostname or "").lower(), [word for word in parts.path.split("/") if word]
-    if host == "github.com" and len(words) > _GITHUB_FILE and words[2] == "blob":
-        return (
-            f"{url!r} is a page and not a file: use https://raw.githubusercontent.com/{'/'.join(words[:2] + words[3:])}"
-        )
-    if host not in {"huggingface.co", "hf.co"} or words[:1] != ["datasets"]:
+    host, path = (parts.hostname or "").lower(), [segment for segment in parts.path.split("/") if segment]
+    page = f"{url!r} is a page and not a file"
+    if host == "github.com" and len(path) > _GITHUB_FILE and path[2] == "blob":
+        return f"{page}: use https://raw.githubusercontent.com/{'/'.join(path[:2] + path[3:])}"
+    if host not in {"huggingface.co", "hf.co"} or path[:1] != ["datasets"]:
         return None
-    repository = "/".join(words[:3])
-    if len(words) <= _DATASET or words[_DATASET] == "tree":
-        file = f"such as https://{host}/{repository}/resolve/main/FILE"
-        return f"{url!r} is a page and not a file: use the address of a file, {file}"
-    if words[_DATASET] == "blob":
-        file = "/".join(words[_DATASET + 1 :])
-        return f"{url!r} is a page and not a file: use https://{host}/{repository}/resolve/{file}"
+    name_ends = 2 if _DATASET_VIEWS.intersection(path[2:3]) else 3  # the first datasets have no organization
+    repository, view = f"https://{host}/{'/'.join(path[:name_ends])}", "".join(path[name_ends : name_ends + 1])
+    if view in {"", "tree", "viewer"}:
+        return f"{page}: use the address of a file, such as {repository}/resolve/main/FILE"
+    if view == "blob":
+        return f"{page}: use {repository}/resolve/{'/'.join(path[name_ends + 1 :])}"
     return None
 
 
