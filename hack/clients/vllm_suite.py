@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hack.clients.environments import test_packages, vllm, vllm_tests
 from hack.clients.servers import CONTEXT_TOKENS, Server, environment
@@ -71,7 +71,7 @@ def run(server: Server, directory: Path) -> None:
         command = [
             "nice", "-n", "5", str(vllm().parent / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider",
             f"--timeout={TEST_SECONDS}", "-o", "asyncio_default_fixture_loop_scope=function",
-            f"tests/entrypoints/{name}",
+            _path(name),
         ]  # fmt: skip
         variables = environment(
             PYTHONPATH=f"{directory}:{test_packages()}", KAITO_TEST_URL=server.url, KAITO_TEST_RESULTS=str(results)
@@ -105,18 +105,23 @@ def outcomes(file: Path) -> dict[str, str]:
 
 
 def is_complete(file: Path) -> bool:
-    """Whether the last run has ended, and each test that was started has an outcome.
+    """Whether a run of every file has ended, and each test that was started has an outcome.
 
     A test that exceeded its time for the first time has none yet.
     """
     entries = _entries(file)
+    finished = {path for each in entries for path in each.get("finished", ())}
     started = {each["started"] for each in entries if "started" in each}
-    return bool(entries) and "finished" in entries[-1] and started <= {each.get("test") for each in entries}
+    return finished >= {_path(name) for name in FILES} and started <= {each.get("test") for each in entries}
 
 
-def _entries(file: Path) -> list[dict[str, object]]:
+def _path(name: str) -> str:
+    return f"tests/entrypoints/{name}"
+
+
+def _entries(file: Path) -> list[dict[str, Any]]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
     for line in lines:
         with contextlib.suppress(ValueError):  # the last line of a run that was killed
             found.append(json.loads(line))

@@ -65,10 +65,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _write(test=report.nodeid, failure=failure)
 
 
-def pytest_sessionfinish(exitstatus: int) -> None:
-    """Records that all selected tests were run."""
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Records the files of which all selected tests were run."""
     if exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}:
-        _write(finished=True)
+        _write(finished=session.config.args)
 
 
 def _first_line(report: pytest.TestReport) -> str:

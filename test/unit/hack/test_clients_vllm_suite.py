@@ -57,6 +57,11 @@ def url() -> "Generator[str]":
         thread.join()
 
 
+@pytest.fixture(autouse=True)
+def files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_suite, "FILES", ("test_some.py",))
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     tests = tmp_path / "tests" / "entrypoints"
@@ -73,7 +78,7 @@ def run_tests(directory: Path, url: str) -> None:
         "KAITO_TEST_URL": url,
         "KAITO_TEST_RESULTS": str(vllm_suite.results_file(directory, "ours")),
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/entrypoints"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/entrypoints/test_some.py"]
     subprocess.run(command, cwd=directory, env=environment, check=False, capture_output=True)
 
 
@@ -96,8 +101,24 @@ def test_a_run_continues_after_a_test_has_ended_it(directory: Path, url: str) ->
 def test_a_test_that_was_interrupted_has_no_outcome_yet(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     assert not vllm_suite.is_complete(file)
-    file.write_text('{"started": "a"}\n{"test": "a", "failure": ""}\n{"started": "b"}\n{"finished": true}\n')
+    finished = json.dumps({"finished": ["tests/entrypoints/test_some.py"]})
+    file.write_text(f'{{"started": "a"}}\n{{"test": "a", "failure": ""}}\n{{"started": "b"}}\n{finished}\n')
     assert not vllm_suite.is_complete(file)
     with file.open("a") as more:
-        more.write('{"started": "b"}\n{"test": "b", "failure": "x"}\n{"finished": true}\n{"star')
+        more.write(f'{{"started": "b"}}\n{{"test": "b", "failure": "x"}}\n{finished}\n{{"star')
     assert vllm_suite.is_complete(file), "the last line of a run that was killed is skipped"
+
+
+def test_a_run_without_one_of_the_files_is_not_complete(
+    directory: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files run at the same time: one may end before its first test, for example because the server does not answer."""
+    monkeypatch.setattr(vllm_suite, "FILES", ("test_other.py", "test_some.py"))
+    for _ in range(3):
+        run_tests(directory, url)
+    file = vllm_suite.results_file(directory, "ours")
+    assert "test_some::test_last" in vllm_suite.outcomes(file)
+    assert not vllm_suite.is_complete(file)
+    with file.open("a") as more:
+        more.write('{"finished": ["tests/entrypoints/test_other.py"]}\n')
+    assert vllm_suite.is_complete(file)
