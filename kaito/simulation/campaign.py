@@ -9,7 +9,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final, Self, final
 
 from kaito.runtime.testing.simulate import Report, describe, minimize, pytest_case
@@ -23,15 +23,27 @@ Run = Callable[[Scenario | int], Report]
 
 @final
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What happened in a run, or the sums of several."""
+
+    seconds: float = 0.0
+    """Virtual time."""
+    actions: int = 0
+    faults: int = 0
+    requests: int = 0
+    reconciles: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class SeedResult:
     """What a campaign keeps of a run."""
 
     seed: int
-    seconds: float
-    actions: int
-    faults: int
-    requests: int
-    reconciles: int
+    counts: Counts
     invariant: str = ""
     """Name of the violated invariant; empty if the run violates none."""
     violation: str = ""
@@ -45,11 +57,13 @@ class SeedResult:
         violation = report.violation
         return cls(
             seed=report.scenario.seed,
-            seconds=report.seconds,
-            actions=len(report.scenario.steps) - report.faults,
-            faults=report.faults,
-            requests=report.trace.requests,
-            reconciles=report.reconciles,
+            counts=Counts(
+                seconds=report.seconds,
+                actions=len(report.scenario.steps) - report.faults,
+                faults=report.faults,
+                requests=report.trace.requests,
+                reconciles=report.reconciles,
+            ),
             invariant="" if violation is None else violation.invariant,
             violation="" if violation is None else str(violation),
             description=description,

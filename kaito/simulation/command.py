@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import final
 
 from kaito.runtime.testing.simulate import Report, Scenario, describe, minimize, pytest_case, simulate
-from kaito.simulation.campaign import SeedResult, results_of
+from kaito.simulation.campaign import Counts, SeedResult, results_of
 from kaito.simulation.record import CampaignRecord, code_digest, summary
 from kaito.simulation.short import REST_SECONDS, SHORT_SECONDS, short_scenario
 from kaito.simulation.simulation import KaitoSimulation
@@ -23,29 +23,22 @@ class Totals:
     """Sums of a campaign."""
 
     seeds: int = 0
-    seconds: float = 0.0
-    actions: int = 0
-    faults: int = 0
-    requests: int = 0
-    reconciles: int = 0
+    counts: Counts = field(default_factory=Counts)
     violations: Counter[str] = field(default_factory=Counter[str])
 
     def add(self, result: SeedResult) -> None:
         """Adds a run."""
         self.seeds += 1
-        self.seconds += result.seconds
-        self.actions += result.actions
-        self.faults += result.faults
-        self.requests += result.requests
-        self.reconciles += result.reconciles
+        self.counts += result.counts
         if result.violation:
             self.violations[result.invariant] += 1
 
     def __str__(self) -> str:
-        hours = f"{self.seconds / 3600:,.0f} virtual hours"
-        work = f"{self.actions:,} actions, {self.faults:,} faults, {self.requests:,} requests"
+        counts = self.counts
+        hours = f"{counts.seconds / 3600:,.0f} virtual hours"
+        work = f"{counts.actions:,} actions, {counts.faults:,} faults, {counts.requests:,} requests"
         found = ", ".join(f"{name}: {count}" for name, count in sorted(self.violations.items())) or "none"
-        return f"{self.seeds:,} seeds, {hours}, {work}, {self.reconciles:,} reconciles; violations: {found}"
+        return f"{self.seeds:,} seeds, {hours}, {work}, {counts.reconciles:,} reconciles; violations: {found}"
 
 
 def run_scenario(scenario: Scenario | int, *, short: bool = False, verbose: bool = False) -> Report:

@@ -7,11 +7,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, final
 
-from kaito.simulation.campaign import SeedResult
+from kaito.simulation.campaign import Counts, SeedResult
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 
@@ -51,11 +52,7 @@ class CampaignRecord:
         entry = {
             "seed": result.seed,
             "code": self._code,
-            "seconds": round(result.seconds),
-            "actions": result.actions,
-            "faults": result.faults,
-            "requests": result.requests,
-            "reconciles": result.reconciles,
+            **asdict(replace(result.counts, seconds=round(result.counts.seconds))),
             "violation": result.violation,
         }
         with self._path.open("a") as file:
@@ -78,15 +75,13 @@ def summary(paths: Iterable[Path]) -> str:
     ]
     for code in sorted({code for code, _ in entries}):
         runs = [entry for (each, _), entry in sorted(entries.items()) if each == code]
-        sums = {
-            name: sum(run[name] for run in runs) for name in ("seconds", "actions", "faults", "requests", "reconciles")
-        }
+        sums = sum((Counts(*(run[field.name] for field in fields(Counts))) for run in runs), Counts())
         violated = ", ".join(
             f"{run['seed']} ({run['violation'].partition(':')[0]})" for run in runs if run["violation"]
         )
         rows.append(
-            f"| {code} | {len(runs):,} | {sums['seconds'] / 3600:,.0f} h | {sums['actions']:,} and {sums['faults']:,} "
-            f"| {sums['requests']:,}, {sums['reconciles']:,} | {violated or 'none'} |"
+            f"| {code} | {len(runs):,} | {sums.seconds / 3600:,.0f} h | {sums.actions:,} and {sums.faults:,} "
+            f"| {sums.requests:,}, {sums.reconciles:,} | {violated or 'none'} |"
         )
     return "\n".join(rows)
 
