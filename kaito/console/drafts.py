@@ -142,8 +142,13 @@ class Planner:
         self._read_model = read_model
         self._limit = asyncio.Semaphore(MAX_CONCURRENT_PLANS)
 
-    async def plan(self, text: str, user: User) -> Json:
+    async def plan(self, text: str, user: User, *, update: bool = False) -> Json:
         """Returns the plan of a draft.
+
+        Args:
+            text: the manifest.
+            user: the user.
+            update: whether a Workspace that exists is changed.
 
         Raises:
             Refusal: the plan takes too long.
@@ -160,6 +165,8 @@ class Planner:
         if wrong := wrong_names(given):
             return refused(wrong)
         try:
+            if not update and not is_unnamed and (taken := await name_taken(given, user)):
+                return refused([("metadata.name", taken)])
             report = await self._report(draft, replace(draft.source, workspace=given), user)
         except NotFound as error:
             return refused([("metadata.namespace", error.message)])
@@ -209,7 +216,18 @@ def wrong_names(workspace: Workspace) -> list[tuple[str, str]]:
     """Returns field and message for a name and a namespace that cannot be used in a path of the API server."""
     names = (("metadata.name", workspace.name), ("metadata.namespace", workspace.namespace))
     message = "cannot be a name: use lower-case letters, digits and '-'"
-    return [(field, f"{field}: {value!r} {message}") for field, value in names if not is_name(value)]
+    return [(field, f"{value!r} {message}") for field, value in names if not is_name(value)]
+
+
+async def name_taken(workspace: Workspace, user: User) -> str:
+    """Returns the refusal of a new Workspace whose name another one has; empty if none has it.
+
+    Raises:
+        ApiError: the Workspace cannot be read.
+    """
+    if await user.client.find(Workspace, workspace.name, workspace.namespace) is None:
+        return ""
+    return f"Workspace {workspace.key} exists: choose another name, or change it with kubectl apply"
 
 
 def report_refusals(plan: Json) -> list[object]:

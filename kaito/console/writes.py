@@ -3,7 +3,7 @@
 from typing import Final
 
 from kaito.api import Workspace
-from kaito.console.drafts import read_draft, wrong_names
+from kaito.console.drafts import name_taken, read_draft, wrong_names
 from kaito.console.security.access import User
 from kaito.console.security.refusal import Refusal
 from kaito.runtime.errors import ApiError, BadRequest, Forbidden, Invalid, NotFound
@@ -32,11 +32,10 @@ async def create(text: str, user: User, *, update: bool) -> ObjectKey:
         field = source.unknown_fields[0]
         raise Refusal(422, f"{field} is not a field of a Workspace: correct or remove it", field)
     for field, message in wrong_names(workspace):
-        raise Refusal(422, message, field)
+        raise Refusal(422, f"{field}: {message}", field)
     try:
-        if not update and await user.client.find(Workspace, workspace.name, workspace.namespace) is not None:
-            message = f"Workspace {workspace.key} exists: choose another name, or change it with kubectl apply"
-            raise Refusal(409, message, "metadata.name")
+        if not update and (taken := await name_taken(workspace, user)):
+            raise Refusal(409, taken, "metadata.name")
         await user.client.apply(workspace)
     except ApiError as error:
         raise refusal_of(error) from error

@@ -60,8 +60,8 @@ class ClusterRoutes:
             return json_response(_schema(shipped))
 
     async def _plan(self, request: web.Request, user: User) -> web.Response:
-        text = text_of(await read_object(request), "yaml")
-        return json_response(await self._planner.plan(text, user))
+        body = await read_object(request)
+        return json_response(await self._planner.plan(text_of(body, "yaml"), user, update=body.get("update") is True))
 
     async def _cause(self, request: web.Request, user: User) -> web.Response:
         trouble, name = self._trouble, request.match_info["id"]

@@ -179,6 +179,24 @@ async def test_a_draft_that_is_being_typed_is_refused_by_field(scene: Scene, met
     assert (plan["nodes"] == 1) == (metadata in {"{}", "{generateName: phi-}"})
 
 
+@pytest.mark.parametrize("metadata", ["{name: Phi}", "{name: phi, namespace: '../x'}"])
+async def test_refused_name_is_not_preceded_by_its_field_twice(scene: Scene, metadata: str) -> None:
+    _, plan = await post(scene, "/api/plan", {"yaml": DRAFT.replace("{name: phi}", metadata)})
+    for refusal in plan["refusals"]:
+        assert not refusal["message"].startswith(refusal["field"])
+        assert f"{refusal['field']}: {refusal['message']}" in plan["text"]
+
+
+async def test_draft_with_the_name_of_a_workspace_is_refused_by_its_name(scene: Scene) -> None:
+    await scene.client.create(workspace())
+    other = DRAFT.replace("Standard_NC24ads_A100_v4", "Standard_NC40ads_H100_v5")
+    _, plan = await post(scene, "/api/plan", {"yaml": other})
+    assert [refusal["field"] for refusal in plan["refusals"]] == ["metadata.name"]
+    assert "exists: choose another name" in plan["refusals"][0]["message"]
+    _, plan = await post(scene, "/api/plan", {"yaml": other, "update": True})
+    assert [refusal["field"] for refusal in plan["refusals"]] == ["resource.instanceType"]
+
+
 async def test_catalog_and_schema(scene: Scene) -> None:
     catalog = await scene.get("/api/catalog")
     phi = next(model for model in catalog["models"] if model["name"] == "phi-3-mini-4k-instruct")
