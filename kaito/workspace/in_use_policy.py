@@ -2,8 +2,8 @@
 
 `kubectl delete -k config/default` sends all its requests at once. Roles, controllers and their namespace would be
 deleted before the finalizers of Workspaces and claims are processed, and the GPU nodes would never be deleted.
-Therefore, while a Workspace or a claim exists, a ValidatingAdmissionPolicy rejects the deletion of every object with
-the label of the installation. It also applies while no controller runs.
+Therefore, while a Workspace or a claim exists, a ValidatingAdmissionPolicy rejects the deletion of the objects with the
+label of the installation, of the cluster and of its namespaces. It also applies while no controller runs.
 
 The policy is not part of the installation's manifests: it would be deleted with them, and a policy cannot protect
 policies. The leader creates it with the first Workspace and deletes it after the last one (see
