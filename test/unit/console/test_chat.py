@@ -13,9 +13,10 @@ from aiohttp import web
 from kaito.console.chat import ChatRelay
 from kaito.runtime.kinds import Pod, Service
 from kaito.workspace.manifests.service import SERVER_PORT
+from test.support.addresses import own_address
 from test.unit.console.conftest import WRITE, Scene, opened, ready, sse, workspace
 
-ADDRESS = "127.77.0.9"
+ADDRESS = own_address()
 PROMPT = "What is the capital of France?"
 CHAT = "/api/workspaces/default/phi/chat"
 

@@ -14,9 +14,10 @@ from kaito.console.views.waterfall import waterfall
 from kaito.diagnosis import Situation, diagnose
 from kaito.runtime.kinds import Job, Pod
 from kaito.workspace.manifests.service import SERVER_PORT
+from test.support.addresses import own_address
 from test.unit.console.conftest import Scene, sse, workspace
 
-ADDRESS = "127.77.0.10"
+ADDRESS = own_address()
 
 
 def report(step: int, **changes: Any) -> dict[str, Any]:

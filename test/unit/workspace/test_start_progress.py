@@ -20,6 +20,7 @@ from kaito.workspace.start_figures import (
     performance,
 )
 from kaito.workspace.start_progress import Progress, StartMonitor, fetch_progress, parse_progress
+from test.support.addresses import own_address
 from test.support.pod_servers import Servers
 from test.unit.workspace.test_pod_events import put_pod
 
@@ -281,15 +282,16 @@ async def test_only_a_small_successful_response_is_read() -> None:
     app.router.add_get("/progress", progress)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.91.7", 5000).start()
+    address = own_address()
+    await web.TCPSite(runner, address, 5000).start()
     try:
-        assert await fetch_progress("127.0.91.7") == b'{"phase": "loading"}'
+        assert await fetch_progress(address) == b'{"phase": "loading"}'
         requested = "/error"
-        assert await fetch_progress("127.0.91.7") is None
+        assert await fetch_progress(address) is None
         requested = "/long"
-        assert await fetch_progress("127.0.91.7") is None
+        assert await fetch_progress(address) is None
         requested = "/redirect"
-        assert await fetch_progress("127.0.91.7") is None
+        assert await fetch_progress(address) is None
     finally:
         await runner.cleanup()
-    assert await fetch_progress("127.0.91.7") is None, "nothing listens any more"
+    assert await fetch_progress(address) is None, "nothing listens any more"
